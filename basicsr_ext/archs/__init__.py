@@ -1,0 +1,1 @@
+"""Networks that any restoration model may use."""

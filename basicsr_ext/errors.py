@@ -1,0 +1,23 @@
+"""What the user got wrong, said once and clearly."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "did_you_mean"]
+
+
+class InputError(ValueError):
+    """Bad input of the user: the command prints the message alone and exits with code 2.
+
+    The message names the option or the file, the value received, the values allowed and the cure.
+    """
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """List the known names, the nearest to ``name`` first: ``'did you mean a? known: a, b, c'``."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    listing = "known: " + ", ".join(near + [n for n in names if n not in near])
+    return f"did you mean {near[0]}? {listing}" if near else listing
