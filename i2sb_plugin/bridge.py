@@ -1,0 +1,207 @@
+"""The bridge between a clean image and its degraded version, in the order of the paper (I2SB, arXiv 2302.05872).
+
+===========  =================================================================================================
+x0           clean image, B,C,H,W, range [-1, 1]
+x1           degraded image, same shape and range
+xt           a point of the bridge between them
+step         integer index of a node; 0 is the node nearest to x0, ``bridge.last_step`` the one nearest to x1
+t            time, float in [0, 1]: 0 at x0, 1 at x1; the network is fed ``1000 * t``
+sigma        standard deviation gathered from x0 up to a node:  sigma^2     = integral of beta from 0 to t
+sigma_bar    standard deviation gathered from x1 down to it:    sigma_bar^2 = integral of beta from t to 1
+nfe          number of network evaluations of one restoration
+ot_ode       the noise-free limit of the bridge (section 3.1): the same means, no noise
+===========  =================================================================================================
+
+All coefficients are float64 on the CPU and are cast where they meet an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = ["RELEASED_BETA_MIN", "Bridge", "standard_normal", "variance_at"]
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+RELEASED_BETA_MIN = 0.1  # beta(0) of the release: 1e-4 per step, 1,000 steps
+
+
+def variance_at(t: Tensor, beta_max: float, beta_min: float = RELEASED_BETA_MIN) -> Tensor:
+    """Variance that the bridge has gathered from x0 up to time ``t``.
+
+    ``beta(t) = r(t)^2`` with ``r`` rising linearly from ``sqrt(beta_min)`` towards ``sqrt(beta_max)`` until t = 1/2
+    and falling back in mirror image; this is its integral in closed form.
+
+    Args:
+        t: times in [0, 1], float64, any shape.
+        beta_max: the rate that ``r^2`` would reach at t = 1 without the mirror, > 0, in variance per unit of time.
+        beta_min: the rate at both ends, > 0.
+
+    Returns:
+        sigma^2(t), same shape; 0 at t = 0, the total variance at t = 1.
+
+    Source: I2SB section 4 (symmetric schedule), stated in continuous time.
+    """
+    start, slope = beta_min**0.5, beta_max**0.5 - beta_min**0.5
+
+    def rising(s: Tensor) -> Tensor:  # integral of (start + slope * u)^2 over u in [0, s]
+        return s * (start**2 + start * slope * s + slope**2 * s**2 / 3)
+
+    total = 2 * rising(torch.tensor(0.5, dtype=t.dtype))
+    return torch.where(t <= 0.5, rising(t), total - rising(1 - t))
+
+
+def standard_normal(like: Tensor, generator: Generators = None) -> Tensor:
+    """Draw N(0, 1) noise of the shape, type and device of ``like``.
+
+    Args:
+        like: B,C,H,W.
+        generator: one generator for the whole batch, or a list with one for each image, so that an image gets the
+            same noise alone and inside a batch; CPU generators serve any device.
+
+    Raises:
+        ValueError: the list's length is not the batch size.
+    """
+    if isinstance(generator, list):
+        if len(generator) != len(like):
+            raise ValueError(f"generator is a list of {len(generator)} but the batch has {len(like)} images")
+        return torch.cat([standard_normal(image[None], g) for image, g in zip(like, generator)])
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A bridge on a grid of nodes: marginal (eq. 11), target (eq. 12) and its inverse, posterior (eq. 4).
+
+    Build it with :meth:`one_clock` (exact at both ends, the default) or :meth:`released` (the authors' grid).
+
+    Attributes:
+        variance: sigma^2 at each node, float64, rising.
+        variance_bar: sigma_bar^2 at each node, float64, falling.
+        network_time: what the network is fed at each node, float64, in (0, 1000].
+        first_step: the lowest node that training draws; on one clock node 0 is x0 itself and has no target.
+        ot_ode: leave out the noise (section 3.1).
+    """
+
+    variance: Tensor
+    variance_bar: Tensor
+    network_time: Tensor
+    first_step: int
+    ot_ode: bool = False
+
+    @classmethod
+    def one_clock(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False) -> Bridge:
+        """Nodes 0..steps at t = node / steps; sigma^2 + sigma_bar^2 is the total variance at every node.
+
+        The total variance depends on ``beta_max`` alone (0.141 for 0.3, 0.247 for 1.0), not on ``steps``.
+
+        Raises:
+            ValueError: ``steps`` < 1 or ``beta_max`` <= 0.
+        """
+        _check(steps >= 1, "steps", steps, "a whole number from 1")
+        _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        variance = variance_at(t, beta_max)
+        return cls(variance, variance[-1] - variance, 1000 * t, first_step=1, ot_ode=ot_ode)
+
+    @classmethod
+    def released(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False) -> Bridge:
+        """The grid of the authors' release, node for node, for weights that were trained on it.
+
+        It counts beta_n on both sides of node n, starts at sigma = 0.01 instead of 0, and its total variance depends
+        on ``steps``; :meth:`one_clock` has none of these quirks.
+
+        Raises:
+            ValueError: ``steps`` is odd or < 2, or ``beta_max`` <= 0.
+        """
+        _check(steps >= 2 and steps % 2 == 0, "steps", steps, "an even number from 2 with schedule: released")
+        _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
+        ends = (1e-4**0.5, (beta_max / steps) ** 0.5)
+        rising = torch.linspace(*ends, steps, dtype=torch.float64)[: steps // 2] ** 2
+        beta = torch.cat([rising, rising.flip(0)])
+        network_time = torch.linspace(1e-4, 1, steps, dtype=torch.float64) * steps
+        return cls(beta.cumsum(0), beta.flip(0).cumsum(0).flip(0), network_time, first_step=0, ot_ode=ot_ode)
+
+    @property
+    def last_step(self) -> int:
+        """The node at x1."""
+        return len(self.variance) - 1
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """sigma at each node, float64."""
+        return self.variance.sqrt()
+
+    @cached_property
+    def weight_x0(self) -> Tensor:
+        """Weight of x0 in the mean of q(xt | x0, x1), eq. 11; the weight of x1 is one minus it."""
+        return self.variance_bar / (self.variance + self.variance_bar)
+
+    @cached_property
+    def marginal_std(self) -> Tensor:
+        """Standard deviation of q(xt | x0, x1), eq. 11: sigma * sigma_bar / sqrt(sigma^2 + sigma_bar^2)."""
+        return (self.variance * self.variance_bar / (self.variance + self.variance_bar)).sqrt()
+
+    def time(self, step: Tensor) -> Tensor:
+        """What the network is fed at ``step`` (B, int64): B, float32, in (0, 1000]."""
+        return self.network_time.to(step.device)[step].float()
+
+    def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw training steps, uniform over the nodes that have a target: (batch,) int64 on the CPU."""
+        return torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
+
+    def sample_xt(self, x0: Tensor, x1: Tensor, step: Tensor, generator: Generators = None) -> Tensor:
+        """Draw xt from q(xt | x0, x1), eq. 11.
+
+        Args:
+            x0: B,C,H,W in [-1, 1].
+            x1: same shape.
+            step: (B,) int64, a node for each image.
+            generator: see :func:`standard_normal`.
+
+        Returns:
+            xt, same shape as x0; with ``ot_ode`` the mean alone, and nothing is drawn.
+        """
+        xt = torch.lerp(x1, x0, self._spread(self.weight_x0, step, x0))
+        if self.ot_ode:
+            return xt
+        return xt.addcmul_(self._spread(self.marginal_std, step, x0), standard_normal(x0, generator))
+
+    def target(self, xt: Tensor, x0: Tensor, step: Tensor) -> Tensor:
+        """What the network learns to predict: (xt - x0) / sigma, eq. 12."""
+        return (xt - x0) / self._spread(self.sigma, step, xt)
+
+    def x0_from(self, xt: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
+        """The clean image that a prediction of the network stands for: the inverse of :meth:`target`."""
+        return torch.addcmul(xt, self._spread(self.sigma, step, xt), prediction, value=-1)
+
+    def posterior(self, step: int, previous: int) -> tuple[float, float, float]:
+        """Coefficients of p(x_previous | x0, x_step), eq. 4, for ``previous`` < ``step``.
+
+        Returns:
+            weight of x0, weight of x_step, standard deviation (0 with ``ot_ode``).
+
+        Raises:
+            ValueError: not 0 <= previous < step <= last_step.
+        """
+        if not 0 <= previous < step <= self.last_step:
+            raise ValueError(f"posterior goes from step {step} to {previous}; needs 0 <= previous < step <= {self.last_step}")
+        whole, below = float(self.variance[step]), float(self.variance[previous])
+        between = whole - below
+        std = 0.0 if self.ot_ode else (below * between / whole) ** 0.5
+        return between / whole, below / whole, std
+
+    @staticmethod
+    def _spread(coefficient: Tensor, step: Tensor, image: Tensor) -> Tensor:
+        """Pick a coefficient for each image of the batch, shaped B,1,1,1 in the image's type."""
+        return coefficient[step.cpu()].to(image).reshape(-1, *[1] * (image.dim() - 1))
+
+
+def _check(holds: bool, name: str, got: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"bridge.{name} is {got}; it must be {allowed}")

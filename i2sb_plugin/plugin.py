@@ -1,0 +1,25 @@
+"""The plugin's door: BasicSR's registries know the bridge after :func:`register`."""
+
+from __future__ import annotations
+
+import importlib
+
+__all__ = ["register"]
+
+MODULES = (
+    "archs.adm_unet_arch",
+    "losses.bridge_loss",
+    "data.paired_degradation_dataset",
+    "data.paired_folder_dataset",
+    "models.i2sb_model",
+)
+
+
+def register() -> None:
+    """Import what registers itself in BasicSR; a second call does nothing.
+
+    Raises:
+        ImportError: BasicSR or one of this package's needs is missing.
+    """
+    for module in MODULES:
+        importlib.import_module(f"i2sb_plugin.{module}")

@@ -1,0 +1,35 @@
+"""Between the pixels of BasicSR, in [0, 1] at the size of the low-quality image, and the bridge, in [-1, 1] at full size."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["LIFTS", "decode", "encode", "lift"]
+
+LIFTS = ("bicubic", "bilinear", "nearest")
+
+
+def lift(image: Tensor, scale: int, mode: str = "bicubic") -> Tensor:
+    """Enlarge B,C,h,w to B,C,scale*h,scale*w; ``nearest`` is the release's way, ``bicubic`` starts nearer to x0.
+
+    Raises:
+        ValueError: ``mode`` is not one of :data:`LIFTS`.
+    """
+    if mode not in LIFTS:
+        raise ValueError(f"bridge.lift is {mode!r}; it must be one of {', '.join(LIFTS)}")
+    if scale == 1:
+        return image
+    if mode == "nearest":
+        return image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    return F.interpolate(image, scale_factor=scale, mode=mode, align_corners=False)
+
+
+def encode(image: Tensor, scale: int = 1, mode: str = "bicubic") -> Tensor:
+    """Lift B,C,h,w in [0, 1] to B,C,scale*h,scale*w in [-1, 1]."""
+    return lift(image, scale, mode).mul(2).sub_(1)
+
+
+def decode(x: Tensor) -> Tensor:
+    """B,C,H,W of the bridge, about [-1, 1], to an image clamped to [0, 1]; undoes :func:`encode` at scale 1."""
+    return x.add(1).div_(2).clamp_(0, 1)

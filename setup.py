@@ -1,0 +1,29 @@
+"""Installs both packages, the command `basicsr` and the plugin's entry point."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "i2sb_plugin" / "__init__.py").read_text())[1]
+RUNTIME = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+setup(
+    name="basicsr-i2sb",
+    version=VERSION,
+    description="I2SB, the image-to-image Schroedinger bridge, as a plugin of BasicSR",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["i2sb_plugin*", "basicsr_ext*"]),
+    package_data={"i2sb_plugin": ["py.typed"], "basicsr_ext": ["py.typed"]},
+    # BasicSR's source release can not be built by Python 3.13: `python -m basicsr_ext.install` does it there.
+    install_requires=[*RUNTIME, 'basicsr>=1.4.2; python_version < "3.13"'],
+    extras_require={"test": ["pytest>=8", "ruff"]},
+    entry_points={
+        "console_scripts": ["basicsr = basicsr_ext.cli:main"],
+        "basicsr.plugins": ["i2sb = i2sb_plugin.plugin:register"],
+    },
+)
