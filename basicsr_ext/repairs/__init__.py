@@ -1,1 +1,19 @@
-"""Repairs of BasicSR that need it imported, grouped by the part they mend."""
+"""Repairs made after ``import basicsr``, grouped by the part of BasicSR that they touch."""
+
+from __future__ import annotations
+
+import importlib
+
+from basicsr_ext.compat import Repair
+
+__all__ = ["all_repairs"]
+
+_MODULES: tuple[str, ...] = ()
+
+
+def all_repairs() -> list[Repair]:
+    """Every post-import repair, in the order in which they are made."""
+    repairs: list[Repair] = []
+    for name in _MODULES:
+        repairs += importlib.import_module(f"basicsr_ext.repairs.{name}").REPAIRS
+    return repairs
