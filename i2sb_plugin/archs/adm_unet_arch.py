@@ -1,0 +1,309 @@
+"""The U-Net of ADM (Dhariwal and Nichol, 2105.05233), with the parameter names of its published weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import basicsr_ext  # noqa: F401  (makes basicsr importable)
+
+# isort: split
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from basicsr_ext.errors import InputError, did_you_mean
+from i2sb_plugin.archs.adm_unet_blocks import (
+    GROUPS,
+    AttentionBlock,
+    Downsample,
+    GroupNorm32,
+    ResBlock,
+    Stage,
+    Upsample,
+    time_embedding,
+    zeroed,
+)
+
+__all__ = ["PRESETS", "ADMUNet", "UNetLayout"]
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetLayout:
+    """Size and shape of the network; every field is an option of :class:`ADMUNet` and described there."""
+
+    model_channels: int = 256
+    num_res_blocks: int = 2
+    channel_mult: Sequence[float] = (1, 1, 2, 2, 4, 4)
+    attention_ds: Sequence[int] = (8, 16, 32)
+    middle_attention: bool = True
+    num_heads: int = 4
+    num_head_channels: int = 64
+    num_heads_upsample: int = -1
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = True
+    conv_resample: bool = True
+    use_new_attention_order: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a layout that cannot be built, naming the option."""
+        if not self.channel_mult:
+            raise InputError("network_g.channel_mult is empty; give one number per level, such as [1, 2, 2, 2]")
+        for option in ("model_channels", "num_res_blocks"):
+            if getattr(self, option) < 1:
+                raise InputError(f"network_g.{option} is {getattr(self, option)}; it must be 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"network_g.dropout is {self.dropout}; it must be in [0, 1)")
+        for mult, width in zip(self.channel_mult, self.widths):
+            if width < GROUPS or width % GROUPS:
+                raise InputError(
+                    f"network_g.model_channels {self.model_channels} times channel_mult {mult} gives {width} channels; "
+                    f"GroupNorm needs a multiple of {GROUPS}"
+                )
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        reachable = [2**level for level in range(len(self.channel_mult))]
+        wrong = [ds for ds in self.attention_ds if ds not in reachable]
+        if wrong:
+            raise InputError(
+                f"network_g.attention_ds has {wrong}; with {len(reachable)} levels in channel_mult the down-sampling "
+                f"factors are {reachable}"
+            )
+        attending = {self.widths[reachable.index(ds)] for ds in self.attention_ds}
+        attending |= {self.widths[-1]} if self.middle_attention else set()
+        if self.num_head_channels != -1:
+            self._check_heads("num_head_channels", self.num_head_channels, attending)
+        else:
+            self._check_heads("num_heads", self.num_heads, attending)
+            self._check_heads("num_heads_upsample", self.decoder_heads, attending)
+
+    @staticmethod
+    def _check_heads(option: str, value: int, widths: set[int]) -> None:
+        wrong = [width for width in sorted(widths) if value < 1 or width % value]
+        if wrong:
+            raise InputError(f"network_g.{option} is {value}; it must divide the channels that attend, here {wrong}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, the finest first."""
+        return [int(mult * self.model_channels) for mult in self.channel_mult]
+
+    @property
+    def decoder_heads(self) -> int:
+        """Number of heads in the decoder where ``num_head_channels`` is -1."""
+        return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+
+
+PRESETS: dict[str, UNetLayout] = {
+    # For a CPU: nothing attends, so that what is learnt on small crops holds for images of any size.
+    "tiny": UNetLayout(32, 1, (1, 2, 2, 2), (), middle_attention=False, resblock_updown=False),
+    "small": UNetLayout(64, 2, (1, 2, 2, 3), (8,), num_head_channels=32),
+    "base": UNetLayout(128, 2, (1, 1, 2, 3, 4), (8, 16)),
+    "adm256": UNetLayout(256, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32)),
+}
+
+
+@ARCH_REGISTRY.register()
+class ADMUNet(nn.Module):
+    """U-Net of ADM for images of any size and any number of channels.
+
+    Names, shapes and order of the parameters are those of guided-diffusion, so that ADM and I2SB weights load with
+    ``strict=True``. The last convolution of every block and of the network starts at zero: an untrained network
+    predicts 0. Options left at None come from the preset.
+
+    Args:
+        in_channels: channels of xt.
+        out_channels: channels of the prediction.
+        cond_channels: channels of the condition, which the first convolution sees after those of xt; 0 for none.
+        preset: 'tiny', 'small', 'base' or 'adm256' (ADM's network for 256x256 images, as used by I2SB).
+        model_channels: channels that ``channel_mult`` multiplies; each product must be a multiple of 32.
+        num_res_blocks: residual blocks per level (the decoder has one more).
+        channel_mult: one factor per level, the finest level first; each further level halves the size.
+        attention_ds: down-sampling factors (powers of two) of the levels whose blocks attend. For ADM's
+            ``attention_resolutions`` divide its ``image_size`` by each of them.
+        middle_attention: whether the middle block attends, as ADM's always does.
+        num_heads: attention heads, where ``num_head_channels`` is -1.
+        num_head_channels: channels per attention head, or -1.
+        num_heads_upsample: attention heads in the decoder, where ``num_head_channels`` is -1; -1 for ``num_heads``.
+        use_scale_shift_norm: the time scales and shifts the second normalisation instead of being added before it.
+        resblock_updown: change sizes inside residual blocks instead of by convolutions of their own.
+        conv_resample: those convolutions learn; otherwise mean and repetition alone.
+        use_new_attention_order: order of q, k, v and heads, see :class:`AttentionBlock`.
+        dropout: rate of dropout inside residual blocks, in [0, 1).
+        checkpoint: recompute the blocks in the backward pass: less memory, about a third more time.
+
+    Raises:
+        ValueError: an option that cannot be built; the message names it.
+
+    Source: ADM (2105.05233) section 3; I2SB (2302.05872) section 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        cond_channels: int = 0,
+        preset: str = "small",
+        model_channels: int | None = None,
+        num_res_blocks: int | None = None,
+        channel_mult: Sequence[float] | None = None,
+        attention_ds: Sequence[int] | None = None,
+        middle_attention: bool | None = None,
+        num_heads: int | None = None,
+        num_head_channels: int | None = None,
+        num_heads_upsample: int | None = None,
+        use_scale_shift_norm: bool | None = None,
+        resblock_updown: bool | None = None,
+        conv_resample: bool | None = None,
+        use_new_attention_order: bool | None = None,
+        dropout: float | None = None,
+        checkpoint: bool = False,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if value is not None}
+        super().__init__()
+        if preset not in PRESETS:
+            raise InputError(f"network_g.preset is {preset!r}; {did_you_mean(preset, PRESETS)}")
+        for option, value, least in (
+            ("in_channels", in_channels, 1), ("out_channels", out_channels, 1), ("cond_channels", cond_channels, 0)
+        ):  # fmt: skip
+            if value < least:
+                raise InputError(f"network_g.{option} is {value}; it must be {least} or more")
+        fields = {field.name for field in dataclasses.fields(UNetLayout)}
+        self.layout = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if k in fields})
+        self.in_channels = in_channels
+        self.cond_channels = cond_channels
+        self.checkpoint = checkpoint
+        self.multiple = 2 ** (len(self.layout.widths) - 1)
+        self._build(in_channels + cond_channels, out_channels)
+
+    def _build(self, in_channels: int, out_channels: int) -> None:
+        layout = self.layout
+        widths = layout.widths
+        self.time_channels = 4 * layout.model_channels
+        self.time_embed = nn.Sequential(
+            nn.Linear(layout.model_channels, self.time_channels),
+            nn.SiLU(),
+            nn.Linear(self.time_channels, self.time_channels),
+        )
+        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(in_channels, widths[0], 3, padding=1))])
+        skips = self._build_encoder(widths[0])
+        middle = [self._res_block(widths[-1], widths[-1]), self._res_block(widths[-1], widths[-1])]
+        if layout.middle_attention:
+            middle.insert(1, self._attention(widths[-1], layout.num_heads))
+        self.middle_block = Stage(*middle)
+        self.output_blocks = nn.ModuleList()
+        self._build_decoder(skips)
+        self.out = nn.Sequential(
+            GroupNorm32(widths[0]), nn.SiLU(), zeroed(nn.Conv2d(widths[0], out_channels, 3, padding=1))
+        )
+
+    def _build_encoder(self, channels: int) -> list[int]:
+        """Append the encoder's stages; return the channels that each stage hands to the decoder."""
+        skips = [channels]
+        for level, width in enumerate(self.layout.widths):
+            for _ in range(self.layout.num_res_blocks):
+                self.input_blocks.append(self._stage(channels, width, level, self.layout.num_heads))
+                channels = width
+                skips.append(channels)
+            if level < len(self.layout.widths) - 1:
+                self.input_blocks.append(Stage(self._resample(Downsample, channels)))
+                skips.append(channels)
+        return skips
+
+    def _build_decoder(self, skips: list[int]) -> None:
+        channels = skips[-1]
+        for level, width in reversed(list(enumerate(self.layout.widths))):
+            for block in range(self.layout.num_res_blocks + 1):
+                stage = self._stage(channels + skips.pop(), width, level, self.layout.decoder_heads)
+                channels = width
+                if level and block == self.layout.num_res_blocks:
+                    stage.append(self._resample(Upsample, channels))
+                self.output_blocks.append(stage)
+
+    def _stage(self, channels: int, width: int, level: int, heads: int) -> Stage:
+        layers: list[nn.Module] = [self._res_block(channels, width)]
+        if 2**level in self.layout.attention_ds:
+            layers.append(self._attention(width, heads))
+        return Stage(*layers)
+
+    def _res_block(self, channels: int, width: int, resample: nn.Module | None = None) -> ResBlock:
+        layout = self.layout
+        return ResBlock(channels, width, self.time_channels, layout.use_scale_shift_norm, layout.dropout, resample)
+
+    def _attention(self, channels: int, heads: int) -> AttentionBlock:
+        layout = self.layout
+        heads = heads if layout.num_head_channels == -1 else channels // layout.num_head_channels
+        return AttentionBlock(channels, heads, layout.use_new_attention_order)
+
+    def _resample(self, kind: type[Downsample] | type[Upsample], channels: int) -> nn.Module:
+        if self.layout.resblock_updown:
+            return self._res_block(channels, channels, kind(channels, learned=False))
+        return kind(channels, learned=self.layout.conv_resample)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Predict from a noisy image.
+
+        Args:
+            x: image, (B, in_channels, H, W), about [-1, 1]; any size: it is padded to ``multiple`` and cropped back.
+            t: times, (B,), in (0, 1000].
+            cond: condition, (B, cond_channels, H, W), or None where ``cond_channels`` is 0.
+
+        Returns:
+            (B, out_channels, H, W) in the precision of x.
+
+        Raises:
+            ValueError: channels or sizes that do not fit the options.
+        """
+        self._check(x, t, cond)
+        height, width = x.shape[2:]
+        h = x if cond is None else torch.cat([x, cond], dim=1)
+        if height % self.multiple or width % self.multiple:
+            h = F.pad(h, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        with _float32(x):
+            emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(self.time_embed[0].weight.dtype))
+        h = self._torso(h.to(self.input_blocks[0][0].weight.dtype), emb)
+        with _float32(x):
+            h = self.out(h.to(self.out[2].weight.dtype))
+        return h[:, :, :height, :width].to(x.dtype)
+
+    def _torso(self, h: Tensor, emb: Tensor) -> Tensor:
+        skips = []
+        for stage in self.input_blocks:
+            h = self._run(stage, h, emb)
+            skips.append(h)
+        h = self._run(self.middle_block, h, emb)
+        for stage in self.output_blocks:
+            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), emb)
+        return h
+
+    def _run(self, stage: Stage, h: Tensor, emb: Tensor) -> Tensor:
+        if self.checkpoint and torch.is_grad_enabled():
+            return recompute(stage, h, emb, use_reentrant=False)
+        return stage(h, emb)
+
+    def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise InputError(
+                f"network_g.in_channels is {self.in_channels} but the image has shape {tuple(x.shape)}; "
+                f"it must be (B, {self.in_channels}, H, W)"
+            )
+        if t.shape != x.shape[:1]:
+            raise InputError(f"the times have shape {tuple(t.shape)}; a batch of {x.shape[0]} needs ({x.shape[0]},)")
+        given = 0 if cond is None else cond.shape[1]
+        if given != self.cond_channels:
+            raise InputError(
+                f"network_g.cond_channels is {self.cond_channels} but the condition has {given} channels; "
+                "set cond_channels to what is passed (0 for none)"
+            )
+        if cond is not None and cond.shape[2:] != x.shape[2:]:
+            raise InputError(f"the condition is {tuple(cond.shape[2:])} pixels, the image {tuple(x.shape[2:])}")
+
+
+def _float32(x: Tensor) -> torch.autocast | nullcontext:
+    """Context without automatic casts (which a device such as meta does not know)."""
+    return torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext()

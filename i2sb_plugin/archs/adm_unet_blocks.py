@@ -1,0 +1,170 @@
+"""Parts of ADM's U-Net (2105.05233), with the parameter names of its published weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "GROUPS",
+    "AttentionBlock",
+    "Downsample",
+    "GroupNorm32",
+    "ResBlock",
+    "Stage",
+    "Upsample",
+    "time_embedding",
+    "zeroed",
+]
+
+GROUPS = 32  # of every GroupNorm: fixed by the published weights
+
+
+def time_embedding(t: Tensor, channels: int) -> Tensor:
+    """Sinusoids of the time, cosines first, computed in float32.
+
+    Args:
+        t: times, (B,), any unit; ADM's weights expect 0 to 1000.
+        channels: number of output channels; an odd one ends with a zero.
+
+    Returns:
+        (B, channels), float32, in [-1, 1].
+
+    Source: ADM (2105.05233), after Vaswani et al. (1706.03762) section 3.5.
+    """
+    half = channels // 2
+    index = torch.arange(half, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, channels % 2))
+
+
+class GroupNorm32(nn.GroupNorm):
+    """GroupNorm of 32 groups, evaluated in float32 whatever the precision of its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(GROUPS, channels, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, ...) and return it in its own precision."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        y = F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps)
+        return y.to(x.dtype)
+
+
+class Downsample(nn.Module):
+    """Halve height and width: a strided convolution, or the mean of 2x2 where ``learned`` is false."""
+
+    def __init__(self, channels: int, learned: bool) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width by repeating pixels, followed by a convolution where ``learned`` is true."""
+
+    def __init__(self, channels: int, learned: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the time embedding between them, added to the input.
+
+    With ``resample`` (an :class:`Upsample` or :class:`Downsample` without weights) the size changes after the first
+    normalisation, and on the skip path too.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        time_channels: int,
+        scale_shift: bool,
+        dropout: float = 0.0,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.in_layers = nn.Sequential(
+            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(
+            nn.SiLU(), nn.Linear(time_channels, 2 * out_channels if self.scale_shift else out_channels)
+        )
+        self.out_layers = nn.Sequential(
+            GroupNorm32(out_channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+        )
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.resample = nn.Identity() if resample is None else resample
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Map x (B, C, H, W) and the time embedding (B, time_channels) to (B, out_channels, H', W')."""
+        norm, act, conv = self.in_layers
+        h = conv(self.resample(act(norm(x))))
+        norm, act, dropout, conv = self.out_layers
+        shift = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = shift.chunk(2, dim=1)
+            h = torch.addcmul(shift, norm(h), 1 + scale)
+        else:
+            h = norm(h + shift)
+        return self.skip_connection(self.resample(x)) + conv(dropout(act(h)))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels, added to the input.
+
+    Legacy order of the 3C channels of ``qkv``: [head][q, k, v][channel]; new order: [q, k, v][head][channel].
+    """
+
+    def __init__(self, channels: int, heads: int, new_order: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.new_order = new_order
+        self.norm = GroupNorm32(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to the same shape; ``emb`` is not used."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        qkv = F.linear(tokens, self.qkv.weight.squeeze(-1), self.qkv.bias)
+        if self.new_order:
+            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        else:
+            q, k, v = qkv.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h = F.linear(h, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
+        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Stage(nn.Sequential):
+    """Layers in a row; those that know the time get its embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply all layers to x (B, C, H, W)."""
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, (ResBlock, AttentionBlock)) else layer(x)
+        return x
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Set all parameters of ``module`` to zero and return it."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
