@@ -13,6 +13,8 @@ LIFTS = ("bicubic", "bilinear", "nearest")
 def lift(image: Tensor, scale: int, mode: str = "bicubic") -> Tensor:
     """Enlarge B,C,h,w to B,C,scale*h,scale*w; ``nearest`` is the release's way, ``bicubic`` starts nearer to x0.
 
+    The bicubic kernel is Keys' with a = -0.5, as MATLAB's and PIL's (torch's own default is -0.75).
+
     Raises:
         ValueError: ``mode`` is not one of :data:`LIFTS`.
     """
@@ -22,7 +24,7 @@ def lift(image: Tensor, scale: int, mode: str = "bicubic") -> Tensor:
         return image
     if mode == "nearest":
         return image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    return F.interpolate(image, scale_factor=scale, mode=mode, align_corners=False)
+    return F.interpolate(image, scale_factor=scale, mode=mode, align_corners=False, antialias=True)
 
 
 def encode(image: Tensor, scale: int = 1, mode: str = "bicubic") -> Tensor:

@@ -1,0 +1,262 @@
+"""One model for every restorer: BasicSR's SRModel with precision, accumulation, clipping, EMA and exact validation.
+
+A restorer overrides two hooks, :meth:`RestorationModel.training_loss` and :meth:`RestorationModel.restore`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_ext import distributed
+from basicsr_ext.errors import raise_nonfinite
+from basicsr_ext.validation import validate
+
+__all__ = ["RestorationModel", "TrainOptions", "ValOptions", "ema_decay_at"]
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Keys of ``train:``; those of BasicSR first, then ours.
+
+    Attributes:
+        accumulate: parts that a batch is cut into; their gradients add up to those of the whole batch.
+        grad_clip: largest L2 norm of the gradient; None leaves it alone.
+        precision: of the network's forward pass; auto is bf16 on a GPU that has it, fp32 elsewhere.
+        ema_decay: 0 turns the average off.
+        ema_warmup: use min(ema_decay, (1 + k) / (10 + k)) for update k, so that early weights are forgotten soon.
+    """
+
+    total_iter: int
+    optim_g: dict
+    scheduler: dict
+    warmup_iter: int = -1
+    ema_decay: float = 0.0
+    pixel_opt: dict | None = None
+    accumulate: int = 1
+    grad_clip: float | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema_warmup: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}; it must be a whole number from 1")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"grad_clip is {self.grad_clip}; it must be above 0, or left out for no clipping")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ValOptions:
+    """Keys of ``val:``; ``batch_size`` is the number of equally large images restored at once."""
+
+    val_freq: float = 5000
+    save_img: bool = False
+    suffix: str | None = None
+    pbar: bool = True
+    metrics: dict | None = None
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be a whole number from 1")
+
+
+def ema_decay_at(update: int, decay: float, warmup: bool) -> float:
+    """Decay of EMA update ``update`` = 1, 2, ...; with ``warmup`` min(decay, (1 + update) / (10 + update))."""
+    return min(decay, (1 + update) / (10 + update)) if warmup else decay
+
+
+@MODEL_REGISTRY.register()
+class RestorationModel(SRModel):
+    """Plain regression with ``train.pixel_opt``; the base of every other restorer."""
+
+    option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
+
+    def __init__(self, opt: dict) -> None:
+        self.precision = _precision(opt)
+        super().__init__(opt)
+
+    # ---- the two hooks
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one batch, each a scalar; their sum is minimised, each is logged by its name."""
+        return {"l_pix": self.cri_pix(self.net_g(batch["lq"]), batch["gt"])}
+
+    def restore(self, batch: Batch, net: nn.Module, generators: list[torch.Generator]) -> Tensor:
+        """Restore ``batch['lq']`` (B,C,h,w in [0, 1]) with ``net``: B,C,H,W in [0, 1].
+
+        ``generators`` holds one for each image, so that an image is restored alike in any batch and on any rank.
+        """
+        return net(batch["lq"]).float().clamp(0, 1)
+
+    def progress_strip(self, batch: Batch, net: nn.Module) -> Tensor | None:
+        """A picture C,H,W in [0, 1] of how the first image of a validation came about; None for none."""
+        return None
+
+    # ---- training
+
+    def init_training_settings(self) -> None:
+        """Build EMA, losses, optimiser and schedulers."""
+        train = self.opt["train"]
+        self.net_g.train()
+        self.ema_decay = train.get("ema_decay", 0)
+        self.accumulate = train.get("accumulate", 1)
+        if self.ema_decay > 0:
+            self._init_ema()
+        self.init_losses()
+        self.setup_optimizers()
+        self.setup_schedulers()
+        self._log_sums: dict[str, Tensor] = {}
+        self._log_count = 0
+        self._first_bad = torch.zeros((), dtype=torch.int64, device=self.device)
+        get_root_logger().info(f"Precision: {self.precision}; a batch is taken in {self.accumulate} part(s).")
+
+    def init_losses(self) -> None:
+        """Build the losses that :meth:`training_loss` uses."""
+        self.cri_pix = build_loss(self.opt["train"]["pixel_opt"]).to(self.device)
+
+    def _init_ema(self) -> None:
+        self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval().requires_grad_(False)
+        path = self.opt["path"].get("pretrain_network_g")
+        if path is None:
+            self.model_ema(0)
+        else:
+            self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
+
+    def feed_data(self, data: Batch) -> None:
+        """Take a batch to the device."""
+        self.batch = {k: v.to(self.device, non_blocking=True) if torch.is_tensor(v) else v for k, v in data.items()}
+        self.lq, self.gt = self.batch["lq"], self.batch.get("gt")
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step of the optimiser on the batch last fed.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite (on a GPU it is said when losses are next read).
+        """
+        self.optimizer_g.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = {}
+        parts = list(_split(self.batch, self.accumulate))
+        for k, (part, share) in enumerate(parts):
+            with self._gradient_sync(k == len(parts) - 1):
+                with self.autocast():
+                    part_losses = self.training_loss(part)
+                (sum(part_losses.values()) * share).backward()
+            for name, value in part_losses.items():
+                losses[name] = losses.get(name, 0) + value.detach() * share
+        self._watch(losses, current_iter)
+        self._update_weights(current_iter)
+
+    def _update_weights(self, current_iter: int) -> None:
+        clip = self.opt["train"].get("grad_clip")
+        if clip is not None:
+            self._note("grad_norm", nn.utils.clip_grad_norm_(self.net_g.parameters(), clip))
+        self.optimizer_g.step()
+        if self.ema_decay > 0:
+            warmup = self.opt["train"].get("ema_warmup", False)
+            self.model_ema(ema_decay_at(current_iter, self.ema_decay, warmup))
+
+    def _watch(self, losses: dict[str, Tensor], current_iter: int) -> None:
+        """Gather losses for the log and remember the first iteration with a bad one, without a device sync."""
+        for name, value in losses.items():
+            self._note(name, value)
+        self._log_count += 1
+        bad = ~torch.isfinite(sum(losses.values()))
+        self._first_bad = torch.where(bad & (self._first_bad == 0), current_iter, self._first_bad)
+        self._last_losses = losses
+        if self.device.type == "cpu":
+            self._raise_if_bad()
+
+    def _note(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self._log_sums[name] = self._log_sums[name] + value if name in self._log_sums else value
+
+    def _raise_if_bad(self) -> None:
+        if iteration := int(self._first_bad):
+            raise_nonfinite(self, {k: float(v) for k, v in self._last_losses.items()}, iteration)
+
+    def get_current_log(self) -> dict[str, float]:
+        """Means since the last call, over all ranks, and the learning rate."""
+        self._raise_if_bad()
+        sums = {name: float(value) for name, value in self._log_sums.items()} | {"count": float(self._log_count)}
+        sums = distributed.all_reduce_sum(sums)
+        count = sums.pop("count") or 1.0
+        self._log_sums, self._log_count = {}, 0
+        return {name: value / count for name, value in sums.items()} | {"lr": self.get_current_learning_rate()[0]}
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Save the networks, then the training state; refuses to save after a bad loss."""
+        self._raise_if_bad()
+        super().save(epoch, current_iter)
+
+    @contextlib.contextmanager
+    def _gradient_sync(self, last: bool) -> Iterator[None]:
+        """Let only the last part of a batch exchange gradients between ranks."""
+        skip = not last and isinstance(self.net_g, nn.parallel.DistributedDataParallel)
+        with self.net_g.no_sync() if skip else contextlib.nullcontext():
+            yield
+
+    def autocast(self) -> torch.autocast:
+        """The context of a network call at the model's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    # ---- validation and test
+
+    @property
+    def eval_net(self) -> nn.Module:
+        """The network that restores: the averaged one where there is one, without a distributed wrapper."""
+        return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+
+    @torch.no_grad()
+    def test(self) -> None:
+        """Restore the batch last fed into ``self.output``."""
+        generators = [torch.Generator().manual_seed(k) for k in range(len(self.lq))]
+        with self.evaluating() as net:
+            self.output = self.restore(self.batch, net, generators)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        """Lend :attr:`eval_net` in evaluation mode."""
+        net = self.eval_net
+        training = net.training
+        net.eval()
+        try:
+            yield net
+        finally:
+            net.train(training)
+
+    def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
+        """Restore the data set, shared out over the ranks, and log the metrics; the same figures on any number."""
+        if self.is_train:
+            self._raise_if_bad()
+        validate(self, dataloader.dataset, current_iter, tb_logger, save_img)
+
+
+def _precision(opt: dict) -> str:
+    wish = opt.get("train", {}).get("precision", "auto")
+    if wish != "auto":
+        return wish
+    return "bf16" if opt["num_gpu"] != 0 and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
+    """Cut a batch into ``parts`` along its first axis; with each part, its share of the images."""
+    size = len(batch["lq"])
+    bounds = [round(k * size / parts) for k in range(parts + 1)]
+    for start, stop in zip(bounds, bounds[1:]):
+        if stop > start:
+            yield {k: v[start:stop] for k, v in batch.items()}, (stop - start) / size

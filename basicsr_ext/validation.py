@@ -1,0 +1,148 @@
+"""Restore a data set, shared out over the ranks, save the images and measure them with BasicSR's metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from basicsr.metrics import calculate_metric
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, default_collate
+from tqdm import tqdm
+
+from basicsr_ext import distributed
+from basicsr_ext.errors import InputError
+
+__all__ = ["to_image", "validate"]
+
+
+def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+    """Validate a :class:`~basicsr_ext.restoration_model.RestorationModel` on one data set.
+
+    Every image gets a random generator of its own, made from ``manual_seed`` and its index, and the mean is taken in
+    the order of the data set: the figures do not depend on batch size or number of processes. In a test run
+    the figures of every image go to ``metrics.json`` beside the images.
+
+    Raises:
+        InputError: an image is wanted by a metric but the data set has no ground truth.
+        RuntimeError: the network gave NaN or infinite values.
+    """
+    val, name = model.opt["val"], dataset.opt["name"]
+    metrics = val.get("metrics") or {}
+    mine = distributed.shard_indices(len(dataset))
+    bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (val.get("pbar", False) and distributed.is_main()))
+    records: list[dict] = []
+    with torch.no_grad(), model.evaluating() as net, bar:
+        for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
+            model.feed_data(batch)
+            if tb_logger is not None and indices[0] == 0:
+                _log_strip(model, net, name, tb_logger, current_iter)
+            restored, seconds = _timed_restore(model, net, indices)
+            for k, index in enumerate(indices):
+                record = {"index": index, "image": Path(batch["lq_path"][k]).stem, "seconds": seconds / len(indices)}
+                image = to_image(restored[k])
+                if save_img:
+                    _write(_image_path(model.opt, name, record["image"], current_iter), image)
+                record |= _measure(metrics, image, batch, k, name)
+                records.append(record)
+            bar.update(len(indices))
+    records = sorted(sum(distributed.gather_objects(records), []), key=lambda r: r["index"])
+    _publish(model, name, list(metrics), records, current_iter, tb_logger)
+
+
+def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list[int], dict]]:
+    """Group neighbours of one size into batches of at most ``size``."""
+    held: list[tuple[int, dict]] = []
+    for index, item in zip(indices, DataLoader(Subset(dataset, indices), batch_size=None)):
+        if held and (len(held) == size or _shapes(held[0][1]) != _shapes(item)):
+            yield [i for i, _ in held], default_collate([x for _, x in held])
+            held = []
+        held.append((index, item))
+    if held:
+        yield [i for i, _ in held], default_collate([x for _, x in held])
+
+
+def _shapes(item: dict) -> dict:
+    return {k: v.shape for k, v in item.items() if torch.is_tensor(v)}
+
+
+def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, float]:
+    """Restore the batch last fed; also the seconds it took, with the device's queue emptied."""
+    seed = model.opt.get("manual_seed") or 0
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in indices]
+    _synchronize(model.device)
+    start = time.perf_counter()
+    restored = model.restore(model.batch, net, generators)
+    _synchronize(model.device)
+    if not torch.isfinite(restored).all():
+        raise RuntimeError(f"the network gave NaN or infinite values for {model.batch['lq_path']}")
+    return restored, time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def to_image(tensor: Tensor) -> np.ndarray:
+    """C,H,W in [0, 1] with 1, 3 or 4 channels (RGB, RGBA) to H,W,C uint8 in OpenCV's order (BGR, BGRA), rounded."""
+    array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[2], list(range(array.shape[2])))
+    return np.ascontiguousarray(array[:, :, order])
+
+
+def _measure(metrics: dict, image: np.ndarray, batch: dict, k: int, name: str) -> dict[str, float]:
+    if not metrics:
+        return {}
+    data = {"img": image}
+    if "gt" in batch:
+        data["img2"] = to_image(batch["gt"][k])
+        if data["img2"].shape != image.shape:
+            raise InputError(
+                f"datasets.{name}: {batch['lq_path'][k]} is restored to {image.shape[:2]} but its ground truth "
+                f"measures {data['img2'].shape[:2]} (height, width); their sizes must differ by `scale` exactly"
+            )
+    return {metric: float(calculate_metric(data, dict(options))) for metric, options in metrics.items()}
+
+
+def _image_path(opt: dict, dataset: str, image: str, current_iter: int | str) -> Path:
+    """Where BasicSR's own models save a restored image."""
+    folder = Path(opt["path"]["visualization"])
+    if opt["is_train"]:
+        return folder / image / f"{image}_{current_iter}.png"
+    return folder / dataset / f"{image}_{opt['val'].get('suffix') or opt['name']}.png"
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image):
+        raise OSError(f"{path} could not be written; is there space on the device?")
+
+
+def _log_strip(model: Any, net: Any, name: str, tb_logger: Any, current_iter: int | str) -> None:
+    strip = model.progress_strip({k: v[:1] for k, v in model.batch.items()}, net)
+    if strip is not None:
+        tb_logger.add_image(f"walk/{name}", strip, current_iter)
+
+
+def _publish(model: Any, name: str, metrics: list[str], records: list[dict], current_iter: int | str, tb: Any) -> None:
+    """Keep the best figures, log the means, and in a test run write ``metrics.json``."""
+    means = {metric: sum(r[metric] for r in records) / len(records) for metric in metrics}
+    if metrics:
+        model._initialize_best_metric_results(name)
+        for metric, value in means.items():
+            model._update_best_metric_result(name, metric, value, current_iter)
+        model.metric_results = means
+        model._log_validation_metric_values(current_iter, name, tb if distributed.is_main() else None)
+    if not model.is_train and distributed.is_main():
+        path = Path(model.opt["path"]["results_root"]) / "metrics.json"
+        stored = json.loads(path.read_text()) if path.exists() else {"name": model.opt["name"], "datasets": {}}
+        means["seconds"] = sum(r["seconds"] for r in records) / len(records)
+        stored["datasets"][name] = {"mean": means, "images": records}
+        path.write_text(json.dumps(stored, indent=1))
