@@ -1,0 +1,73 @@
+"""The regression that trains the bridge's network."""
+
+from __future__ import annotations
+
+import basicsr_ext  # noqa: F401  (makes basicsr importable)
+
+# isort: split
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_ext.errors import InputError, did_you_mean
+
+__all__ = ["BridgeLoss"]
+
+NORMS = ("l2", "l1")
+
+
+@LOSS_REGISTRY.register()
+class BridgeLoss(nn.Module):
+    """Mean distance between the network's prediction and the bridge's target, where the mask is 1.
+
+    Args:
+        loss_weight: factor of the result.
+        norm: 'l2', the mean of squares of the paper, or 'l1', the mean of magnitudes.
+
+    Raises:
+        ValueError: ``norm`` is unknown.
+
+    Source: I2SB (2302.05872) eq. 12.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, norm: str = "l2") -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise InputError(f"norm of BridgeLoss is {norm!r}; {did_you_mean(norm, NORMS)}")
+        self.loss_weight = loss_weight
+        self.norm = norm
+
+    def forward(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compare in the precision of the target.
+
+        Args:
+            prediction: network output, (B, C, H, W), any precision.
+            target: what :meth:`i2sb_plugin.bridge.Bridge.target` says, same shape.
+            mask: weights in [0, 1], (B, 1, H, W), (1, 1, H, W) or (B, C, H, W), 1 where the image is to be restored;
+                both prediction and target are multiplied by it, and the mean is over all elements, not over the mask.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        if prediction.shape != target.shape:
+            raise InputError(
+                f"BridgeLoss got a prediction of shape {tuple(prediction.shape)} for a target of "
+                f"{tuple(target.shape)}; network_g.out_channels must be the channels of gt"
+            )
+        difference = prediction.to(target.dtype) - target
+        if mask is not None:
+            self._check_mask(mask, target)
+            difference = difference * mask
+        size = difference.square() if self.norm == "l2" else difference.abs()
+        return self.loss_weight * size.mean()
+
+    @staticmethod
+    def _check_mask(mask: Tensor, target: Tensor) -> None:
+        fits = mask.ndim == target.ndim and all(m in (1, n) for m, n in zip(mask.shape[:2], target.shape[:2]))
+        if not fits or mask.shape[2:] != target.shape[2:]:
+            raise InputError(
+                f"BridgeLoss got a mask of shape {tuple(mask.shape)} for a target of {tuple(target.shape)}; "
+                "it must be (B, 1, H, W) of the same height and width"
+            )
