@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "did_you_mean"]
+__all__ = ["InputError", "NonFiniteLoss", "UnknownName", "did_you_mean"]
 
 
 class InputError(ValueError):
@@ -13,6 +13,16 @@ class InputError(ValueError):
 
     The message names the option or the file, the value received, the values allowed and the cure.
     """
+
+
+class UnknownName(InputError, KeyError):
+    """A name that no registry entry has; also a ``KeyError``, as BasicSR raises it."""
+
+    __str__ = Exception.__str__
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became NaN or infinite; names iteration, learning rate and the newest checkpoint."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -1,0 +1,234 @@
+"""Checkpoints that are whole or absent: atomic saves, safe loads, and the newest pair to resume from."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr_ext.errors import InputError, did_you_mean
+
+__all__ = [
+    "SaveError",
+    "atomic_save",
+    "load_checkpoint",
+    "load_state",
+    "load_weights",
+    "network_labels",
+    "newest_checkpoint",
+    "newest_resumable",
+    "plain",
+    "remove_unfinished",
+    "resumable_iterations",
+]
+
+_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+
+
+class SaveError(OSError):
+    """A file could not be written; what lay under its name before is untouched."""
+
+
+def plain(thing: Any, place: str = "state") -> Any:
+    """Turn NumPy numbers and arrays inside containers into Python numbers and tensors.
+
+    What remains loads with ``torch.load(weights_only=True)``.
+
+    Raises:
+        TypeError: Something else than numbers, strings, tensors and containers of them; names its place.
+
+    """
+    if isinstance(thing, np.generic):
+        return thing.item()
+    if isinstance(thing, np.ndarray):
+        return torch.from_numpy(thing.copy())
+    if isinstance(thing, Mapping):
+        kind = type(thing) if isinstance(thing, OrderedDict | Counter) else dict
+        return kind({plain(k, place): plain(v, f"{place}[{k!r}]") for k, v in thing.items()})
+    if isinstance(thing, list | tuple | set) and not isinstance(thing, torch.Size):
+        kind = next(k for k in (list, tuple, set) if isinstance(thing, k))
+        return kind(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
+    if isinstance(thing, _PLAIN):
+        return thing
+    raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
+
+
+def atomic_save(thing: Any, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint so that its name never stands for half a file, even if the process or the machine dies.
+
+    Raises:
+        SaveError: Names the file and the cause; a file that had this name before is untouched.
+
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(thing, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except Exception as error:
+        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
+        unfinished.unlink(missing_ok=True)
+        raise SaveError(f"cannot save {path}: {cause}; the files saved before it are untouched") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
+    """Delete what saves that were killed left behind."""
+    for folder in folders:
+        for leftover in Path(folder).glob(".*.unfinished"):
+            leftover.unlink(missing_ok=True)
+
+
+def _torch_load(path: Path, mmap: bool) -> Any:
+    if path.stat().st_size == 0:
+        raise EOFError("the file is empty")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+
+
+def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
+    """Load a checkpoint onto the CPU, unpickling tensors and plain containers only.
+
+    Args:
+        path: File written by ``torch.save``.
+        option: The option that names the file, for the message.
+        mmap: Map the tensors from the file instead of reading them.
+
+    Raises:
+        InputError: The file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
+
+    """
+    path, said = Path(path), f"{option}: " if option else ""
+    if not path.is_file():
+        raise InputError(f"{said}no such checkpoint file: {path}")
+    try:
+        return _torch_load(path, mmap)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or ("WeightsUnpickler" in str(error) and zipfile.is_zipfile(path)):
+            why = (
+                "holds other objects than tensors and plain containers, which are not loaded because they can run code"
+            )
+            raise InputError(f"{said}checkpoint {path} {why}; save its state dict alone") from error
+        raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
+    except Exception as error:
+        known = isinstance(error, OSError | RuntimeError | EOFError)
+        cause = str(error).splitlines()[0].split(". ")[0] if known and str(error) else "it is no file of torch.save"
+        raise InputError(f"{said}checkpoint {path} is damaged or cut short ({cause}); use another one") from error
+
+
+def load_weights(path: str | os.PathLike[str], key: str | None = "params", option: str | None = None) -> dict[str, Any]:
+    """Load the tensors of one network.
+
+    A state dict that lies bare in the file is taken whatever ``key`` says; ``params_ema`` falls back to ``params``
+    as in BasicSR. A leading ``module.`` is removed from the names.
+
+    Args:
+        path: File written by ``torch.save``.
+        key: Key of the state dict inside the file, or None for the file's root.
+        option: The option that names the file, for the message.
+
+    Raises:
+        InputError: The file cannot be loaded or has no such key; lists the keys that it has.
+
+    """
+    loaded = load_checkpoint(path, option)
+    said = f"{option}: " if option else ""
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{said}{path} holds a {type(loaded).__name__}, not the weights of a network")
+    holders = [k for k, v in loaded.items() if isinstance(v, Mapping)]
+    if key is not None and key not in holders and "params" in holders:
+        key = "params" if key == "params_ema" else key
+    if key is not None and holders:
+        if key not in holders:
+            raise InputError(f"{said}{path} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
+        loaded = loaded[key]
+    return {str(k).removeprefix("module."): v for k, v in loaded.items()}
+
+
+def network_labels(opt: Mapping[str, Any]) -> list[str]:
+    """Labels of the networks that a resumed run loads, such as ``net_g``."""
+    ignored = opt["path"].get("ignore_resume_networks") or ()
+    return [f"net_{k.removeprefix('network_')}" for k in opt if k.startswith("network_") and k not in ignored]
+
+
+def resumable_iterations(opt: Mapping[str, Any]) -> list[int]:
+    """Iterations with a training state in the run's folder, newest first; files with other names are ignored."""
+    folder = Path(opt["path"]["training_states"])
+    found = (re.fullmatch(r"(\d+)\.state", p.name) for p in folder.glob("*.state")) if folder.is_dir() else ()
+    return sorted((int(m.group(1)) for m in found if m), reverse=True)
+
+
+def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
+    """Load a training state.
+
+    Raises:
+        InputError: The file cannot be loaded, or is no training state (a network's file, say).
+
+    """
+    state = load_checkpoint(path, option)
+    lacking = [
+        k for k in ("epoch", "iter", "optimizers", "schedulers") if not isinstance(state, dict) or k not in state
+    ]
+    if lacking:
+        said = f"{option}: " if option else ""
+        raise InputError(
+            f"{said}{path} is not a training state (it lacks {', '.join(lacking)}); "
+            "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
+        )
+    return state
+
+
+def _pairs(opt: Mapping[str, Any]) -> Iterator[tuple[Path, list[Path]]]:
+    labels = network_labels(opt)
+    for iteration in resumable_iterations(opt):
+        nets = [Path(opt["path"]["models"]) / f"{label}_{iteration}.pth" for label in labels]
+        yield Path(opt["path"]["training_states"]) / f"{iteration}.state", nets
+
+
+def newest_resumable(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
+    """Find the newest training state that loads together with its networks.
+
+    Returns:
+        The state's path, or None if there is none, and one sentence per newer file that was passed over.
+
+    """
+    passed_over = []
+    for state, nets in _pairs(opt):
+        try:
+            load_state(state)
+            for net in nets:
+                load_checkpoint(net, mmap=True)
+        except InputError as error:
+            passed_over.append(f"passed over {state.name}: {error}")
+        else:
+            return state, passed_over
+    return None, passed_over
+
+
+def newest_checkpoint(opt: Mapping[str, Any]) -> Path | None:
+    """The network file of the highest iteration in the run's folder, or None."""
+    folder = Path(opt["path"].get("models") or "")
+    found = [(re.fullmatch(r"net_\w+?_(\d+)\.pth", p.name), p) for p in folder.glob("net_*.pth")]
+    numbered = sorted((int(match.group(1)), path.name, path) for match, path in found if match)
+    return numbered[-1][2] if numbered else None
