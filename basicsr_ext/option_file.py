@@ -1,0 +1,144 @@
+"""Read option files safely, and change single options from the command line."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.option_keys import SECTIONS
+
+__all__ = ["apply_overrides", "load_yaml", "parse_value"]
+
+# YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, ordered mappings, scientific numbers without a dot, no key twice."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[str, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = key_node.value
+        if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            problem = f"{key!r} stands here and in line {seen[key]}; keep one of them"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        seen[key] = key_node.start_mark.line + 1
+    loader.flatten_mapping(node)
+    return OrderedDict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:float"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
+    """Read an option file.
+
+    Raises InputError, with file and line, if the file is missing, is not YAML, holds a key twice or a tag that would
+    run code (``!!python/...``), or is not made of `key: value` lines.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"-opt {path}: {error.strerror or error}; give the path of an option file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"-opt {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+    opt = _load(text, str(path))
+    if not isinstance(opt, dict):
+        raise InputError(f"-opt {path}: holds {type(opt).__name__}, but an option file is made of `key: value` lines")
+    return opt  # type: ignore[return-value]
+
+
+def _load(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{source}:{mark.line + 1}" if mark else source
+        problem = str(getattr(error, "problem", None) or error)
+        if "could not determine a constructor" in problem:
+            tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
+            problem = f"the tag {tag} is refused: option files hold plain values only; remove the tag"
+        raise InputError(f"{place}: {problem}") from error
+    except ValueError as error:  # `!!float abc`, an impossible date
+        raise InputError(f"{source}: {error}") from error
+
+
+def parse_value(text: str, source: str = "value") -> Any:
+    """Read one value as in an option file: ``1e-4``, ``-1``, ``[1, 2]``, ``true``, ``~``; ``none`` is ``~`` too."""
+    if text == "":
+        return ""
+    if text.lower() == "none":
+        return None
+    return _load(text, source)
+
+
+def _toolkit_names(keys: list[str]) -> Collection[str]:
+    generic = "datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys)
+    return SECTIONS.get(generic, ())
+
+
+def apply_overrides(
+    opt: MutableMapping[str, Any],
+    overrides: Iterable[str] | None,
+    known: Callable[[list[str]], Collection[str]] = _toolkit_names,
+) -> None:
+    """Set options in place from ``a:b=value`` entries (``--force_yml``).
+
+    ``known`` tells which names may stand in a block besides those in the file. Any other name raises InputError with
+    the nearest names; ``+a:b=value`` creates it. Values may contain ``=``.
+    """
+    for entry in overrides or ():
+        name, equals, text = entry.partition("=")
+        keys = [key.strip() for key in name.strip().removeprefix("+").split(":")]
+        if not equals or not all(keys):
+            raise InputError(f"--force_yml {entry}: not of the form a:b=value, such as train:ema_decay=0.999")
+        value = parse_value(text.strip(), f"--force_yml {entry}")
+        may_add: Callable[[list[str]], Collection[str]] | None = None if name.strip().startswith("+") else known
+        _assign(opt, keys, value, entry, may_add)
+
+
+def _assign(
+    opt: MutableMapping[str, Any],
+    keys: list[str],
+    value: Any,
+    entry: str,
+    known: Callable[[list[str]], Collection[str]] | None,
+) -> None:
+    block: Any = opt
+    for depth, key in enumerate(keys):
+        if not isinstance(block, MutableMapping):
+            where = ".".join(keys[:depth])
+            raise InputError(f"--force_yml {entry}: {where} is {block!r}, not a block, so it has no option {key}")
+        if key not in block and known is not None:
+            names = known(keys[:depth])
+            if key not in names:
+                raise InputError(
+                    f"--force_yml {entry}: there is no option {'.'.join(keys[: depth + 1])}; "
+                    f"{did_you_mean(key, [*map(str, block), *names])}; write +{entry} to create it"
+                )
+        if depth == len(keys) - 1:
+            block[key] = value
+        else:
+            if block.get(key) is None:
+                block[key] = OrderedDict()
+            block = block[key]

@@ -1,0 +1,75 @@
+"""Look into BasicSR's registries: what is registered, by whom, and what a registered class reads."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["all_registries", "find", "mentioned_keys", "names", "providers"]
+
+_SUFFIX = "_basicsr"
+
+
+def find(registry: Any, name: object) -> Any | None:
+    """Return what is registered under ``name`` (or under ``name_basicsr``, as BasicSR looks it up), else None."""
+    entries = dict(iter(registry))
+    return entries.get(name, entries.get(f"{name}{_SUFFIX}"))
+
+
+def names(registry: Any) -> list[str]:
+    """The names that an option file may give as ``type``, sorted."""
+    keys = set(registry.keys())
+    return sorted({k.removesuffix(_SUFFIX) if k.removesuffix(_SUFFIX) not in keys else k for k in keys})
+
+
+def providers(registry: Any) -> dict[str, str]:
+    """Map each usable name to the module that provides it."""
+    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}
+
+
+def _is_registry(thing: object) -> bool:
+    from basicsr.utils.registry import Registry
+
+    return isinstance(thing, Registry)
+
+
+def _modules() -> Iterator[Any]:
+    for name, module in list(sys.modules.items()):
+        if module is not None and name.partition(".")[0] not in ("torch", "torchvision", "numpy", "scipy", "cv2"):
+            yield module
+
+
+def all_registries() -> dict[str, Any]:
+    """Every registry in the loaded modules by its own name: BasicSR's five, then those that plugins brought."""
+    from basicsr.utils import registry as home
+
+    found = {thing._name: thing for thing in vars(home).values() if _is_registry(thing)}
+    for module in _modules():
+        for thing in list(vars(module).values()):
+            if _is_registry(thing) and thing not in found.values():
+                found[thing._name] = thing
+    return found
+
+
+def mentioned_keys(cls: type) -> frozenset[str]:
+    """The words that stand as text in the modules of ``cls`` and its bases: the options that it can read among them.
+
+    Classes without a declaration of their options read them as ``opt['key']``; this finds the keys without running.
+    """
+    modules = {base.__module__ for base in inspect.getmro(cls)}
+    skipped = ("builtins", "torch", "abc", "typing")
+    return frozenset().union(*(_words(name) for name in modules if name.partition(".")[0] not in skipped))
+
+
+@functools.lru_cache(maxsize=256)
+def _words(module: str) -> frozenset[str]:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return frozenset()
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return frozenset(text for text in texts if isinstance(text, str) and text.isidentifier())
