@@ -32,6 +32,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     Raises:
         InputError: an image is wanted by a metric but the data set has no ground truth.
         RuntimeError: the network gave NaN or infinite values.
+
     """
     val, name = model.opt["val"], dataset.opt["name"]
     metrics = val.get("metrics") or {}
@@ -48,7 +49,9 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
                 record = {"index": index, "image": Path(batch["lq_path"][k]).stem, "seconds": seconds / len(indices)}
                 image = to_image(restored[k])
                 if save_img:
-                    _write(_image_path(model.opt, name, record["image"], current_iter), image)
+                    path = _image_path(model.opt, name, record["image"], current_iter)
+                    _write(path, image)
+                    record["file"] = str(path)
                 record |= _measure(metrics, image, batch, k, name)
                 records.append(record)
             bar.update(len(indices))
