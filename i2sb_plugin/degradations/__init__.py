@@ -1,0 +1,13 @@
+"""Degradations: what turns a clean image into the degraded one. Every file of this folder is found by itself."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from i2sb_plugin.degradations.base import DEGRADATIONS, Degradation, Degraded, build_degradation
+
+__all__ = ["DEGRADATIONS", "Degradation", "Degraded", "build_degradation"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

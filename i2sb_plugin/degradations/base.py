@@ -1,0 +1,125 @@
+"""The contract of a degradation, their registry, and how options become one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+
+from basicsr_ext.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.option_schema import parse_block
+
+__all__ = [
+    "DEGRADATIONS",
+    "Degradation",
+    "DegradationRegistry",
+    "Degraded",
+    "build_degradation",
+    "check_divisible",
+    "check_scale",
+]
+
+T = TypeVar("T")
+
+
+class Degraded(NamedTuple):
+    """A degraded image ``lq`` (C,h,w or B,C,h,w, around [0,1]) and, where a part is missing, its ``mask``.
+
+    ``mask`` is 1,h,w (or B,1,h,w): 1 in the hole, 0 where the image is known; ``None`` where nothing is missing.
+    """
+
+    lq: torch.Tensor
+    mask: torch.Tensor | None = None
+
+
+class Degradation(Protocol):
+    """A frozen dataclass whose fields are its options: ``f(image, generator) -> Degraded``, without I/O.
+
+    ``image`` is C,H,W or B,C,H,W, float in [0,1], any C; ``lq`` is smaller by ``scale`` and is not clamped.
+    Every random draw takes ``generator``.
+    """
+
+    @property
+    def scale(self) -> int:
+        """Size of ``image`` divided by the size of ``lq``; 1 where the size stays."""
+        ...
+
+    def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
+        """Degrade ``image``."""
+        ...
+
+
+class DegradationRegistry:
+    """Degradations by name: ``@DEGRADATIONS.register("name")`` above ``@dataclass(frozen=True)``."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Give a class its ``name``; registering the same class again is harmless.
+
+        Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
+        """
+
+        def add(cls: type[T]) -> type[T]:
+            if not dataclasses.is_dataclass(cls):
+                raise TypeError(f"degradation '{name}': {cls.__name__} must be a dataclass; "
+                                "put @dataclass(frozen=True) below @DEGRADATIONS.register")
+            taken = self._classes.get(name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"degradation '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
+                                 f"choose another name for {cls.__module__}.{cls.__qualname__}")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def get(self, name: str) -> type:
+        """Return the class called ``name``; raises UnknownName (an InputError) with the nearest names if there is none."""
+        if name not in self._classes:
+            raise UnknownName(f"degradation.type is {name!r}, which is unknown; {did_you_mean(name, self.keys())}")
+        return self._classes[name]
+
+    def keys(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+
+DEGRADATIONS = DegradationRegistry()
+
+
+def build_degradation(options: Mapping[str, Any]) -> Degradation:
+    """Build a degradation from ``{"type": name, **its options}``.
+
+    Raises InputError (a ValueError) that names ``degradation.<key>`` if the type or an option is unknown or wrong.
+    """
+    if not isinstance(options, Mapping) or "type" not in options:
+        raise InputError(f"degradation is {options!r}; write a mapping with its type, such as "
+                         f"{{type: sr4x_bicubic, scale: 4}}; {did_you_mean('', DEGRADATIONS.keys())}")
+    cls = DEGRADATIONS.get(options["type"])
+    built, faults = parse_block(cls, {key: value for key, value in options.items() if key != "type"}, "degradation")
+    if faults:
+        raise InputError("; ".join(faults))
+    return built
+
+
+def check_scale(scale: int) -> None:
+    """Raise InputError unless the option ``scale`` of a degradation is at least 1."""
+    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+        raise InputError(f"degradation.scale is {scale!r}; set a whole number of 1 or more")
+
+
+def check_divisible(image: torch.Tensor, scale: int) -> None:
+    """Raise InputError unless ``image`` is a float C,H,W or B,C,H,W whose height and width ``scale`` divides."""
+    if image.ndim not in (3, 4) or not image.is_floating_point():
+        raise InputError(f"a degradation takes a float image C,H,W or B,C,H,W; got {image.dtype} {tuple(image.shape)}")
+    height, width = image.shape[-2:]
+    if height % scale or width % scale:
+        raise InputError(f"degradation.scale is {scale}, which does not divide the image of {height}x{width} "
+                         f"(height x width); crop it to {height - height % scale}x{width - width % scale} "
+                         "or choose a scale that divides it")
