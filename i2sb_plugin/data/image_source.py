@@ -1,0 +1,164 @@
+"""Where images come from: a folder, a list of names, or an LMDB, read through BasicSR's file client."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+from basicsr.utils import FileClient
+
+from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.option_schema import parse_block
+from i2sb_plugin.data.image_io import IMAGE_EXTENSIONS, decode_pixels
+from i2sb_plugin.data.sample_photographs import SAMPLE_PREFIX, sample_folder
+
+__all__ = ["LOADER_KEYS", "PHASES", "ImageSource", "read_options"]
+
+PHASES = ("train", "val", "test")
+LOADER_KEYS = (  # keys of a dataset block that BasicSR's loader reads, not the dataset
+    "name", "type", "num_worker_per_gpu", "batch_size_per_gpu", "dataset_enlarge_ratio", "prefetch_mode",
+    "num_prefetch_queue", "pin_memory", "persistent_workers", "use_shuffle",
+)  # fmt: skip
+T = TypeVar("T")
+_META_LINE = re.compile(r"(?P<name>.+?)\s+\(\s*\d+\s*,.*")
+_CLIENTS: dict[str, tuple[int, FileClient]] = {}
+
+
+def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
+    """Make the options ``cls`` of a data set from its block; raises InputError with all faults of the block."""
+    options, faults = parse_block(cls, {k: v for k, v in block.items() if k not in LOADER_KEYS}, "dataset")
+    if faults:
+        raise InputError("; ".join(faults))
+    return options
+
+
+class ImageSource:
+    """The images of one place, by name; picklable, and opened anew in every process.
+
+    ``root`` is a folder, ``sample:train`` or ``sample:val`` (the built-in photographs), or an LMDB in BasicSR's
+    layout if ``io_backend.type`` is ``lmdb``. ``names`` are relative paths with ``/`` (sorted; folders are searched
+    to any depth, files that are no images ignored; in the order of ``meta_info_file`` if there is one), or the keys of
+    the LMDB. ``option`` is the name of the option behind ``root``, for messages.
+    Raises InputError if the place is missing, empty or of another kind.
+    """
+
+    def __init__(
+        self, root: str, option: str, io_backend: Mapping[str, Any] | None = None, meta_info_file: str | None = None
+    ) -> None:
+        backend = dict(io_backend or {"type": "disk"})
+        self.kind = backend.pop("type", "disk")
+        self._backend_options = backend
+        self.option = option
+        if self.kind not in ("disk", "lmdb"):
+            raise InputError(f"io_backend.type is {self.kind!r}; {did_you_mean(self.kind, ('disk', 'lmdb'))}")
+        self.root = str(sample_folder(root) if root.startswith(SAMPLE_PREFIX) else root)
+        self._check_root()
+        if self.kind == "lmdb":
+            lines = _meta_names(os.path.join(self.root, "meta_info.txt"), option)
+            self.names = sorted(os.path.splitext(name)[0] for name in lines)
+        elif meta_info_file is not None:
+            self.names = _meta_names(meta_info_file, "meta_info_file")
+            self.check_names(self.names, f"listed in meta_info_file {meta_info_file}")
+        else:
+            self.names = _image_names(self.root)
+        if not self.names:
+            raise InputError(f"{option}: {self.root} holds no images ({', '.join(IMAGE_EXTENSIONS)}); "
+                             f"put images there or set {option} to another folder")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, name: str) -> str:
+        """Return the file of ``name``, or the key itself for an LMDB."""
+        return name if self.kind == "lmdb" else os.path.join(self.root, name)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the image ``name``; raises InputError naming it if it is not there."""
+        if self.kind == "lmdb":
+            data = self._client().get(name, "images")
+        else:
+            try:
+                data = self._client().get(self.path(name))
+            except OSError as error:
+                where = self.path(name)
+                raise InputError(f"{where}: cannot be read ({error.strerror}); check {self.option}") from error
+        if data is None:
+            raise InputError(f"{self.option}: {self.root} has no key '{name}', though its meta_info.txt lists it; "
+                             "make the LMDB again")
+        return bytes(data)
+
+    def load(self, name: str) -> np.ndarray:
+        """Return the pixels of ``name`` as :func:`decode_pixels` does."""
+        return decode_pixels(self.read(name), self.describe(name))
+
+    def describe(self, name: str) -> str:
+        """Name an image in a message: its path, or the LMDB and the key."""
+        return f"{self.root}[{name}]" if self.kind == "lmdb" else self.path(name)
+
+    def check_names(self, names: list[str], why: str) -> None:
+        """Raise InputError listing the first of ``names`` that are not there."""
+        missing = [name for name in names if not os.path.isfile(os.path.join(self.root, name))]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise InputError(f"{self.option}: {len(missing)} of {len(names)} images {why} "
+                             f"are not in {self.root}: {shown}")
+
+    def _check_root(self) -> None:
+        if not os.path.isdir(self.root):
+            found = "is a file" if os.path.exists(self.root) else "does not exist"
+            raise InputError(f"{self.option} is {self.root}, which {found}; set it to a folder of images")
+        database = os.path.isfile(os.path.join(self.root, "data.mdb"))
+        if self.kind == "lmdb" and not (database and os.path.isfile(os.path.join(self.root, "meta_info.txt"))):
+            raise InputError(f"{self.option} is {self.root}, which is no LMDB of BasicSR (a folder with data.mdb and "
+                             "meta_info.txt); make one with basicsr.utils.lmdb_util or set io_backend.type: disk")
+        if self.kind == "disk" and database:
+            raise InputError(f"{self.option} is {self.root}, an LMDB, but io_backend.type is disk; "
+                             "set io_backend.type: lmdb")
+
+    def _client(self) -> FileClient:
+        """Return this process's client of the root.
+
+        LMDB allows one handle per file and process, counting one inherited by fork: datasets share it, and a forked
+        worker closes its inherited copy (which leaves the parent's alone) before it opens its own.
+        """
+        key = os.path.realpath(self.root) if self.kind == "lmdb" else "disk"
+        owner, client = _CLIENTS.get(key, (None, None))
+        if owner == os.getpid():
+            return client
+        if self.kind == "lmdb":
+            if client is not None:
+                client.client._client["images"].close()
+            client = FileClient("lmdb", db_paths=[self.root], client_keys=["images"], **self._backend_options)
+        else:
+            client = FileClient("disk")
+        _CLIENTS[key] = (os.getpid(), client)
+        return client
+
+
+def _image_names(root: str) -> list[str]:
+    """List the image files below ``root``, as sorted relative paths with ``/``; hidden ones are left out."""
+    names = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(folder).relative_to(root)
+        names += [PurePosixPath(*inside.parts, file).as_posix() for file in files
+                  if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")]  # fmt: skip
+    return sorted(names)
+
+
+def _meta_names(path: str, option: str) -> list[str]:
+    """Read the names from lines such as ``0001.png (480,480,3)``; names may hold spaces."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option}: {path} cannot be read as a list of images ({error}); "
+                         "write one line per image: name (height,width,channels)") from error
+    names = []
+    for line in filter(None, map(str.strip, lines)):
+        match = _META_LINE.fullmatch(line)
+        names.append(match["name"] if match else line.split()[0])
+    return names

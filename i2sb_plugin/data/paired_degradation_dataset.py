@@ -1,0 +1,139 @@
+"""Clean images, degraded on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+
+from basicsr_ext.errors import InputError, did_you_mean
+from i2sb_plugin.data.image_io import match_channels, to_tensor
+from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
+from i2sb_plugin.data.views import check_crop, draw_view
+from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
+
+__all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
+
+
+@dataclass(frozen=True)
+class PairedDegradationOptions:
+    """Options of :class:`PairedDegradationDataset`; BasicSR's loader keys may stand beside them."""
+
+    dataroot_gt: str  # folder, LMDB, sample:train or sample:val
+    degradation: Mapping[str, Any]  # {type: name, its options}
+    phase: str = "train"  # train, val or test
+    scale: int | None = None  # default: the degradation's
+    io_backend: Mapping[str, Any] = field(default_factory=lambda: {"type": "disk"})  # type: disk or lmdb
+    meta_info_file: str | None = None  # lines "name (h,w,c)": takes these images only, in this order
+    meta_info: str | None = None  # the same, by its other name in BasicSR
+    gt_size: int | None = None  # side of the training crop in pixels; needed in phase train
+    use_hflip: bool = False
+    use_rot: bool = False
+    channels: int | None = 3  # 1, 3 or 4; null: as in the first image
+    grey_to_rgb: bool = False  # accept grey files where channels is 3, repeated three times
+    seed: int = 0  # of the degradation's draws outside phase train
+    cache: bool = False  # keep the decoded images in memory, in every worker process
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
+        if self.channels not in (None, 1, 3, 4):
+            raise InputError(f"channels is {self.channels}; set 1, 3, 4 or null (as in the first image)")
+        if self.meta_info and self.meta_info_file:
+            raise InputError("meta_info and meta_info_file are both set; they are the same option: keep one")
+        if self.phase == "train" and (self.gt_size is None or self.gt_size < 1):
+            raise InputError(f"gt_size is {self.gt_size}; set the side of the training crop in pixels, such as 128")
+        scale = _build_at_scale(self.degradation, self.scale).scale
+        if self.phase == "train" and self.gt_size % scale:
+            raise InputError(f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
+                             f"set gt_size to {-(-self.gt_size // scale) * scale}")
+
+
+@DATASET_REGISTRY.register()
+class PairedDegradationDataset(Dataset):
+    """Reads clean images and degrades them: dict of ``lq`` (C,h,w), ``gt`` (C,H,W), float32 in [0,1], and their paths.
+
+    ``lq`` keeps its own size, H = scale*h, and is clamped; ``mask`` (1,h,w) is there if the degradation makes one.
+    Phase ``train``: a random crop of ``gt_size``, flips and turns; every draw takes torch's default generator, which
+    is seeded anew in every worker and epoch. Other phases: the whole image, cut at right and bottom to a multiple of
+    the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change.
+    Raises InputError naming the option or the file.
+    """
+
+    Options = PairedDegradationOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.options = options = read_options(PairedDegradationOptions, opt)
+        self.degradation = _build_at_scale(options.degradation, options.scale)
+        self.scale = self.degradation.scale
+        self.source = ImageSource(
+            options.dataroot_gt, "dataroot_gt", options.io_backend, options.meta_info_file or options.meta_info
+        )
+        self.paths = [{"lq_path": path, "gt_path": path} for path in map(self.source.path, self.source.names)]
+        self._cache: dict[str, np.ndarray] = {}
+        self.channels = options.channels or self.source.load(self.source.names[0]).shape[2]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the pair number ``index``."""
+        name = self.source.names[index]
+        if self.options.phase == "train":
+            generator = torch.default_generator
+            gt = self._training_crop(name, generator)
+        else:
+            generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + index)
+            gt = self._whole(name)
+        degraded = self.degradation(gt, generator)
+        self._check_size(degraded.lq, gt)
+        item = {"lq": degraded.lq.clamp(0, 1).contiguous(), "gt": gt, **self.paths[index]}
+        return item if degraded.mask is None else {**item, "mask": degraded.mask}
+
+    def _training_crop(self, name: str, generator: torch.Generator) -> torch.Tensor:
+        pixels, options = self._pixels(name), self.options
+        check_crop(pixels, options.gt_size, self.source.describe(name))
+        height, width = pixels.shape[:2]
+        view = draw_view(height, width, options.gt_size, options.use_hflip, options.use_rot, generator)
+        return to_tensor(view.of(pixels))
+
+    def _whole(self, name: str) -> torch.Tensor:
+        pixels = self._pixels(name)
+        check_crop(pixels, self.scale, self.source.describe(name), "scale")
+        height, width = (length - length % self.scale for length in pixels.shape[:2])
+        return to_tensor(pixels[:height, :width])
+
+    def _pixels(self, name: str) -> np.ndarray:
+        if name in self._cache:
+            return self._cache[name]
+        where = self.source.describe(name)
+        pixels = match_channels(self.source.load(name), where, self.channels, self.options.grey_to_rgb)
+        if self.options.cache:
+            self._cache[name] = pixels
+        return pixels
+
+    def _check_size(self, lq: torch.Tensor, gt: torch.Tensor) -> None:
+        expected = (*gt.shape[:-2], gt.shape[-2] // self.scale, gt.shape[-1] // self.scale)
+        if lq.shape != expected:
+            raise InputError(f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
+                             f"{tuple(lq.shape)}; its scale is {self.scale}, so {expected} is expected")
+
+
+def _build_at_scale(degradation: Mapping[str, Any], scale: int | None) -> Degradation:
+    """Build the degradation at the data set's scale, unless it states one; raises InputError if the two differ."""
+    built = build_degradation(degradation)
+    takes_scale = "scale" in {option.name for option in fields(DEGRADATIONS.get(degradation["type"]))}
+    if scale is not None and takes_scale and "scale" not in degradation:
+        built = build_degradation({**degradation, "scale": scale})
+    if scale is not None and built.scale != scale:
+        cure = "set both to the same number" if takes_scale else f"set scale: {built.scale}"
+        raise InputError(f"scale is {scale} but degradation {degradation['type']} has scale {built.scale}; {cure}")
+    return built
