@@ -63,3 +63,19 @@ def params(name: str) -> dict:
     if name not in _manifest():
         raise KeyError(f"manifest.json of {[str(f) for f in folders()]} does not describe {name}")
     return _manifest()[name]["params"]
+
+
+def unet_options(create_model: dict) -> dict:
+    """Options of ``ADMUNet`` for the recorded arguments of guided-diffusion's ``create_model``."""
+    size = create_model["image_size"]
+    by_size = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
+    mult = create_model["channel_mult"]
+    same = ("num_res_blocks", "num_heads", "num_head_channels", "num_heads_upsample", "use_scale_shift_norm")
+    same += ("resblock_updown", "use_new_attention_order", "dropout")
+    return {name: create_model[name] for name in same} | {
+        "preset": "adm256",
+        "model_channels": create_model["num_channels"],
+        "channel_mult": tuple(int(m) for m in mult.split(",")) if mult else by_size[size],
+        "attention_ds": tuple(size // int(r) for r in create_model["attention_resolutions"].split(",")),
+        "cond_channels": create_model.get("in_channels", 3) - 3,
+    }
