@@ -206,10 +206,9 @@ def rebind(original: Any, replacement: Any) -> None:
     """Replace an object under every name by which a loaded BasicSR module holds it.
 
     BasicSR spreads its functions by ``from x import y``; replacing the one in its home module would reach few callers.
-    The original stays reachable as ``replacement.__wrapped__``.
+    The original stays reachable as ``replacement.unrepaired``.
     """
-    if not hasattr(replacement, "__wrapped__"):
-        replacement.__wrapped__ = original
+    replacement.unrepaired = original
     for name, module in list(sys.modules.items()):
         if module is None or not (name == "basicsr" or name.startswith("basicsr.")):
             continue

@@ -8,7 +8,7 @@ from basicsr_ext.compat import Repair
 
 __all__ = ["all_repairs"]
 
-_MODULES: tuple[str, ...] = ()
+_MODULES = ("house", "process_group", "models", "checkpoints", "resume", "training_loop", "images")
 
 
 def all_repairs() -> list[Repair]:

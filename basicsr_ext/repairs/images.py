@@ -1,0 +1,175 @@
+"""Repairs to the reading and showing of images: errors that name the file, and no change of the caller's tensor."""
+
+from __future__ import annotations
+
+import ctypes
+from multiprocessing import sharedctypes
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from basicsr.data import degradations
+from basicsr.utils import file_client, img_util
+from basicsr.utils.logger import get_root_logger
+
+from basicsr_ext.compat import Repair, rebind, source_says
+from basicsr_ext.errors import InputError
+
+__all__ = ["REPAIRS", "NamedBytes", "imfrombytes", "is_cut_short"]
+
+_FLAGS = {"color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED}
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+# said already: 16 bits, alpha, not finite; shared with forked workers, which are started anew for every epoch
+_said = sharedctypes.RawArray(ctypes.c_bool, 3)
+
+
+class NamedBytes(bytes):
+    """Bytes of a file that know where they come from."""
+
+    path: str = ""
+
+
+def _warn_once(kind: int, message: str) -> None:
+    if not _said[kind]:
+        _said[kind] = True
+        get_root_logger().warning(message)
+
+
+def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
+    """Read a file or an LMDB entry; the bytes carry its name.
+
+    Raises:
+        InputError: The LMDB has no such key.
+
+    """
+    content = _get.unrepaired(self, filepath, client_key)
+    place = str(filepath)
+    if self.backend == "lmdb":
+        place = f"{dict(zip(self.client._client, self.client.db_paths)).get(client_key)} key {filepath}"
+        if content is None:
+            raise InputError(f"no such image: {place}; write the LMDB and its meta_info.txt again")
+    if isinstance(content, bytes):
+        content = NamedBytes(content)
+        content.path = place
+    return content
+
+
+def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
+    """Decode an image.
+
+    Args:
+        content: The encoded file; bytes from BasicSR's file client carry its name.
+        flag: ``color`` (H,W,3, BGR), ``grayscale`` (H,W) or ``unchanged``.
+        float32: Divide by 255 and return float32; otherwise the depth that OpenCV gives (uint8 for color, grayscale).
+
+    Raises:
+        InputError: The content is empty, cut short or no image; names the file.
+
+    """
+    place = getattr(content, "path", "") or "image"
+    if not content:
+        raise InputError(f"{place} is empty; replace or remove it")
+    if is_cut_short(content):
+        raise InputError(f"{place} is cut short: its end is missing; replace or remove it")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[flag])
+    except cv2.error as error:
+        raise InputError(f"{place} cannot be decoded ({error.err}); replace or remove it") from error
+    if image is None:
+        raise InputError(f"{place} is damaged, or is not an image that OpenCV reads; replace or remove it")
+    if flag == "color":
+        _warn_of_loss(content, place)
+    return image.astype(np.float32) / 255.0 if float32 else image
+
+
+def is_cut_short(content: bytes) -> bool:
+    """True for a PNG or JPEG without its end mark, whose missing part OpenCV would fill with grey."""
+    if content.startswith(_PNG_START):
+        return content.rfind(_PNG_END) < 0
+    if content.startswith(b"\xff\xd8\xff"):
+        scan = _jpeg_scan(content)
+        return scan is None or content.find(b"\xff\xd9", scan) < 0
+    return False
+
+
+def _jpeg_scan(content: bytes) -> int | None:
+    """Where the image data of a JPEG begin, beyond any thumbnail in its header; None if the file ends before."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker == 0xDA:
+            return place
+    return None
+
+
+def _warn_of_loss(content: bytes, place: str) -> None:
+    if not content.startswith(_PNG_START):
+        return
+    depth, colour = content[24], content[25]
+    if depth == 16:
+        _warn_once(0, f"{place} has 16 bits a channel and is read with 8; so are others like it.")
+    if colour in (4, 6):
+        _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
+
+
+def _tensor2img(
+    tensor: Any, rgb2bgr: bool = True, out_type: type = np.uint8, min_max: tuple[float, float] = (0, 1)
+) -> Any:
+    """Call BasicSR's tensor2img on copies, since it clamps what it is given."""
+    if torch.is_tensor(tensor):
+        tensor = [tensor]
+    if isinstance(tensor, list) and all(torch.is_tensor(t) for t in tensor):
+        tensor = [t.detach().clone() for t in tensor]
+        if not all(torch.isfinite(t).all() for t in tensor):
+            _warn_once(2, "An image holds NaN or infinite values, which are shown as black or white.")
+    return _tensor2img.unrepaired(tensor, rgb2bgr, out_type, min_max)
+
+
+def _clamps_in_place() -> bool:
+    probe = torch.full((1, 2, 2), 2.0)
+    img_util.tensor2img(probe)
+    return bool(probe.max() < 2)
+
+
+def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
+    """Compress an image (H,W,C in [0, 1]) as JPEG at a whole quality, which is all that OpenCV takes."""
+    return _add_jpg_compression.unrepaired(img, round(float(quality)))
+
+
+def _repair_file_client() -> None:
+    _get.unrepaired = file_client.FileClient.get
+    file_client.FileClient.get = _get
+
+
+REPAIRS = [
+    Repair(
+        "file-names",
+        "Bytes that the file client reads do not say where they come from, so that no error can name the file.",
+        lambda: file_client.FileClient.get is not _get,
+        _repair_file_client,
+    ),
+    Repair(
+        "image-errors",
+        "A damaged image ends in \"'NoneType' object has no attribute 'astype'\", one cut short is filled with grey, "
+        "and 16 bits or alpha are dropped without a word.",
+        lambda: not source_says(img_util.imfrombytes, "raise"),
+        lambda: rebind(img_util.imfrombytes, imfrombytes),
+    ),
+    Repair(
+        "tensor2img-copy",
+        "tensor2img clamps the caller's tensor in place.",
+        _clamps_in_place,
+        lambda: rebind(img_util.tensor2img, _tensor2img),
+    ),
+    Repair(
+        "jpeg-quality",
+        "add_jpg_compression passes a fractional quality, which OpenCV refuses.",
+        lambda: source_says(degradations.add_jpg_compression, "IMWRITE_JPEG_QUALITY), quality]"),
+        lambda: rebind(degradations.add_jpg_compression, _add_jpg_compression),
+    ),
+]

@@ -1,0 +1,230 @@
+"""Repairs to BasicSR's BaseModel: what it places, optimises, averages and validates."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.models import base_model, lr_scheduler
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from basicsr_ext.compat import Repair, source_says
+from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
+
+__all__ = ["REPAIRS", "method_repair"]
+
+BaseModel = base_model.BaseModel
+Network = torch.nn.Module
+
+
+def method_repair(name: str, fault: str, method: str, symptom: str, replacement: Callable[..., Any]) -> Repair:
+    """Make a repair that replaces one method of BaseModel if the method's source shows the symptom."""
+
+    def apply() -> None:
+        replacement.unrepaired = getattr(BaseModel, method)  # type: ignore[attr-defined]
+        setattr(BaseModel, method, replacement)
+
+    return Repair(name, fault, lambda: source_says(getattr(BaseModel, method), symptom), apply)
+
+
+# ---- distributed
+
+
+def _model_to_device(self: Any, net: Network) -> Network:
+    """Move a network to the model's device and wrap it if it is trained by several processes or GPUs."""
+    net = net.to(self.device)
+    trained = self.is_train and any(p.requires_grad for p in net.parameters())
+    if self.opt["dist"]:
+        if not trained:
+            return net
+        ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
+        unused = self.opt.get("find_unused_parameters", False)
+        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused)
+    return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+
+def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
+    """Validate on bare networks, leaving the random streams of training where they were."""
+    wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
+    validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
+    try:
+        for name, net in wrapped.items():
+            setattr(self, name, net.module)
+        with _same_random_streams():
+            validate(dataloader, current_iter, tb_logger, save_img)
+    finally:
+        for name, net in wrapped.items():
+            setattr(self, name, net)
+
+
+@contextlib.contextmanager
+def _same_random_streams() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+# ---- losses, optimisers, averages
+
+
+def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
+    """Step the schedulers, and remember the iteration for messages."""
+    self.current_iter = current_iter
+    _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
+
+
+def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Mean of each loss over the processes; all processes get it, with one wait for the device.
+
+    Raises:
+        NonFiniteLoss: A loss is NaN or infinite.
+
+    """
+    if not loss_dict:
+        return {}
+    with torch.no_grad():
+        values = torch.stack([v.detach().float().mean().to(self.device) for v in loss_dict.values()])
+        if self.opt["dist"]:
+            torch.distributed.all_reduce(values)
+            values /= self.opt["world_size"]
+    means = OrderedDict(zip(loss_dict, values.tolist()))
+    if not all(math.isfinite(v) for v in means.values()):
+        raise_nonfinite(self, means, getattr(self, "current_iter", 0))
+    return means
+
+
+def _optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
+    found = {k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)}
+    return {k: v for k, v in found.items() if k not in ("Optimizer", "LBFGS")}  # LBFGS needs a closure
+
+
+def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+    """Build the optimiser that torch.optim has under this name.
+
+    Raises:
+        InputError: There is none, or it does not take these options.
+
+    """
+    known = _optimizer_classes()
+    if optim_type not in known:
+        raise InputError(f"train.optim_g.type is {optim_type!r}: no such optimiser; {did_you_mean(optim_type, known)}")
+    try:
+        return known[optim_type](params, lr=lr, **kwargs)
+    except TypeError as error:
+        raise InputError(f"train.optim_g: {optim_type} cannot be built with these options: {error}") from error
+
+
+_SCHEDULERS = {
+    "MultiStepLR": lr_scheduler.MultiStepRestartLR,
+    "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
+    "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
+}
+
+
+def _setup_schedulers(self: Any) -> None:
+    """Build one scheduler per optimiser, leaving the options as they are.
+
+    Raises:
+        InputError: No such scheduler, or it does not take these options.
+
+    """
+    options = dict(self.opt["train"].get("scheduler") or {})
+    name = options.pop("type", None)
+    if name not in _SCHEDULERS:
+        raise InputError(f"train.scheduler.type is {name!r}: no such scheduler; {did_you_mean(name, _SCHEDULERS)}")
+    try:
+        self.schedulers += [_SCHEDULERS[name](optimizer, **options) for optimizer in self.optimizers]
+    except TypeError as error:
+        raise InputError(f"train.scheduler: {name} cannot be built with these options: {error}") from error
+
+
+@torch.no_grad()
+def _model_ema(self: Any, decay: float = 0.999) -> None:
+    """Let ``net_g_ema`` follow ``net_g``: parameters by the average, buffers by copy."""
+    net, ema = self.get_bare_model(self.net_g), self.net_g_ema
+    source, averaged = dict(net.named_parameters()), dict(ema.named_parameters())
+    if averaged:
+        torch._foreach_lerp_(list(averaged.values()), [source[k] for k in averaged], 1 - decay)
+    buffers = dict(net.named_buffers())
+    for name, buffer in ema.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
+    """Keep the first iteration that reached the best value, so that a tie does not move it."""
+    best = self.best_metric_results[dataset_name][metric]
+    better = val > best["val"] if best["better"] == "higher" else val < best["val"]
+    if better:
+        best["val"], best["iter"] = float(val), current_iter
+
+
+REPAIRS = [
+    method_repair(
+        "ddp-on-cpu",
+        "Distributed training on a CPU dies: DistributedDataParallel is given a CUDA device.",
+        "model_to_device",
+        "device_ids=[torch.cuda.current_device()]",
+        _model_to_device,
+    ),
+    method_repair(
+        "validation-bare",
+        "Validation on rank 0 runs through DistributedDataParallel, whose forward waits for ranks that never come, "
+        "and its random draws change the training that follows.",
+        "validation",
+        "self.dist_validation(dataloader",
+        _validation,
+    ),
+    method_repair(
+        "iteration-known",
+        "A model is not told its iteration, so that no message of it can name it.",
+        "update_learning_rate",
+        "current_iter > 1",
+        _update_learning_rate,
+    ),
+    method_repair(
+        "nonfinite-loss",
+        "Training goes on after a NaN or infinite loss and ends with exit code 0.",
+        "reduce_loss_dict",
+        "value.mean().item()",
+        _reduce_loss_dict,
+    ),
+    method_repair(
+        "any-optimizer",
+        "train.optim_g.type accepts few of torch's optimisers (release 1.4.2: Adam only).",
+        "get_optimizer",
+        "optim_type == 'Adam'",
+        _get_optimizer,
+    ),
+    method_repair(
+        "scheduler-options",
+        "setup_schedulers removes the type from the options, so that a second model of them fails.",
+        "setup_schedulers",
+        ".pop('type')",
+        _setup_schedulers,
+    ),
+    method_repair(
+        "ema-buffers",
+        "The averaged network keeps the buffers (BatchNorm statistics, say) that it was built with.",
+        "model_ema",
+        ".data.mul_(decay)",
+        _model_ema,
+    ),
+    method_repair(
+        "best-metric-ties",
+        "A tie moves the best metric to the later iteration.",
+        "_update_best_metric_result",
+        "val >=",
+        _update_best,
+    ),
+]

@@ -1,0 +1,106 @@
+"""Repair of the process group: gloo or nccl by device, one GPU per local rank, a timeout that can be set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from basicsr.utils import dist_util
+
+from basicsr_ext.compat import Repair, rebind, source_says
+from basicsr_ext.errors import InputError
+
+__all__ = ["REPAIRS", "init_dist"]
+
+
+def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, port: int | None = None) -> None:
+    """Join the process group that torchrun or Slurm laid out.
+
+    Args:
+        launcher: ``pytorch`` (torchrun) or ``slurm``.
+        backend: ``nccl`` or ``gloo``; None takes nccl where CUDA is available. Without CUDA it is always gloo, since
+            BasicSR's option files ask for nccl everywhere.
+        timeout: Seconds that a collective may wait; None keeps torch's default (gloo 30 minutes, nccl 10 minutes).
+        port: Port of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
+
+    Raises:
+        InputError: The launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
+
+    """
+    if launcher not in ("pytorch", "slurm"):
+        raise InputError(f"--launcher is {launcher!r}; it must be none, pytorch or slurm")
+    if backend not in (None, "nccl", "gloo"):
+        raise InputError(f"dist_params.backend is {backend!r}; it must be nccl or gloo")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        raise InputError(f"dist_params.timeout is {timeout!r}; it must be a number of seconds above 0")
+    if launcher == "slurm":
+        _lay_out_slurm(port)
+    local_rank = _variable("LOCAL_RANK", launcher)
+    if not torch.cuda.is_available():
+        backend = "gloo"
+    elif backend != "gloo":
+        backend = "nccl"
+        _take_gpu(local_rank)
+    limits = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    dist.init_process_group(
+        backend, rank=_variable("RANK", launcher), world_size=_variable("WORLD_SIZE", launcher), **limits
+    )
+
+
+def _variable(name: str, launcher: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdigit():
+        start = "torchrun --nproc-per-node N -m basicsr_ext" if launcher == "pytorch" else "srun"
+        raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}; start the run with {start}")
+    return int(value)
+
+
+def _take_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise InputError(
+            f"local rank {local_rank} has no GPU: this machine shows {count}; start at most {count} processes on it, "
+            "or set dist_params.backend: gloo and num_gpu: 0"
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def _lay_out_slurm(port: int | None) -> None:
+    """Translate Slurm's variables into those of torch."""
+    os.environ["RANK"] = str(_variable("SLURM_PROCID", "slurm"))
+    os.environ["WORLD_SIZE"] = str(_variable("SLURM_NTASKS", "slurm"))
+    os.environ["LOCAL_RANK"] = str(_variable("SLURM_LOCALID", "slurm"))
+    if port is not None:
+        os.environ["MASTER_PORT"] = str(port)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
+
+
+def _first_host(nodes: str) -> str:
+    try:
+        answer = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
+        )
+        return answer.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise InputError(f"--launcher slurm: scontrol names no host for SLURM_NODELIST={nodes!r}: {error}") from error
+
+
+def _is_faulty() -> bool:
+    if dist_util.init_dist is init_dist:
+        return False
+    pytorch = getattr(dist_util, "_init_dist_pytorch", dist_util.init_dist)
+    return source_says(pytorch, "% num_gpus") or source_says(dist_util.init_dist, "set_start_method")
+
+
+REPAIRS = [
+    Repair(
+        "process-group",
+        "Distributed runs need CUDA and nccl, take GPUs by global rank, ignore a timeout, and force spawned workers.",
+        _is_faulty,
+        lambda: rebind(dist_util.init_dist, init_dist),
+    ),
+]

@@ -1,0 +1,96 @@
+"""Repair of the way back into a run: the newest state that loads, on any device, from any folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import basicsr.train
+from basicsr.utils.logger import get_root_logger
+from basicsr.utils.misc import check_resume
+
+from basicsr_ext import distributed
+from basicsr_ext.checkpoint import load_state, network_labels, newest_resumable, remove_unfinished, resumable_iterations
+from basicsr_ext.compat import Repair, rebind, source_says
+from basicsr_ext.errors import InputError
+
+__all__ = ["REPAIRS", "load_resume_state"]
+
+
+def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """Find and load the state from which a run goes on.
+
+    With ``--auto_resume`` it is the newest one in the run's own folder that loads together with its networks; if there
+    is none, or without the flag, ``path.resume_state``. Writes ``opt['start']`` (epoch and iteration), ``opt['path']
+    ['resume_state']`` and the paths of the networks.
+
+    Raises:
+        InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
+            holds states, of which not one loads.
+
+    """
+    opt["start"] = {"epoch": 0, "iter": 0}
+    path = distributed.broadcast_object(_newest_in_run(opt) if opt["auto_resume"] and distributed.is_main() else None)
+    path = path or opt["path"].get("resume_state")
+    if path is None:
+        return None
+    state = load_state(path, "path.resume_state")
+    opt["path"]["resume_state"] = str(path)
+    opt["start"] = {"epoch": state["epoch"], "iter": state["iter"]}
+    for label in network_labels(opt):
+        opt["path"].pop(f"pretrain_network_{label.removeprefix('net_')}", None)
+    check_resume(opt, state["iter"])
+    _point_to_networks(opt, Path(path), state["iter"])
+    if distributed.is_main():
+        _make_folders(opt)
+    return state
+
+
+def _newest_in_run(opt: dict[str, Any]) -> str | None:
+    remove_unfinished(opt["path"]["models"], opt["path"]["training_states"])
+    path, passed_over = newest_resumable(opt)
+    logger = get_root_logger()
+    for sentence in passed_over:
+        logger.warning(f"--auto_resume {sentence}")
+    if path is not None:
+        return str(path)
+    if resumable_iterations(opt):
+        raise InputError(
+            f"--auto_resume: not one training state in {opt['path']['training_states']} loads; {passed_over[0]}. "
+            "Remove the damaged files, or start without --auto_resume, which puts the old run aside"
+        )
+    where = f"--auto_resume: no training state in {opt['path']['training_states']}"
+    explicit = opt["path"].get("resume_state")
+    logger.warning(f"{where}; {f'resuming from {explicit}' if explicit else 'training starts from the beginning'}.")
+    return None
+
+
+def _point_to_networks(opt: dict[str, Any], state: Path, iteration: int) -> None:
+    """Take the networks from beside the state if the run's own folder lacks them (a state of another run)."""
+    for label in network_labels(opt):
+        key = f"pretrain_network_{label.removeprefix('net_')}"
+        own = Path(opt["path"][key])
+        beside = state.resolve().parent.parent / "models" / own.name
+        if not own.is_file() and not beside.is_file():
+            raise InputError(
+                f"path.resume_state is {state}, iteration {iteration}: its network is neither {own} nor {beside}; "
+                "a state needs the network of the same iteration"
+            )
+        opt["path"][key] = str(own if own.is_file() else beside)
+
+
+def _make_folders(opt: dict[str, Any]) -> None:
+    for key in ("experiments_root", "models", "training_states", "log", "visualization"):
+        if opt["path"].get(key):
+            os.makedirs(opt["path"][key], exist_ok=True)
+
+
+REPAIRS = [
+    Repair(
+        "resume",
+        "Resuming needs CUDA, looks under the current folder only, and dies at a damaged or oddly named state.",
+        lambda: source_says(basicsr.train.load_resume_state, "torch.cuda.current_device()"),
+        lambda: rebind(basicsr.train.load_resume_state, load_resume_state),
+    ),
+]
