@@ -24,6 +24,6 @@ setup(
     extras_require={"test": ["pytest>=8", "ruff"]},
     entry_points={
         "console_scripts": ["basicsr = basicsr_ext.cli:main"],
-        "basicsr.plugins": ["i2sb = i2sb_plugin.plugin:register"],
+        "basicsr.plugins": ["builtin = basicsr_ext.builtin:register", "i2sb = i2sb_plugin.plugin:register"],
     },
 )

@@ -1,0 +1,13 @@
+"""The toolkit's own model and baseline network, which come through the same door as any plugin's."""
+
+from __future__ import annotations
+
+import importlib
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Import what registers itself in BasicSR; a second call does nothing."""
+    for module in ("archs.interpolation_arch", "restoration_model"):
+        importlib.import_module(f"basicsr_ext.{module}")

@@ -1,0 +1,172 @@
+"""Validation and test through RestorationModel: figures, images, metrics.json."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from basicsr_ext import compat
+
+compat.apply()
+
+from basicsr.metrics import calculate_psnr  # noqa: E402
+from basicsr.models import build_model  # noqa: E402
+
+from basicsr_ext import validation  # noqa: E402
+from basicsr_ext.errors import InputError  # noqa: E402
+from basicsr_ext import builtin  # noqa: E402
+from i2sb_plugin import plugin  # noqa: E402
+
+plugin.register()
+builtin.register()
+
+METRICS = {
+    "psnr": {"type": "calculate_psnr", "crop_border": 0},
+    "ssim_y": {"type": "calculate_ssim", "crop_border": 2, "test_y_channel": True},
+}
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Five pairs of two sizes, in memory."""
+
+    opt = {"name": "pairs"}
+
+    def __init__(self, channels=3, gt_shift=0):
+        generator = torch.Generator().manual_seed(0)
+        self.items = []
+        for k, (height, width) in enumerate([(8, 12), (8, 12), (8, 12), (9, 8), (8, 12)]):
+            gt = torch.rand(channels, 2 * height + gt_shift, 2 * width, generator=generator)
+            lq = torch.nn.functional.avg_pool2d(gt, 2)[:, :height]
+            self.items.append({"lq": lq, "gt": gt, "lq_path": f"/a/{k}.png", "gt_path": f"/b/{k}.png"})
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Loader:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+def model(tmp_path, kind="I2SBModel", **val):
+    torch.manual_seed(0)
+    net = {"type": "ADMUNet", "preset": "tiny", "channel_mult": [1]}
+    if kind == "RestorationModel":
+        net = {"type": "Interpolation", "scale": 2}
+    opt = {
+        "name": "t",
+        "model_type": kind,
+        "scale": 2,
+        "num_gpu": 0,
+        "dist": False,
+        "rank": 0,
+        "world_size": 1,
+        "is_train": False,
+        "manual_seed": 3,
+        "network_g": net,
+        "path": {"results_root": str(tmp_path), "visualization": str(tmp_path / "visualization")},
+        "val": {"metrics": METRICS, "suffix": None, **val},
+    }
+    return build_model(opt)
+
+
+def randomise(net):
+    torch.manual_seed(1)
+    for parameter in net.net_g.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return net
+
+
+def run(net, dataset, tmp_path, save_img=False):
+    net.validation(Loader(dataset), "t", None, save_img)
+    return json.loads((tmp_path / "metrics.json").read_text())["datasets"]["pairs"]
+
+
+def test_the_figures_are_those_of_the_saved_images(tmp_path):
+    dataset = Pairs()
+    found = run(model(tmp_path, "RestorationModel"), dataset, tmp_path, save_img=True)
+    wanted = []
+    for k, item in enumerate(dataset.items):
+        image = cv2.imread(str(tmp_path / "visualization" / "pairs" / f"{k}_t.png"))
+        assert found["images"][k]["file"].endswith(f"{k}_t.png")
+        gt = (item["gt"].permute(1, 2, 0).numpy()[:, :, ::-1] * 255).round().astype(np.uint8)
+        wanted.append(calculate_psnr(image, gt, crop_border=0))
+    assert [image["psnr"] for image in found["images"]] == pytest.approx(wanted, abs=1e-9)
+    assert found["mean"]["psnr"] == pytest.approx(sum(wanted) / 5, abs=1e-9)
+    assert found["mean"]["seconds"] > 0
+
+
+def test_the_figures_do_not_depend_on_the_batch_size(tmp_path):
+    one = run(randomise(model(tmp_path, batch_size=1, sampler={"nfe": 3})), Pairs(), tmp_path)
+    many = run(randomise(model(tmp_path, batch_size=8, sampler={"nfe": 3})), Pairs(), tmp_path)
+    for metric in METRICS:
+        assert many["mean"][metric] == pytest.approx(one["mean"][metric], abs=1e-2 if metric == "psnr" else 1e-4)
+    assert [image["image"] for image in many["images"]] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_shards_of_three_ranks_give_the_whole(tmp_path, monkeypatch):
+    whole = run(randomise(model(tmp_path, batch_size=1)), Pairs(), tmp_path)
+    held = []
+    for rank in range(3):
+        monkeypatch.setattr("basicsr_ext.distributed.shard_indices", lambda count, rank=rank: list(range(rank, count, 3)))
+        monkeypatch.setattr("basicsr_ext.distributed.gather_objects", lambda records: held.append(records) or [records])
+        run(randomise(model(tmp_path, batch_size=1)), Pairs(), tmp_path)
+    merged = sorted(sum(held, []), key=lambda record: record["index"])
+    for found, wanted in zip(merged, whole["images"], strict=True):
+        assert {k: v for k, v in found.items() if k != "seconds"} == {k: v for k, v in wanted.items() if k != "seconds"}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_rgba_are_saved_and_measured(tmp_path, channels):
+    net = model(tmp_path, "RestorationModel", metrics={"psnr": METRICS["psnr"]})
+    found = run(net, Pairs(channels), tmp_path, save_img=True)
+    image = cv2.imread(str(tmp_path / "visualization" / "pairs" / "0_t.png"), cv2.IMREAD_UNCHANGED)
+    assert image.reshape(16, 24, -1).shape[2] == channels
+    assert 5 < found["mean"]["psnr"] < 30
+
+
+def test_to_image_rounds_and_orders_like_basicsr():
+    from basicsr.utils import tensor2img
+
+    tensor = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
+    assert np.array_equal(validation.to_image(tensor), tensor2img([tensor.clone()]))
+    assert validation.to_image(torch.tensor([0.0, 0.5 / 255, 1.5 / 255, 2.5 / 255]).reshape(1, 1, 4)).ravel().tolist() == [0, 0, 2, 2]
+
+
+def test_a_size_that_differs_from_the_ground_truth_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"datasets.pairs: /a/0.png is restored to \(16, 24\) but its ground truth"):
+        run(model(tmp_path, "RestorationModel"), Pairs(gt_shift=1), tmp_path)
+
+
+def test_a_network_that_gives_nan_is_not_measured(tmp_path):
+    net = model(tmp_path, "RestorationModel")
+    dataset = Pairs()
+    dataset.items[1]["lq"][0, 0, 0] = float("nan")
+    with pytest.raises(RuntimeError, match="NaN or infinite values for .*1.png"):
+        run(net, dataset, tmp_path)
+
+
+def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
+    net = model(tmp_path)
+    net.is_train, net.opt["is_train"] = True, True
+    net._first_bad = torch.zeros((), dtype=torch.int64)
+    scalars, pictures = {}, {}
+
+    class Board:
+        def add_scalar(self, name, value, step):
+            scalars[name, step] = value
+
+        def add_image(self, name, image, step):
+            pictures[name, step] = image.shape
+
+    net.validation(Loader(Pairs()), 10, Board(), save_img=True)
+    assert scalars["metrics/pairs/psnr", 10] == net.metric_results["psnr"]
+    assert net.best_metric_results["pairs"]["psnr"] == {"better": "higher", "val": net.metric_results["psnr"], "iter": 10}
+    assert pictures["walk/pairs", 10] == (3, 16, 24 * 8), "x1, six points of the walk, ground truth"
+    assert (tmp_path / "visualization" / "3" / "3_10.png").is_file()
+    assert not (tmp_path / "metrics.json").exists()
