@@ -68,6 +68,7 @@ class PairedDegradationDataset(Dataset):
     Options = PairedDegradationOptions
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt  # read by BasicSR's loops
         self.options = options = read_options(PairedDegradationOptions, opt)
         self.degradation = _build_at_scale(options.degradation, options.scale)
         self.scale = self.degradation.scale

@@ -67,6 +67,7 @@ class PairedFolderDataset(Dataset):
     Options = PairedFolderOptions
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt  # read by BasicSR's loops
         self.options = options = read_options(PairedFolderOptions, opt)
         self.scale = options.scale
         self.gt = ImageSource(options.dataroot_gt, "dataroot_gt", options.io_backend, options.meta_info_file)
