@@ -45,7 +45,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
             _section(section, opt[section], mentioned | inner, found)
     _owned_blocks(opt, blocks, is_train, found)
     for name, dataset in _mapping(opt.get("datasets")).items():
-        _dataset(f"datasets.{name}", dataset, found)
+        given = {"phase": str(name).split("_")[0]} | ({"scale": opt["scale"]} if "scale" in opt else {})
+        _dataset(f"datasets.{name}", {**dataset, **given} if isinstance(dataset, Mapping) else dataset, found)
     for name, network in opt.items():
         if str(name).startswith("network_") and isinstance(network, Mapping):
             _registered("ARCH", network, name, found)
@@ -63,7 +64,9 @@ def _required(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
         if opt.get(key) in (None, ""):
             found.faults.append(f"{key} is missing; give {what}")
-    if "datasets" not in opt or not opt["datasets"]:
+    if isinstance(opt.get("name"), str) and ("/" in opt["name"] or "\\" in opt["name"]):
+        found.faults.append(f"name is {opt['name']!r}; it names a folder, so write it without slashes")
+    if not opt.get("datasets"):
         found.faults.append("datasets is missing; give at least one data set")
     if not any(str(key).startswith("network_") for key in opt):
         found.faults.append("network_g is missing; give a block with `type:` and the arguments of the network")
@@ -207,7 +210,8 @@ def _optimizer(block: Mapping[str, Any], where: str, model: type | None, found: 
     name = block.get("type")
     if name not in known:
         if not _overrides(model, "get_optimizer"):
-            found.faults.append(f"{where}.type is {name!r}, which is no optimiser of torch; {did_you_mean(name, known)}")
+            listing = did_you_mean(name, known)
+            found.faults.append(f"{where}.type is {name!r}, which is no optimiser of torch; {listing}")
         return
     arguments = {key: value for key, value in block.items() if key != "type"}
     found.faults.extend(call_faults(known[name], arguments, where, ("params",)))

@@ -1,0 +1,156 @@
+"""The command ``basicsr``: train, test, check, list, doctor, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
+from basicsr_ext.errors import InputError, NonFiniteLoss
+from basicsr_ext.launch import is_main_process
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: its line in ``--help`` and what runs it with the remaining arguments; returns the exit code."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+@contextmanager
+def _arguments(program: str, rest: Sequence[str]) -> Iterator[None]:
+    """Let BasicSR's pipelines, which read ``sys.argv``, see the arguments of one sub-command."""
+    before = sys.argv
+    sys.argv = [program, *rest]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _train(rest: list[str]) -> int:
+    return _pipeline("train", rest)
+
+
+def _test(rest: list[str]) -> int:
+    return _pipeline("test", rest)
+
+
+def _pipeline(name: str, rest: list[str]) -> int:
+    from basicsr_ext.options import add_arguments
+
+    parser = argparse.ArgumentParser(prog=f"basicsr {name}")
+    add_arguments(parser)
+    parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
+    from basicsr_ext import compat, run_lock
+
+    compat.apply()
+    from basicsr import test, train
+
+    run = train.train_pipeline if name == "train" else test.test_pipeline
+    try:
+        with _arguments(f"basicsr {name}", rest):
+            run(os.getcwd())
+    finally:
+        run_lock.release_all()
+        _leave_process_group()
+    return 0
+
+
+def _leave_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _check(rest: list[str]) -> int:
+    from basicsr_ext import rehearsal
+
+    return rehearsal.run(rest)
+
+
+def _list(rest: list[str]) -> int:
+    from basicsr_ext import listing
+
+    return listing.run(rest)
+
+
+def _doctor(rest: list[str]) -> int:
+    from basicsr_ext import doctor
+
+    return doctor.run(rest)
+
+
+def _report(rest: list[str]) -> int:
+    from basicsr_ext import report
+
+    return report.main(rest)
+
+
+COMMANDS = {
+    "train": Command("train a model by an option file", _train),
+    "test": Command("restore and measure the test images (val ones for a training file)", _test),
+    "check": Command("build everything and push one batch through; trains nothing", _check),
+    "list": Command("name everything that is registered, and who provides it", _list),
+    "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),
+    "report": Command("compare finished tests in a table", _report),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    0 done, 1 something is wrong (``doctor``), 2 bad input, 3 the loss became NaN or infinite, 130 interrupted.
+    Other exceptions keep their traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parsed, _ = _parser().parse_known_args(words[:1])
+    try:
+        return COMMANDS[parsed.command].run(words[1:])
+    except InputError as error:
+        _say(f"error: {_plain(error)}")
+        return 2
+    except NonFiniteLoss as error:
+        _say(f"error: {error}")
+        return 3
+    except BrokenPipeError:  # the reader (head, say) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+
+
+def _say(text: str) -> None:
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _plain(error: Exception) -> str:
+    """The message alone: a loader's worker wraps it into a traceback, whose last part is the message."""
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        return text
+    last = re.split(r"^(?:[\w.]+\.)?(?:InputError|UnknownName): ", text, flags=re.MULTILINE)[-1]
+    return last.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

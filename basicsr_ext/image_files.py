@@ -1,0 +1,74 @@
+"""What image files say about themselves, without decoding them: size, and whether the end is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+from basicsr_ext.errors import InputError
+
+__all__ = ["image_size", "lmdb_sizes"]
+
+_PNG_END = b"IEND\xaeB`\x82"
+_META_LINE = re.compile(r"(?P<name>.+?)\.\w+ \((?P<height>\d+),(?P<width>\d+),\d+\)")
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) of an image file.
+
+    Reads the header and the last bytes; decodes the image only where these leave doubt.
+    Raises InputError, with the path, if the file is missing, empty, truncated or no image.
+    """
+    path = Path(path)
+    try:
+        bytes_there = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(0, bytes_there - 1024))
+            tail = file.read()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    if bytes_there == 0:
+        raise InputError(f"{path}: the file is empty; remove or replace it")
+    return _with_pillow(path, tail) or _with_opencv(path)
+
+
+def _with_pillow(path: Path, tail: bytes) -> tuple[int, int] | None:
+    """Return (height, width), or None if Pillow does not know the file's kind."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large images
+        try:
+            image = Image.open(path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+        with image:
+            complete = {"PNG": _PNG_END, "JPEG": b"\xff\xd9"}.get(image.format or "", b"") in tail
+            if not complete:
+                try:
+                    image.load()
+                except (OSError, ValueError, SyntaxError) as error:
+                    raise InputError(f"{path}: truncated or damaged image ({error}); remove or replace it") from error
+            return image.height, image.width
+
+
+def _with_opencv(path: Path) -> tuple[int, int]:
+    import cv2
+    import numpy as np
+
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"{path}: not an image, or damaged; remove or replace it")
+    return image.shape[:2]
+
+
+def lmdb_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+    """Return (height, width) by key from the ``meta_info.txt`` of one of BasicSR's LMDBs; skips lines without sizes."""
+    try:
+        lines = (Path(root) / "meta_info.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{root}: no LMDB of BasicSR, its meta_info.txt can not be read ({error})") from error
+    matches = (_META_LINE.match(line) for line in lines)
+    return {m["name"]: (int(m["height"]), int(m["width"])) for m in matches if m}

@@ -1,0 +1,276 @@
+"""From the command line and an option file to the options that BasicSR's pipelines run on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext import launch, plugins
+from basicsr_ext.errors import InputError
+from basicsr_ext.launch import Launch
+from basicsr_ext.option_check import Findings, check, inspect_options, known_names
+from basicsr_ext.option_file import apply_overrides, load_yaml
+from basicsr_ext.option_schema import parse_block
+
+__all__ = [
+    "add_arguments",
+    "apply_overrides",
+    "check",
+    "load_yaml",
+    "parse_block",
+    "parse_options",
+    "prepare",
+    "raise_faults",
+    "resolve",
+]
+
+_EARLY = ("plugins", "model_type")  # these decide which other options exist
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser BasicSR's flags for train and test."""
+    parser.add_argument("-opt", type=str, required=True, help="option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of this run")
+    parser.add_argument("--debug", action="store_true", help="name debug_*, log each iteration, validate every 8")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=None,
+        metavar="a:b=v",
+        help="set options, as train:ema_decay=0.999 (+a:b=v for a new one)",
+    )
+
+
+def parse_options(
+    root_path: str | os.PathLike[str], is_train: bool = True
+) -> tuple[dict[str, Any], argparse.Namespace]:
+    """Take the place of BasicSR's ``parse_options``: read ``sys.argv``, check everything, then resolve.
+
+    ``root_path`` is the folder below which ``experiments`` and ``results`` lie. Nothing is written before all checks
+    have passed. Returns the resolved options and the arguments (with ``.opt``, the option file).
+
+    Raises InputError with all faults found.
+    """
+    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name or "basicsr")
+    add_arguments(parser)
+    args = parser.parse_args(sys.argv[1:])
+    here = launch.find_launch(args.launcher)
+    opt, notes = prepare(args, root_path, is_train, here)
+    from basicsr_ext import preflight, run_lock
+
+    notes += preflight.check_run(opt, is_train, here)
+    if here.is_main:
+        note = run_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
+        notes += [note] if note else []
+        for line in notes:
+            print(f"note: {line}", file=sys.stderr, flush=True)
+    if notes:
+        opt["notes"] = notes  # BasicSR writes the options to the log, and the notes with them
+    _start_processes(opt, here)
+    return opt, args
+
+
+def prepare(
+    args: argparse.Namespace, root_path: str | os.PathLike[str], is_train: bool, here: Launch
+) -> tuple[dict[str, Any], list[str]]:
+    """Load, override, load plugins, check and resolve; also the notes. Reads no data and starts no process."""
+    opt = load_yaml(args.opt)
+    file_name = opt.get("name")
+    entries = args.force_yml or []
+    early = [entry for entry in entries if entry.lstrip("+ ").partition("=")[0].strip() in _EARLY]
+    apply_overrides(opt, early)
+    notes = [here.note] if here.note else []
+    notes += [f"plugin {p.name} failed to load: {p.error}" for p in plugins.load_entry_points() if not p.ok]
+    listed = opt.get("plugins")
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
+        raise InputError(
+            f"{args.opt}: plugins is {listed!r}, but it must be a list such as [package.module, ./file.py]"
+        )
+    plugins.load_listed(listed, Path(args.opt).expanduser().parent)
+    apply_overrides(opt, [entry for entry in entries if entry not in early], lambda keys: known_names(opt, keys))
+    notes += _select_datasets(opt, is_train)
+    found = inspect_options(opt, is_train)
+    from basicsr_ext import preflight
+
+    found.faults += preflight.missing_files(opt) + preflight.device_faults(opt, here)
+    raise_faults(found, args.opt)
+    notes += found.notes
+    return opt, notes + resolve(opt, args, root_path, is_train, here, file_name)
+
+
+def raise_faults(found: Findings, source: str) -> None:
+    """Raise one InputError that lists every fault; say which plugins failed if a name is not registered."""
+    if not found.faults:
+        return
+    lines = list(dict.fromkeys(found.faults))
+    if any("is not registered" in line for line in lines):
+        lines += [f"(plugin {p.name} [{p.source}] failed to load: {p.error})" for p in plugins.failures()]
+    if len(lines) == 1:
+        raise InputError(f"{source}: {lines[0]}")
+    raise InputError("\n  - ".join([f"{source}: {len(found.faults)} faults", *lines]))
+
+
+def _select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
+    """Keep the data sets of this command: train and val*, or test* (val* where the file has no test*)."""
+    datasets = opt.get("datasets")
+    if not isinstance(datasets, Mapping):
+        return []
+    phases = {name: str(name).split("_")[0] for name in datasets}
+    wanted = ("train", "val") if is_train else ("test",) if "test" in phases.values() else ("val",)
+    dropped = [name for name, phase in phases.items() if phase in ("train", "val", "test") and phase not in wanted]
+    opt["datasets"] = type(datasets)((name, block) for name, block in datasets.items() if name not in dropped)
+    tests = [name for name in dropped if phases[name] == "test"]
+    return [f"datasets.{name} is left to `basicsr test`" for name in tests]
+
+
+def resolve(
+    opt: dict[str, Any],
+    args: argparse.Namespace,
+    root_path: str | os.PathLike[str],
+    is_train: bool,
+    here: Launch,
+    file_name: str | None = None,
+) -> list[str]:
+    """Fill in place what BasicSR needs and the file left out; returns notes.
+
+    ``file_name`` is the run's name in the file, before ``--force_yml``: a test takes that run's network.
+    """
+    root = os.path.abspath(os.path.expanduser(root_path))
+    opt["dist"] = here.launcher != "none"
+    opt["rank"], opt["world_size"] = here.rank, here.world_size
+    opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = f"debug_{opt['name']}"
+    notes = _resolve_gpus(opt, here)
+    for section in ("path", "logger"):
+        if not opt.get(section):
+            opt[section] = {}
+    if opt.get("val") is None and any(str(name).startswith(("val", "test")) for name in opt["datasets"]):
+        opt["val"] = {}
+    _resolve_defaults(opt, is_train)
+    for name, dataset in opt["datasets"].items():
+        _resolve_dataset(opt, str(name), dataset)
+    for key, value in opt["path"].items():
+        if isinstance(value, str):
+            opt["path"][key] = os.path.expanduser(value)
+    wanted = file_name if file_name and not args.debug else opt["name"]
+    (_resolve_train_paths if is_train else _resolve_test_paths)(opt, root, wanted)
+    return notes
+
+
+def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
+    import torch
+
+    if opt.get("num_gpu", "auto") != "auto":
+        return []
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    opt["num_gpu"] = count
+    if count > 1 and here.launcher == "none":
+        opt["num_gpu"] = 1
+        starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ..."
+        return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter} --launcher pytorch` to use all"]
+    return []
+
+
+def _set_defaults(block: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        if block.get(key) is None:
+            block[key] = value
+
+
+def _whole(block: Mapping[str, Any] | None, keys: Iterable[str]) -> None:
+    for key in keys:
+        if block and isinstance(block.get(key), float):
+            block[key] = int(block[key])  # type: ignore[index]
+
+
+def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
+    logger = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
+    _set_defaults(opt["logger"], logger)
+    if opt.get("val") is not None:
+        opt["val"].setdefault("suffix", None)
+        _set_defaults(opt["val"], {"save_img": not is_train} | ({"val_freq": 5000} if is_train else {}))
+    for section in ("logger", "val", "train"):
+        _whole(opt.get(section), ("print_freq", "save_checkpoint_freq", "val_freq", "total_iter", "warmup_iter"))
+    opt["path"].setdefault("resume_state", None)
+    opt["path"].setdefault("strict_load_g", True)
+    opt["path"].setdefault("pretrain_network_g", None)
+    if is_train and "debug" in opt["name"]:
+        if opt.get("val") is not None:
+            opt["val"]["val_freq"] = 8
+        opt["logger"]["print_freq"] = 1
+        opt["logger"]["save_checkpoint_freq"] = 8
+
+
+def _resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
+    dataset["phase"] = name.split("_")[0]
+    dataset.setdefault("name", name)
+    if "scale" in opt:
+        dataset["scale"] = opt["scale"]
+    for key, value in dataset.items():
+        if key.startswith(("dataroot", "meta_info")) and isinstance(value, str):
+            dataset[key] = os.path.expanduser(value)
+    if dataset.get("io_backend") is None:
+        roots = [str(dataset[key]) for key in dataset if key.startswith("dataroot") and dataset[key]]
+        lmdb = bool(roots) and all(root.endswith(".lmdb") for root in roots)
+        dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
+    if dataset["phase"] == "train":
+        _set_defaults(dataset, {"num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1})
+    if dataset["phase"] != "train" or dataset["num_worker_per_gpu"] == 0:
+        dataset.pop("persistent_workers", None)  # torch refuses it for a loader without workers
+
+
+def _resolve_train_paths(opt: dict[str, Any], root: str, name: str) -> None:
+    path = opt["path"]
+    path.pop("results_root", None)
+    base = os.path.abspath(path.get("experiments_root") or os.path.join(root, "experiments"))
+    folder = os.path.join(base, opt["name"])
+    path["experiments_root"] = path["log"] = folder
+    path["models"] = os.path.join(folder, "models")
+    path["training_states"] = os.path.join(folder, "training_states")
+    path["visualization"] = os.path.join(folder, "visualization")
+
+
+def _resolve_test_paths(opt: dict[str, Any], root: str, name: str) -> None:
+    path = opt["path"]
+    experiments = os.path.abspath(path.pop("experiments_root", None) or os.path.join(root, "experiments"))
+    base = os.path.abspath(path.get("results_root") or os.path.join(root, "results"))
+    path["results_root"] = path["log"] = os.path.join(base, opt["name"])
+    path["visualization"] = os.path.join(path["results_root"], "visualization")
+    if path["pretrain_network_g"] is None:
+        trained = os.path.join(experiments, name, "models", "net_g_latest.pth")
+        from basicsr_ext import preflight
+
+        if os.path.isfile(trained):
+            path["pretrain_network_g"] = trained
+            path.setdefault("param_key_g", preflight.best_key(trained))
+        elif preflight.has_weights(opt):
+            raise InputError(
+                f"path.pretrain_network_g is not set, and the run {name} has left no {trained}; "
+                "train it first or give the file of a trained network"
+            )
+
+
+def _start_processes(opt: dict[str, Any], here: Launch) -> None:
+    """Join the process group if there is a launcher, then seed: after every override, differently on each rank."""
+    from basicsr.utils import set_random_seed
+    from basicsr.utils.dist_util import get_dist_info, init_dist
+
+    from basicsr_ext import distributed
+
+    if here.launcher != "none":
+        wishes = dict(opt.get("dist_params") or {})
+        if here.launcher == "pytorch":
+            wishes.pop("port", None)  # torchrun sets it
+        init_dist(here.launcher, **wishes)
+        opt["rank"], opt["world_size"] = get_dist_info()
+    if opt.get("manual_seed") is None:
+        opt["manual_seed"] = distributed.broadcast_object(random.randint(1, 10000))
+    set_random_seed(opt["manual_seed"] + opt["rank"])
