@@ -101,7 +101,7 @@ class UNetLayout:
 
 PRESETS: dict[str, UNetLayout] = {
     # For a CPU: nothing attends, so that what is learnt on small crops holds for images of any size.
-    "tiny": UNetLayout(32, 1, (1, 2, 2, 2), (), middle_attention=False, resblock_updown=False),
+    "tiny": UNetLayout(32, 1, (1, 1, 2, 2), (), middle_attention=False, resblock_updown=False),
     "small": UNetLayout(64, 2, (1, 2, 2, 3), (8,), num_head_channels=32),
     "base": UNetLayout(128, 2, (1, 1, 2, 3, 4), (8, 16)),
     "adm256": UNetLayout(256, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32)),
