@@ -40,7 +40,7 @@ def test_registered_under_its_class_name():
 @pytest.mark.parametrize(
     ("preset", "parameters", "tensors", "multiple"),
     [
-        ("tiny", 1_247_171, 176, 8),
+        ("tiny", 1_247_171, 180, 8),
         ("small", 14_991_747, 354, 8),
         ("base", 103_876_739, 462, 16),
         ("adm256", 552_807_171, 566, 32),
