@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["load_runs", "sheet", "table"]
+__all__ = ["load_runs", "main", "sheet", "table"]
 
 LABELS = {"psnr_y": "PSNR-Y (dB)", "ssim_y": "SSIM-Y", "seconds": "seconds per image"}
 DIGITS = {"psnr_y": 2, "ssim_y": 4, "seconds": 3}
@@ -96,3 +97,23 @@ def _centre(path: Path, crop: int) -> np.ndarray:
         raise InputError(f"{path} is missing, unreadable or smaller than {crop} pixels")
     top, left = (image.shape[0] - crop) // 2, (image.shape[1] - crop) // 2
     return image[top : top + crop, left : left + crop].repeat(2, 0).repeat(2, 1)
+
+
+def main(rest: list[str]) -> int:
+    """Run ``basicsr report``: print the table, say where the images are, and write a sheet if asked."""
+    parser = argparse.ArgumentParser(prog="basicsr report", description="Compare finished tests in a table.")
+    parser.add_argument("runs", nargs="+", metavar="RESULTS", help="results folder of a test, such as results/bicubic")
+    parser.add_argument("--sheet", metavar="PNG", help="also write a picture of the restored images side by side")
+    parser.add_argument("--originals", metavar="FOLDER", help="the original photographs, for --sheet")
+    parser.add_argument("--crop", type=int, default=160, help="side of the part shown in the sheet, in pixels")
+    args = parser.parse_args(rest)
+    if args.sheet and not args.originals:
+        raise InputError("--sheet needs --originals FOLDER, the folder of the original photographs")
+    runs = load_runs(args.runs)
+    print(table(runs))
+    for run in runs:
+        print(f"images of {run['name']}: {run['folder'] / 'visualization'}")
+    if args.sheet:
+        sheet(runs, args.originals, args.sheet, args.crop)
+        print(f"sheet: {args.sheet}")
+    return 0

@@ -54,3 +54,14 @@ def test_a_folder_without_figures_is_told(tmp_path):
     (tmp_path / "metrics.json").write_text("[1]")
     with pytest.raises(InputError, match="is not a result of `basicsr test`"):
         load_runs([tmp_path])
+
+
+def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
+    from basicsr_ext.report import main
+
+    run = make_run(tmp_path / "a", "bicubic", 10, 26.123)
+    assert main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "| bicubic | set | 26.12 | 0.500 |" in printed and str(run / "visualization") in printed
+    with pytest.raises(InputError, match="--sheet needs --originals"):
+        main([str(run), "--sheet", "x.png"])
