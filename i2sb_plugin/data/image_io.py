@@ -18,6 +18,7 @@ from basicsr_ext.errors import InputError
 __all__ = [
     "IMAGE_EXTENSIONS",
     "ImageHeader",
+    "channel_fault",
     "check_complete",
     "decode_image",
     "decode_pixels",
@@ -111,14 +112,21 @@ def match_channels(
     Raises InputError naming ``path`` and ``option`` otherwise: nothing is dropped or added silently.
     """
     found = pixels.shape[2]
-    if channels is None or found == channels:
-        return pixels
-    if grey_to_rgb and (found, channels) == (1, 3):
-        return np.repeat(pixels, 3, axis=2)
-    cure = f"set {option}: {found}, or convert the file"
-    if (found, channels) == (1, 3):
-        cure += ", or set grey_to_rgb: true"
-    raise InputError(f"{path}: has {found} channel(s) ({_KINDS[found]}) but {option} is {channels}; {cure}")
+    fault = channel_fault(found, path, channels, grey_to_rgb, option)
+    if fault:
+        raise InputError(fault)
+    return pixels if channels in (None, found) else np.repeat(pixels, channels, axis=2)
+
+
+def channel_fault(
+    found: int, path: str, channels: int | None, grey_to_rgb: bool = False, option: str = "channels"
+) -> str | None:
+    """Say why :func:`match_channels` would refuse an image of ``found`` channels; None if it would not."""
+    grey_for_rgb = (found, channels) == (1, 3)
+    if channels in (None, found) or (grey_for_rgb and grey_to_rgb):
+        return None
+    cure = f"set {option}: {found}, or convert the file" + (", or set grey_to_rgb: true" if grey_for_rgb else "")
+    return f"{path}: has {found} channel(s) ({_KINDS[found]}) but {option} is {channels}; {cure}"
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

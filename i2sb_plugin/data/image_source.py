@@ -13,7 +13,7 @@ from basicsr.utils import FileClient
 
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_schema import parse_block
-from i2sb_plugin.data.image_io import IMAGE_EXTENSIONS, decode_pixels
+from i2sb_plugin.data.image_io import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
 from i2sb_plugin.data.sample_photographs import SAMPLE_PREFIX, sample_folder
 
 __all__ = ["LOADER_KEYS", "PHASES", "ImageSource", "read_options"]
@@ -94,6 +94,17 @@ class ImageSource:
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""
         return decode_pixels(self.read(name), self.describe(name))
+
+    def header_faults(self, name: str, channels: int, grey_to_rgb: bool, option: str) -> list[str]:
+        """Say what is wrong with the channels of ``name``, from its header alone; nothing for an LMDB."""
+        if self.kind == "lmdb":
+            return []
+        try:
+            found = image_header(self.path(name)).channels
+        except (InputError, OSError) as error:
+            return [str(error)]
+        fault = channel_fault(found, self.path(name), channels, grey_to_rgb, option)
+        return [fault] if fault else []
 
     def describe(self, name: str) -> str:
         """Name an image in a message: its path, or the LMDB and the key."""

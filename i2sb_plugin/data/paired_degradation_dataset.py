@@ -82,6 +82,11 @@ class PairedDegradationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def header_faults(self, index: int) -> list[str]:
+        """Say why the image number ``index`` would be refused, as far as its file's header tells."""
+        options, name = self.options, self.source.names[index]
+        return self.source.header_faults(name, self.channels, options.grey_to_rgb, "channels")
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
 

@@ -81,6 +81,13 @@ class PairedFolderDataset(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def header_faults(self, index: int) -> list[str]:
+        """Say why the pair number ``index`` would be refused, as far as its files' headers tell."""
+        gt_name, lq_name = self._pairs[index]
+        convert = self.options.grey_to_rgb
+        faults = self.gt.header_faults(gt_name, self.channels_gt, convert, "channels_gt")
+        return faults + self.lq.header_faults(lq_name, self.channels_lq, convert, "channels_lq")
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
         gt_name, lq_name = self._pairs[index]

@@ -77,7 +77,7 @@ class DegradationRegistry:
         return add
 
     def get(self, name: str) -> type:
-        """Return the class called ``name``; raises UnknownName (an InputError) with the nearest names if there is none."""
+        """Return the class called ``name``; raises UnknownName, an InputError, with the nearest names."""
         if name not in self._classes:
             raise UnknownName(f"degradation.type is {name!r}, which is unknown; {did_you_mean(name, self.keys())}")
         return self._classes[name]

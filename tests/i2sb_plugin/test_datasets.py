@@ -327,6 +327,17 @@ def test_bad_images_are_named_when_they_are_met(tmp_path, phase):
     assert repeated.shape[0] == 3 and torch.equal(repeated[0], repeated[1])
 
 
+def test_headers_tell_wrong_channels_without_decoding(tmp_path):
+    fill(tmp_path, names=["a.png", "b.png"])
+    write_image(tmp_path / "c.png", picture(1))
+    options = clean_options(tmp_path)
+    dataset = PairedDegradationDataset(options)
+    assert dataset.header_faults(0) == dataset.header_faults(1) == []
+    (fault,) = dataset.header_faults(2)
+    assert "c.png: has 1 channel(s) (grey) but channels is 3" in fault
+    assert PairedDegradationDataset({**options, "grey_to_rgb": True}).header_faults(2) == []
+
+
 def test_a_degradation_that_breaks_its_scale_is_named(tmp_path, noise, monkeypatch):
     monkeypatch.setattr(DEGRADATIONS.get("test_noise"), "scale", 2)
     dataset = PairedDegradationDataset(clean_options(fill(tmp_path), degradation=noise, scale=2))
@@ -427,6 +438,9 @@ def test_a_channel_count_unlike_the_first_pairs_is_refused(tmp_path):
     write_image(tmp_path / "lq/2.png", picture(4, 21, 33))
     with pytest.raises(InputError, match=r"lq/2\.png: has 4 channel\(s\) .*but channels_lq is 3; set channels_lq: 4"):
         PairedFolderDataset(pair_options(tmp_path))[2]
+    (fault,) = PairedFolderDataset(pair_options(tmp_path)).header_faults(2)
+    assert "channels_lq is 3" in fault
+    assert PairedFolderDataset(pair_options(tmp_path)).header_faults(0) == []
 
 
 @pytest.mark.parametrize(

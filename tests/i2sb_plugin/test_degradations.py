@@ -58,6 +58,13 @@ def test_the_input_is_left_alone(name):
     assert torch.equal(clean, image(3, 48, 48))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_one_equals_its_image(name):
+    degradation = build_degradation({"type": name})
+    alone = degradation(image(3, 48, 48), generator()).lq
+    torch.testing.assert_close(degradation(image(1, 3, 48, 48), generator()).lq[0], alone, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["sr4x_pool", "sr4x_bicubic"])
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 6])
 def test_a_batch_equals_its_images(name, scale):
