@@ -1,0 +1,197 @@
+"""Seconds of a training iteration by part, in the real training loop, and images per second of the data set.
+
+Runs ``basicsr train`` on a shortened copy of an option file in a temporary folder, with a stop-watch around the
+network's forward pass, the backward pass, the optimiser's step and the weight average. What is left of an iteration
+(data, noise, target, loss, clipping, schedule, log) is the loop's own share; at preset small it should be at most 5 %.
+
+    python benchmarks/loop.py --preset small --batch 4 --out benchmarks/results/loop.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from basicsr_ext.cli import main as basicsr
+from basicsr_ext.option_file import load_yaml
+from basicsr_ext.restoration_model import RestorationModel
+from i2sb_plugin.archs.adm_unet_arch import PRESETS
+from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
+
+OPTIONS = Path(__file__).parent.parent / "options" / "i2sb_sr4x.yml"
+PARTS = ("forward", "backward", "optimiser", "average")
+WARM_UP = 5  # iterations that are run and not counted
+
+
+class StopWatch:
+    """Seconds of each part of each iteration; an iteration lasts until the next one starts to optimise."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.begun: dict[str, float] = {}
+        self.parts: dict[str, defaultdict[int, float]] = {part: defaultdict(float) for part in (*PARTS, "optimize")}
+
+    def begin(self, part: str) -> None:
+        """Start the clock of ``part``."""
+        _finish()
+        self.begun[part] = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """Add the seconds since :meth:`begin` to ``part`` of the iteration that runs."""
+        _finish()
+        self.parts[part][len(self.starts) - 1] += time.perf_counter() - self.begun[part]
+
+    def timed(self, part: str, function: Callable) -> Callable:
+        """``function`` with its seconds added to ``part``."""
+
+        def run(*args: object, **kwargs: object) -> object:
+            self.begin(part)
+            result = function(*args, **kwargs)
+            self.end(part)
+            return result
+
+        return run
+
+    def watch(self, optimize: Callable) -> Callable:
+        """``optimize_parameters`` that starts an iteration, with the parts of its model timed from the first on."""
+
+        def run(model: RestorationModel, current_iter: int) -> None:
+            if not self.starts:
+                model.net_g.register_forward_pre_hook(lambda *_: self.begin("forward"))
+                model.net_g.register_forward_hook(lambda *_: self.end("forward"))
+                model.optimizer_g.register_step_pre_hook(lambda *_: self.begin("optimiser"))
+                model.optimizer_g.register_step_post_hook(lambda *_: self.end("optimiser"))
+                model.model_ema = self.timed("average", model.model_ema)
+            _finish()
+            self.starts.append(time.perf_counter())
+            self.timed("optimize", optimize)(model, current_iter)
+
+        return run
+
+    def summary(self) -> dict[str, float]:
+        """Medians over the counted iterations, seconds, and the share outside the four parts."""
+        counted = range(WARM_UP, len(self.starts) - 1)
+        whole = [self.starts[k + 1] - self.starts[k] for k in counted]
+        inside = [sum(self.parts[part][k] for part in PARTS) for k in counted]
+        outside = [1 - part / total for part, total in zip(inside, whole)]
+        between = [total - self.parts["optimize"][k] for k, total in zip(counted, whole)]
+        return {
+            "iterations": len(counted),
+            "iteration_seconds": statistics.median(whole),
+            **{f"{part}_seconds": statistics.median(self.parts[part][k] for k in counted) for part in PARTS},
+            "data_and_log_seconds": statistics.median(between),
+            "outside_share_median": statistics.median(outside),
+            "outside_share_overall": 1 - sum(inside) / sum(whole),
+            "outside_share_min": min(outside),
+            "outside_share_max": max(outside),
+        }
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def options(args: argparse.Namespace) -> dict:
+    """The option file, cut to a few iterations without validation."""
+    opt = load_yaml(args.options)
+    del opt["datasets"]["val"], opt["val"]
+    opt["network_g"]["preset"] = args.preset
+    opt["datasets"]["train"] |= {"batch_size_per_gpu": args.batch, "gt_size": args.size}
+    opt["train"]["total_iter"] = WARM_UP + args.iterations + 1
+    opt["logger"] |= {"print_freq": 10, "save_checkpoint_freq": 1_000_000}
+    return opt
+
+
+def measure_loop(opt: dict) -> dict[str, float]:
+    """Train in the current folder and return the stop-watch's summary."""
+    Path("loop.yml").write_text(json.dumps(opt))
+    watch = StopWatch()
+    with (
+        mock.patch.object(RestorationModel, "optimize_parameters", watch.watch(RestorationModel.optimize_parameters)),
+        mock.patch.object(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
+    ):
+        code = basicsr(["train", "-opt", "loop.yml"])
+    if code:
+        raise SystemExit(code)
+    return watch.summary()
+
+
+def measure_dataset(opt: dict, images: int, cache: bool) -> float:
+    """Training crops per second, one process, decoding each photograph every time unless ``cache``."""
+    block = {**opt["datasets"]["train"], "phase": "train", "scale": opt["scale"], "cache": cache}
+    dataset = PairedDegradationDataset(block)
+    for index in range(len(dataset)):
+        dataset[index]
+    start = time.perf_counter()
+    for k in range(images):
+        dataset[k % len(dataset)]
+    return images / (time.perf_counter() - start)
+
+
+def machine() -> dict:
+    """What ran it, without names of hosts."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def markdown(result: dict) -> str:
+    head = "| preset | batch | iteration, s | " + " | ".join(f"{part}, s" for part in PARTS) + " | outside | images/s |"
+    values = " | ".join(f"{result[f'{part}_seconds']:.4f}" for part in PARTS)
+    share = f"{100 * result['outside_share_overall']:.1f} %"
+    rates = f"{result['dataset_images_per_second_cached']:.0f}"
+    row = (
+        f"| {result['preset']} | {result['batch']} x {result['size']}^2 | {result['iteration_seconds']:.4f} | {values}"
+    )
+    return f"{head}\n|{'---|' * 9}\n{row} | {share} | {rates} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--options", type=Path, default=OPTIONS, help="option file to shorten")
+    parser.add_argument("--preset", choices=list(PRESETS), default="small")
+    parser.add_argument("--batch", type=int, default=4, help="images in a batch")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the crops in pixels")
+    parser.add_argument("--iterations", type=int, default=30, help="counted iterations")
+    parser.add_argument("--images", type=int, default=200, help="training crops taken from the data set")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    out = args.out.resolve() if args.out else None
+    opt = options(args)
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            result = {"preset": args.preset, "batch": args.batch, "size": args.size, **measure_loop(opt)}
+            result["dataset_images_per_second"] = measure_dataset(opt, args.images, cache=False)
+            result["dataset_images_per_second_cached"] = measure_dataset(opt, args.images, cache=True)
+        finally:
+            os.chdir(here)
+    print(markdown(result))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"machine": machine(), "rows": [result]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
