@@ -125,11 +125,13 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
     try:
         return _torch_load(path, mmap)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or ("WeightsUnpickler" in str(error) and zipfile.is_zipfile(path)):
-            why = (
-                "holds other objects than tensors and plain containers, which are not loaded because they can run code"
-            )
-            raise InputError(f"{said}checkpoint {path} {why}; save its state dict alone") from error
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign or zipfile.is_zipfile(path):
+            kind = foreign.group(1) if foreign else "other objects than tensors and plain containers"
+            raise InputError(
+                f"{said}checkpoint {path} holds {kind}, which is not loaded because it can run code; "
+                "save its state dict alone"
+            ) from error
         raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
     except Exception as error:
         known = isinstance(error, OSError | RuntimeError | EOFError)

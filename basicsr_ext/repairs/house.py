@@ -151,6 +151,7 @@ def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
 
 
 def _repair_registry() -> None:
+    _do_register.unrepaired = registry.Registry._do_register
     registry.Registry._do_register = _do_register
     registry.Registry.get = _registry_get
 
