@@ -37,6 +37,7 @@ class TrainOptions:
         precision: of the network's forward pass; auto is bf16 on a GPU that has it, fp32 elsewhere.
         ema_decay: 0 turns the average off.
         ema_warmup: use min(ema_decay, (1 + k) / (10 + k)) for update k, so that early weights are forgotten soon.
+
     """
 
     total_iter: int
@@ -122,6 +123,7 @@ class RestorationModel(SRModel):
         self.setup_schedulers()
         self._log_sums: dict[str, Tensor] = {}
         self._log_count = 0
+        self._validated: set[tuple[str, int]] = set()
         self._first_bad = torch.zeros((), dtype=torch.int64, device=self.device)
         get_root_logger().info(f"Precision: {self.precision}; a batch is taken in {self.accumulate} part(s).")
 
@@ -147,6 +149,7 @@ class RestorationModel(SRModel):
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite (on a GPU it is said when losses are next read).
+
         """
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
@@ -243,6 +246,10 @@ class RestorationModel(SRModel):
         """Restore the data set, shared out over the ranks, and log the metrics; the same figures on any number."""
         if self.is_train:
             self._raise_if_bad()
+            done = (dataloader.dataset.opt["name"], current_iter)
+            if done in self._validated:  # the loop validates once more at its end
+                return
+            self._validated.add(done)
         validate(self, dataloader.dataset, current_iter, tb_logger, save_img)
 
 

@@ -1,12 +1,14 @@
 """The commands, on real photographs, as a user runs them."""
 
 import json
+import os
 import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage import data
 
 from basicsr_ext import cli
@@ -71,7 +73,7 @@ def test_basicsrs_own_networks_train_and_test_on_the_same_block(here, name):
     assert cli.main(["train", "-opt", path, "--force_yml", *small(name, steps=3, every=3)]) == 0
     log = log_of(here / "experiments" / name)
     assert "iter:       3" in log and "l_pix" in log
-    assert cli.main(["test", "-opt", path, "--force_yml", *small(name)]) == 0
+    assert cli.main(["test", "-opt", path, "--force_yml", *small(name), "val:save_img=true"]) == 0
     psnr = float(re.search(r"# psnr_y: ([\d.]+)", log_of(here / "results" / name))[1])
     assert 2 < psnr < 40
     assert len(list((here / "results" / name / "visualization/photographs_val").glob("*.png"))) == 3
@@ -100,7 +102,7 @@ def save_pairs(folder, channels, bits):
 def test_own_paired_folders_of_any_channels_and_depth(here, channels, bits):
     save_pairs(here / "own", channels, bits)
     roots = [f"datasets:{phase}:dataroot_{kind}=own/{kind}" for phase in ("train", "val") for kind in ("gt", "lq")]
-    network = [f"network_g:in_channels={channels}", f"network_g:out_channels={channels}", "val:sampler:nfe=2"]
+    network = [f"network_g:in_channels={channels}", f"network_g:out_channels={channels}", "val:sampler:nfe=1"]
     options = [*small("i2sb_paired", steps=2, every=2), *roots, *network, "network_g:preset=tiny"]
     assert cli.main(["train", "-opt", str(OPTIONS / "i2sb_paired.yml"), "--force_yml", *options]) == 0
     restored = cv2.imread(str(here / "experiments/i2sb_paired/visualization/1/1_2.png"), cv2.IMREAD_UNCHANGED)
@@ -167,3 +169,23 @@ def test_the_networks_of_basicsr_train_in_two_processes(here):
     out = command("train", "-opt", path, "--launcher", "pytorch", "--force_yml", *short, processes=2)
     assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
     assert "Validation photographs_val" in log_of(here / "experiments/msrresnet_sr4x")
+
+
+@pytest.mark.skipif("I2SB_DATA" not in os.environ, reason="set I2SB_DATA to a folder with BSDS500/train, Set5, Set14")
+def test_a_folder_of_photographs_with_set5_and_set14_as_validation(here):
+    root = os.environ["I2SB_DATA"]
+    path = here / "own.yml"
+    text = (OPTIONS / "i2sb_sr4x_own_data.yml").read_text()
+    path.write_text(text.replace("datasets/own/train", f"{root}/BSDS500/train").replace("datasets/Set", f"{root}/Set"))
+    options = [*small("i2sb_sr4x_own_data", steps=2, every=2), "network_g:preset=tiny"]
+    assert cli.main(["train", "-opt", str(path), "--force_yml", *options]) == 0
+    assert "Number of train images: 200" in log_of(here / "experiments/i2sb_sr4x_own_data")
+    bicubic = yaml.safe_load((OPTIONS / "bicubic_sr4x.yml").read_text())
+    own = yaml.safe_load(path.read_text())["datasets"]
+    bicubic["datasets"] = {"test_1": own["val_1"], "test_2": own["val_2"]}
+    path.write_text(yaml.safe_dump(bicubic))
+    assert cli.main(["test", "-opt", str(path)]) == 0
+    found = json.loads((here / "results/bicubic/metrics.json").read_text())["datasets"]
+    for name, psnr, ssim in [("Set5", 28.397, 0.8115), ("Set14", 26.088, 0.7050)]:  # MATLAB's bicubic kernel
+        assert found[name]["mean"]["psnr_y"] == pytest.approx(psnr, abs=0.01)
+        assert found[name]["mean"]["ssim_y"] == pytest.approx(ssim, abs=0.0005)

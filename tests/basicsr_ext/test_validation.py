@@ -154,7 +154,7 @@ def test_a_network_that_gives_nan_is_not_measured(tmp_path):
 def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
     net = model(tmp_path)
     net.is_train, net.opt["is_train"] = True, True
-    net._first_bad = torch.zeros((), dtype=torch.int64)
+    net._first_bad, net._validated = torch.zeros((), dtype=torch.int64), set()
     scalars, pictures = {}, {}
 
     class Board:
@@ -170,3 +170,6 @@ def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
     assert pictures["walk/pairs", 10] == (3, 16, 24 * 8), "x1, six points of the walk, ground truth"
     assert (tmp_path / "visualization" / "3" / "3_10.png").is_file()
     assert not (tmp_path / "metrics.json").exists()
+    scalars.clear()
+    net.validation(Loader(Pairs()), 10, Board(), save_img=True)
+    assert not scalars, "the same weights are not validated twice"
