@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -19,6 +20,7 @@ from basicsr_ext.errors import InputError, did_you_mean
 __all__ = [
     "SaveError",
     "atomic_save",
+    "load_best",
     "load_checkpoint",
     "load_state",
     "load_weights",
@@ -28,6 +30,7 @@ __all__ = [
     "plain",
     "remove_unfinished",
     "resumable_iterations",
+    "save_best",
 ]
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
@@ -199,6 +202,40 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
             "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
         )
     return state
+
+
+def _best_file(state: Path) -> Path:
+    return state.with_name(f"{state.stem}.best.json")
+
+
+def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration: int) -> None:
+    """Keep the best metrics beside the state of an iteration, because BasicSR validates after it has saved.
+
+    Args:
+        opt: Options of the run.
+        best: ``best_metric_results`` of the model; None removes what an earlier pass through the iteration left.
+        iteration: The iteration of the state; without such a state nothing is written.
+
+    """
+    folder = opt["path"].get("training_states")
+    state = Path(folder or "") / f"{iteration}.state"
+    if not folder or not state.is_file():
+        return
+    path = _best_file(state)
+    if best is None:
+        path.unlink(missing_ok=True)
+        return
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(plain(best, "best_metric_results")), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The best metrics that :func:`save_best` kept beside a state, or None."""
+    try:
+        return json.loads(_best_file(Path(state)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _pairs(opt: Mapping[str, Any]) -> Iterator[tuple[Path, list[Path]]]:

@@ -15,7 +15,7 @@ from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext import distributed
-from basicsr_ext.checkpoint import atomic_save, load_weights, plain
+from basicsr_ext.checkpoint import atomic_save, load_best, load_weights, plain, save_best
 from basicsr_ext.errors import InputError
 from basicsr_ext.repairs.models import method_repair
 
@@ -120,6 +120,7 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     }
     if hasattr(self, "training_state_extras"):
         state["extras"] = self.training_state_extras()
+    save_best(self.opt, None, current_iter)
     atomic_save(plain(state), os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
 
 
@@ -173,7 +174,7 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
                 one.load_state_dict(state)
             except (ValueError, KeyError) as error:
                 raise InputError(f"path.resume_state: {source} does not fit train.optim_g: {error}") from error
-    _restore_best(self, resume_state.get("best_metric_results") or {})
+    _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
     if hasattr(self, "load_training_state_extras"):
         self.load_training_state_extras(resume_state.get("extras") or {})
     _restore_random_state(resume_state.get("random"), self.opt, resume_state["iter"])

@@ -14,6 +14,8 @@ import torch
 from basicsr.models import base_model, lr_scheduler
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from basicsr_ext import distributed
+from basicsr_ext.checkpoint import save_best
 from basicsr_ext.compat import Repair, source_says
 from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
 
@@ -162,11 +164,13 @@ def _model_ema(self: Any, decay: float = 0.999) -> None:
 
 
 def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
-    """Keep the first iteration that reached the best value, so that a tie does not move it."""
+    """Keep the first iteration that reached the best value, so that a tie does not move it; for a resumed run too."""
     best = self.best_metric_results[dataset_name][metric]
     better = val > best["val"] if best["better"] == "higher" else val < best["val"]
     if better:
         best["val"], best["iter"] = float(val), current_iter
+    if self.opt.get("is_train") and distributed.is_main():
+        save_best(self.opt, self.best_metric_results, current_iter)
 
 
 REPAIRS = [
