@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -62,7 +63,16 @@ def _pipeline(name: str, rest: list[str]) -> int:
     finally:
         run_lock.release_all()
         _leave_process_group()
+        _close_log()
     return 0
+
+
+def _close_log() -> None:
+    """Let a second run in this process begin a log of its own."""
+    logger = logging.getLogger("basicsr")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def _leave_process_group() -> None:

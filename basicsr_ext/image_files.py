@@ -11,7 +11,7 @@ from basicsr_ext.errors import InputError
 
 __all__ = ["image_size", "lmdb_sizes"]
 
-_PNG_END = b"IEND\xaeB`\x82"
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _META_LINE = re.compile(r"(?P<name>.+?)\.\w+ \((?P<height>\d+),(?P<width>\d+),\d+\)")
 
 
@@ -45,8 +45,8 @@ def _with_pillow(path: Path, tail: bytes) -> tuple[int, int] | None:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
         with image:
-            complete = {"PNG": _PNG_END, "JPEG": b"\xff\xd9"}.get(image.format or "", b"") in tail
-            if not complete:
+            end = _ENDS.get(image.format)
+            if end is None or end not in tail:
                 try:
                     image.load()
                 except (OSError, ValueError, SyntaxError) as error:

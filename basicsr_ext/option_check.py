@@ -31,18 +31,21 @@ def check(opt: Mapping[str, Any], is_train: bool) -> list[str]:
 
 
 def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
-    """Check sections, types, unknown keys and registered names of ``opt`` for training or for a test."""
+    """Check sections, types, unknown keys and registered names of ``opt`` for training or for a test.
+
+    A model class declares its blocks in ``option_blocks`` (dotted section -> frozen dataclass). What no single block
+    can tell it says in a class method ``option_faults(opt) -> list[str]``, asked once the blocks are right.
+    """
     found = Findings()
     _required(opt, is_train, found)
     model = model_class(opt, found)
     blocks = getattr(model, "option_blocks", {}) if model else {}
     mentioned = registries.mentioned_keys(model) if model else frozenset()
-    top = {name.partition(".")[0] for name in blocks}
-    _section("", opt, mentioned | top, found)
+    _section("", opt, mentioned, {name.partition(".")[0] for name in blocks}, found)
     for section in ("path", "train", "val", "logger", "dist_params"):
         if section not in blocks and isinstance(opt.get(section), Mapping):
             inner = {name.split(".")[1] for name in blocks if name.startswith(section + ".")}
-            _section(section, opt[section], mentioned | inner, found)
+            _section(section, opt[section], mentioned, inner, found)
     _owned_blocks(opt, blocks, is_train, found)
     for name, dataset in _mapping(opt.get("datasets")).items():
         given = {"phase": str(name).split("_")[0]} | ({"scale": opt["scale"]} if "scale" in opt else {})
@@ -53,6 +56,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     _training(_mapping(opt.get("train")), model, found)
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         _registered("METRIC", metric, f"val.metrics.{name}", found, ("type", "better"), _DATA_ARGUMENTS)
+    if not found.faults and hasattr(model, "option_faults"):
+        found.faults.extend(model.option_faults(opt))  # type: ignore[union-attr]
     return found
 
 
@@ -95,8 +100,13 @@ def model_class(opt: Mapping[str, Any], found: Findings | None = None) -> type |
     return cls
 
 
-def _section(section: str, block: Mapping[str, Any], also: frozenset[str] | set[str], found: Findings) -> None:
-    """Check a section of BasicSR's own: types of known keys; strange keys are faults only if near to a known one."""
+def _section(
+    section: str, block: Mapping[str, Any], mentioned: frozenset[str], declared: set[str], found: Findings
+) -> None:
+    """Check a section of BasicSR's own: types of known keys; strange keys are faults only if near to a known one.
+
+    ``mentioned`` are words that the class in charge may read, ``declared`` keys that it does read.
+    """
     generic = "datasets.*" if section.startswith("datasets.") else section
     types = section_types(generic)
     for key, value in block.items():
@@ -104,9 +114,10 @@ def _section(section: str, block: Mapping[str, Any], also: frozenset[str] | set[
         if key in types:
             kind, least = types[key]
             _value(value, kind, least, where, found)
-        elif not section_keys(generic, key) and key not in also:
-            if is_near(key, types):
-                found.faults.append(f"{where} is not an option; {did_you_mean(key, types)}")
+        elif not section_keys(generic, key) and key not in mentioned and key not in declared:
+            known = {*types, *declared}
+            if is_near(key, known):
+                found.faults.append(f"{where} is not an option; {did_you_mean(key, known)}")
             else:
                 found.notes.append(f"{where} is not an option that the toolkit knows; it may have no effect")
 
@@ -153,11 +164,11 @@ def _dataset(where: str, block: Any, found: Findings) -> None:
     if options is not None and dataclasses.is_dataclass(options):
         own = _fields(options)
         common = {key: value for key, value in block.items() if key in LOADER_KEYS and key not in own}
-        _section(where, common, frozenset(), found)
+        _section(where, common, frozenset(), set(), found)
         rest = {key: value for key, value in block.items() if key not in common}
         found.faults.extend(parse_block(options, rest, where)[1])
     else:
-        _section(where, block, registries.mentioned_keys(cls) if cls else frozenset(), found)
+        _section(where, block, registries.mentioned_keys(cls) if cls else frozenset(), set(), found)
 
 
 def _registered(

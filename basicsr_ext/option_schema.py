@@ -112,10 +112,18 @@ def _fit_union(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, bool]:
             if not found:
                 return instance, True
             continue
+        if _is_foreign(kind) and not isinstance(value, kind):
+            continue  # a Tensor beside a float: a plain value is meant to be the float
         fitted, fits = _fit(value, kind)
         if fits:
             return fitted, True
-    return value, False
+    plain = [kind for kind in kinds if kind is not type(None) and not _is_foreign(kind)]
+    return value, not plain and value is not None
+
+
+def _is_foreign(kind: Any) -> bool:
+    """Tell whether no plain value of an option file is an instance of ``kind``."""
+    return isinstance(kind, type) and kind.__module__ not in ("builtins", "typing", "collections.abc")
 
 
 def _fit_sequence(value: Any, base: Any, parts: tuple[Any, ...]) -> tuple[Any, bool]:

@@ -160,9 +160,10 @@ def resolve(
     for key, value in opt["path"].items():
         if isinstance(value, str):
             opt["path"][key] = os.path.expanduser(value)
-    wanted = file_name if file_name and not args.debug else opt["name"]
-    (_resolve_train_paths if is_train else _resolve_test_paths)(opt, root, wanted)
-    return notes
+    if is_train:
+        _resolve_train_paths(opt, root)
+        return notes
+    return notes + _resolve_test_paths(opt, root, file_name or opt["name"])
 
 
 def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
@@ -227,7 +228,7 @@ def _resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any])
         dataset.pop("persistent_workers", None)  # torch refuses it for a loader without workers
 
 
-def _resolve_train_paths(opt: dict[str, Any], root: str, name: str) -> None:
+def _resolve_train_paths(opt: dict[str, Any], root: str) -> None:
     path = opt["path"]
     path.pop("results_root", None)
     base = os.path.abspath(path.get("experiments_root") or os.path.join(root, "experiments"))
@@ -238,24 +239,30 @@ def _resolve_train_paths(opt: dict[str, Any], root: str, name: str) -> None:
     path["visualization"] = os.path.join(folder, "visualization")
 
 
-def _resolve_test_paths(opt: dict[str, Any], root: str, name: str) -> None:
+def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str) -> list[str]:
+    """Point to the results and, unless a network is given, to that of the run ``name``, or else as in the file."""
     path = opt["path"]
     experiments = os.path.abspath(path.pop("experiments_root", None) or os.path.join(root, "experiments"))
     base = os.path.abspath(path.get("results_root") or os.path.join(root, "results"))
     path["results_root"] = path["log"] = os.path.join(base, opt["name"])
     path["visualization"] = os.path.join(path["results_root"], "visualization")
-    if path["pretrain_network_g"] is None:
-        trained = os.path.join(experiments, name, "models", "net_g_latest.pth")
-        from basicsr_ext import preflight
+    if path["pretrain_network_g"] is not None:
+        return []
+    from basicsr_ext import preflight
 
-        if os.path.isfile(trained):
-            path["pretrain_network_g"] = trained
-            path.setdefault("param_key_g", preflight.best_key(trained))
-        elif preflight.has_weights(opt):
-            raise InputError(
-                f"path.pretrain_network_g is not set, and the run {name} has left no {trained}; "
-                "train it first or give the file of a trained network"
-            )
+    names = dict.fromkeys((opt["name"], file_name))
+    trained = [os.path.join(experiments, name, "models", "net_g_latest.pth") for name in names]
+    found = next((file for file in trained if os.path.isfile(file)), None)
+    if found is not None:
+        path["pretrain_network_g"] = found
+        path.setdefault("param_key_g", preflight.best_key(found))
+        return [f"path.pretrain_network_g is not set: {found} is tested"]
+    if preflight.has_weights(opt):
+        raise InputError(
+            f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
+            "train that run first, or give the file of a trained network"
+        )
+    return []
 
 
 def _start_processes(opt: dict[str, Any], here: Launch) -> None:

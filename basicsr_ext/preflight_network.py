@@ -18,7 +18,7 @@ __all__ = ["best_key", "channel_faults", "has_weights", "network_faults"]
 _SHOWN = 3
 _INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
 _OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
-_REFUSALS = (ValueError, TypeError, LookupError, AssertionError, NotImplementedError, OSError)
+_REFUSALS = (ValueError, TypeError, LookupError, AssertionError, RuntimeError, OSError)
 
 
 def _build(options: Mapping[str, Any]) -> nn.Module:

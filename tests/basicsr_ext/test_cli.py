@@ -1,0 +1,161 @@
+"""The command `basicsr`: what it hands over, what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from basicsr_ext import cli
+from basicsr_ext.errors import InputError, NonFiniteLoss
+from tests.cli_runs import bridge_options, files_below, options, run, write
+
+
+def test_help_is_quick_and_imports_no_torch():
+    script = (
+        "import sys\nfrom basicsr_ext import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'torch', 'basicsr', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["tran"], ["train"], ["train", "-opt", "x.yml", "--launcher", "mpi"]])
+def test_wrong_words_end_with_usage_and_code_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+    assert "usage: basicsr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [["-m", "basicsr_ext"], ["-m", "basicsr_ext.cli"]])
+def test_the_module_is_the_command(program):
+    done = subprocess.run([sys.executable, *program, "test", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: basicsr test [-h] -opt OPT")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("name: too long; shorten it"), 2, "error: name: too long; shorten it\n"),
+        (NonFiniteLoss("iteration 7: the loss is nan"), 3, "error: iteration 7: the loss is nan\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            InputError(
+                "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                '  File "x.py", line 3, in y\n    raise InputError(text)\n'
+                "basicsr_ext.errors.InputError: a.png is truncated;\nreplace it\n"
+            ),
+            2,
+            "error: a.png is truncated;\nreplace it\n",
+        ),
+    ],
+)
+def test_each_end_has_its_code_and_message(error, code, said, monkeypatch, capsys):
+    def fail(rest):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", fail))
+    assert run(capsys, "list") == (code, "", said)
+
+
+def test_other_exceptions_keep_their_traceback(monkeypatch):
+    def fail(rest):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", fail))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["list"])
+
+
+def test_list_names_everything_and_who_provides_it(capsys):
+    code, out, _ = run(capsys, "list", "--json")
+    names = json.loads(out)
+    assert code == 0
+    assert names["arch"]["SwinIR"] == "basicsr.archs.swinir_arch"
+    assert names["arch"]["UNetDiscriminatorSN"] == "basicsr.archs.discriminator_arch"
+    assert names["arch"]["ADMUNet"] == "i2sb_plugin.archs.adm_unet_arch"
+    assert names["model"]["I2SBModel"] == "i2sb_plugin.models.i2sb_model"
+    assert names["dataset"]["PairedDegradationDataset"] == "i2sb_plugin.data.paired_degradation_dataset"
+    assert "calculate_psnr" in names["metric"]
+    text = run(capsys, "list")[1]
+    assert all(name in text for entries in names.values() for name in entries)
+
+
+@pytest.mark.parametrize("make", [options, bridge_options])
+def test_check_pushes_a_batch_through_and_keeps_nothing(make, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, make(tmp_path))
+    before = files_below(tmp_path)
+    code, out, err = run(capsys, "check", "-opt", file)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert any(line.startswith("datasets.train: Paired") and line.endswith(", 4 images") for line in lines)
+    assert any(line.startswith("one batch: lq (2, 3, 8, 8), gt (2, 3, 16, 16)") for line in lines)
+    assert "datasets.val: one image restored and measured" in lines
+    assert "all well" in lines[-1]
+    assert files_below(tmp_path) == before
+
+
+def test_train_then_test_by_the_same_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, options(tmp_path))
+    code, _, err = run(capsys, "train", "-opt", file, "--force_yml", "train:optim_g:lr=1e-3", "+path:vgg_weights=x.pth")
+    assert code == 0, err
+    folder = tmp_path / "experiments/tiny"
+    assert {path.name for path in (folder / "models").iterdir()} == {f"net_g_{k}.pth" for k in ("2", "4", "latest")}
+    assert (folder / "tiny.yml").read_text().splitlines()[1:3] == [
+        "# CMD:",
+        f"# basicsr train -opt {file} --force_yml train:optim_g:lr=1e-3 +path:vgg_weights=x.pth",
+    ]
+    log = next(folder.glob("train_tiny_*.log")).read_text()
+    assert "iter:       4, lr:(1." in log
+    code, _, err = run(capsys, "test", "-opt", file, "--force_yml", "name=again", "val:save_img=true")
+    assert code == 0, err
+    assert str(folder / "models/net_g_latest.pth") in err
+    assert len(list((tmp_path / "results/again/visualization/val").glob("*.png"))) == 2
+    logged = next((tmp_path / "results/again").glob("test_again_*.log")).read_text()
+    final = [line for line in log.splitlines() if "# psnr:" in line][-1].split()[2]
+    assert f"# psnr: {final}" in logged
+    assert "with param key: [params_ema]" in logged
+
+
+def test_auto_resume_goes_on_from_the_newest_state(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, options(tmp_path))
+    assert run(capsys, "train", "-opt", file, "--force_yml", "train:total_iter=2")[0] == 0
+    assert run(capsys, "train", "-opt", file, "--auto_resume")[0] == 0
+    models = tmp_path / "experiments/tiny/models"
+    assert torch.load(tmp_path / "experiments/tiny/training_states/4.state")["iter"] == 4
+    assert (models / "net_g_2.pth").exists()
+    assert not list((tmp_path / "experiments").glob("tiny_archived*"))
+
+
+def test_an_image_that_breaks_during_training_ends_with_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opt = bridge_options(tmp_path)
+    opt["datasets"]["train"]["num_worker_per_gpu"] = 1
+    file = write(tmp_path, opt)
+    path = tmp_path / "data/train/gt/2.png"
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 400] = bytes(400)  # header and end are sound: only decoding can tell
+    path.write_bytes(bytes(damaged))
+    code, _, err = run(capsys, "train", "-opt", file)
+    last = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2, err
+    assert str(path) in last[0]
+    assert "Traceback" not in err
+
+
+def test_a_loss_that_is_not_finite_ends_with_code_3(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opt = bridge_options(tmp_path)
+    opt["train"]["optim_g"]["lr"] = 1e30
+    code, _, err = run(capsys, "train", "-opt", write(tmp_path, opt))
+    assert code == 3
+    assert err.splitlines()[-1].startswith("error: ")
