@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import weakref
 from multiprocessing import sharedctypes
 from typing import Any
 
@@ -53,6 +55,45 @@ def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
         content = NamedBytes(content)
         content.path = place
     return content
+
+
+_environments: weakref.WeakValueDictionary[tuple, Any] = weakref.WeakValueDictionary()
+
+
+def _lmdb_init(
+    self: Any,
+    db_paths: str | list[str],
+    client_keys: str | list[str] = "default",
+    readonly: bool = True,
+    lock: bool = False,
+    readahead: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Open LMDB folders, sharing those that are open in this process or were so in the one it was forked from.
+
+    Raises:
+        InputError: A folder is no LMDB, or there are not as many keys as folders.
+
+    """
+    keys = [client_keys] if isinstance(client_keys, str) else list(client_keys)
+    self.db_paths = [str(p) for p in db_paths] if isinstance(db_paths, list) else [str(db_paths)]
+    if len(keys) != len(self.db_paths):
+        raise InputError(f"io_backend: {len(self.db_paths)} LMDB folders ({self.db_paths}) for the keys {keys}")
+    options = {"readonly": readonly, "lock": lock, "readahead": readahead, **kwargs}
+    self._client = {key: _open_lmdb(path, options) for key, path in zip(keys, self.db_paths)}
+
+
+def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
+    import lmdb  # only those who read LMDB need it
+
+    name = (os.path.realpath(path), *sorted(options.items()))
+    environment = _environments.get(name)
+    if environment is None:
+        try:
+            environment = _environments[name] = lmdb.open(path, **options)
+        except lmdb.Error as error:
+            raise InputError(f"cannot open the LMDB {path}: {error}; it must be a folder with data.mdb") from error
+    return environment
 
 
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
@@ -141,6 +182,11 @@ def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
     return _add_jpg_compression.unrepaired(img, round(float(quality)))
 
 
+def _repair_lmdb() -> None:
+    _lmdb_init.unrepaired = file_client.LmdbBackend.__init__
+    file_client.LmdbBackend.__init__ = _lmdb_init
+
+
 def _repair_file_client() -> None:
     _get.unrepaired = file_client.FileClient.get
     file_client.FileClient.get = _get
@@ -152,6 +198,12 @@ REPAIRS = [
         "Bytes that the file client reads do not say where they come from, so that no error can name the file.",
         lambda: file_client.FileClient.get is not _get,
         _repair_file_client,
+    ),
+    Repair(
+        "shared-lmdb",
+        "An LMDB that two data sets read, or a worker after its parent, is refused as already open.",
+        lambda: source_says(file_client.LmdbBackend.__init__, "= lmdb.open("),
+        _repair_lmdb,
     ),
     Repair(
         "image-errors",

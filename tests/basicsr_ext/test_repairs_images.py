@@ -103,6 +103,38 @@ def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
         client.get("none", "gt")
 
 
+class Keyed(torch.utils.data.Dataset):
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        client = FileClient("lmdb", db_paths=[self.path], client_keys=["gt"])
+        return float(imfrombytes(client.get(str(index), "gt")).mean())
+
+
+def test_an_lmdb_is_read_by_two_data_sets_and_by_forked_workers(tmp_path):
+    path = str(tmp_path / "data.lmdb")
+    with lmdb.open(path) as env, env.begin(write=True) as txn:
+        for k in range(2):
+            txn.put(str(k).encode(), encoded(".png", np.full((4, 4, 3), k, np.uint8)))
+    held = FileClient("lmdb", db_paths=[path], client_keys=["gt"])
+    assert [Keyed(path)[0], Keyed(path)[1]] == [0.0, 1.0]
+    workers = torch.utils.data.DataLoader(Keyed(path), num_workers=1, multiprocessing_context="fork")
+    assert [float(v) for v in workers] == [0.0, 1.0]
+    with pytest.raises(lmdb.Error, match="already open"):
+        type(held.client).__init__.unrepaired(object.__new__(type(held.client)), [path], ["gt"])
+
+
+def test_what_is_no_lmdb_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"cannot open the LMDB .*none\.lmdb"):
+        FileClient("lmdb", db_paths=[str(tmp_path / "none.lmdb")], client_keys=["gt"])
+    with pytest.raises(InputError, match=r"io_backend: 1 LMDB folders"):
+        FileClient("lmdb", db_paths=[str(tmp_path)], client_keys=["gt", "lq"])
+
+
 def test_lost_depth_and_alpha_are_said_once(tmp_path, warnings_said):
     deep, alpha = smooth(3, np.uint16), smooth(4)
     for name, image in (("deep1", deep), ("deep2", deep), ("alpha", alpha), ("plain", smooth())):
