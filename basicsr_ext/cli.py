@@ -60,11 +60,32 @@ def _pipeline(name: str, rest: list[str]) -> int:
     try:
         with _arguments(f"basicsr {name}", rest):
             run(os.getcwd())
+    except InputError as error:
+        raise _of_this_rank(error) from error
     finally:
         run_lock.release_all()
-        _leave_process_group()
         _close_log()
+    _leave_process_group()
     return 0
+
+
+class _RankError(InputError):
+    """Bad input that one rank met in the middle of a run: the others know nothing of it."""
+
+
+def _of_this_rank(error: InputError) -> InputError:
+    from basicsr_ext import distributed
+
+    if distributed.world_size() == 1:
+        return error
+    return _RankError(f"rank {distributed.rank()}: {_plain(error)}")
+
+
+def _leave_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _close_log() -> None:
@@ -73,13 +94,6 @@ def _close_log() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-
-
-def _leave_process_group() -> None:
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _check(rest: list[str]) -> int:
@@ -135,10 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[parsed.command].run(words[1:])
     except InputError as error:
-        _say(f"error: {_plain(error)}")
+        _say(f"error: {_plain(error)}", everywhere=isinstance(error, _RankError))
         return 2
     except NonFiniteLoss as error:
-        _say(f"error: {error}")
+        _say(f"error: {error}", everywhere=True)  # it may be the loss of one rank alone
         return 3
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,8 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _say(text: str) -> None:
-    if is_main_process():
+def _say(text: str, everywhere: bool = False) -> None:
+    if everywhere or is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 

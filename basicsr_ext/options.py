@@ -152,8 +152,8 @@ def resolve(
     for section in ("path", "logger"):
         if not opt.get(section):
             opt[section] = {}
-    if opt.get("val") is None and any(str(name).startswith(("val", "test")) for name in opt["datasets"]):
-        opt["val"] = {}
+    if opt.get("val") is None and not is_train:
+        opt["val"] = {}  # in training its absence means: do not validate
     _resolve_defaults(opt, is_train)
     for name, dataset in opt["datasets"].items():
         _resolve_dataset(opt, str(name), dataset)

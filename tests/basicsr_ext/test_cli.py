@@ -135,16 +135,21 @@ def test_auto_resume_goes_on_from_the_newest_state(tmp_path, monkeypatch, capsys
     assert not list((tmp_path / "experiments").glob("tiny_archived*"))
 
 
+def damage(path):
+    """Spoil the middle of a file: header and end stay sound, so only decoding can tell."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    path.write_bytes(bytes(data))
+
+
 def test_an_image_that_breaks_during_training_ends_with_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     opt = bridge_options(tmp_path)
     opt["datasets"]["train"]["num_worker_per_gpu"] = 1
     file = write(tmp_path, opt)
     path = tmp_path / "data/train/gt/2.png"
-    damaged = bytearray(path.read_bytes())
-    middle = len(damaged) // 2
-    damaged[middle : middle + 400] = bytes(400)  # header and end are sound: only decoding can tell
-    path.write_bytes(bytes(damaged))
+    damage(path)
     code, _, err = run(capsys, "train", "-opt", file)
     last = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2, err
@@ -159,3 +164,30 @@ def test_a_loss_that_is_not_finite_ends_with_code_3(tmp_path, monkeypatch, capsy
     code, _, err = run(capsys, "train", "-opt", write(tmp_path, opt))
     assert code == 3
     assert err.splitlines()[-1].startswith("error: ")
+
+
+def under_torchrun(tmp_path, file, *words):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "basicsr_ext", "train"]
+    command = [sys.executable, *launcher, "-opt", str(file), *words]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_two_processes_train_without_naming_the_launcher(tmp_path):
+    done = under_torchrun(tmp_path, write(tmp_path, options(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("--launcher pytorch is assumed") == 1 + done.stderr.count("notes: ")
+    log = next((tmp_path / "experiments/tiny").glob("train_tiny_*.log")).read_text()
+    assert "World size (gpu number): 2" in log
+    assert (tmp_path / "experiments/tiny/models/net_g_4.pth").exists()
+
+
+def test_an_image_that_one_process_alone_meets_is_named(tmp_path):
+    opt = bridge_options(tmp_path)
+    opt["datasets"]["train"]["batch_size_per_gpu"] = 1
+    for k in (1, 2, 3):  # the first image is read before the start
+        damage(tmp_path / f"data/train/gt/{k}.png")
+    done = under_torchrun(tmp_path, write(tmp_path, opt), "--launcher", "pytorch")
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert all(line.startswith("error: rank ") and "data/train/gt/" in line for line in errors)

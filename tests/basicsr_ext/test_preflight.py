@@ -1,5 +1,6 @@
 """What is looked at before a run starts: images, sizes of batches, checkpoints and channels."""
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -208,3 +209,35 @@ def test_a_sound_run_passes_and_a_val_section_without_data_is_noted(tmp_path):
     assert check_run(opt, True, Launch()) == []
     del opt["datasets"]["val"]
     assert check_run(opt, True, Launch()) == ["val is given, but datasets has no val: nothing will be validated"]
+
+
+def as_lmdb(folder):
+    """Put a folder's square RGB images into an LMDB of BasicSR's layout."""
+    root = folder.with_suffix(".lmdb")
+    paths = sorted(folder.iterdir())
+    with lmdb.open(str(root), map_size=2**20) as database, database.begin(write=True) as writer:
+        for path in paths:
+            writer.put(path.stem.encode(), path.read_bytes())
+    sizes = [image_size(path) for path in paths]
+    (root / "meta_info.txt").write_text("".join(f"{p.name} ({h},{w},3) 1\n" for p, (h, w) in zip(paths, sizes)))
+    return str(root)
+
+
+@pytest.mark.parametrize("kind", ["PairedImageDataset", "PairedFolderDataset"])
+@pytest.mark.parametrize(("crop", "words"), [(16, None), (48, "2 image(s) are smaller"), (None, "2 GT image(s)")])
+def test_an_lmdb_is_checked_by_its_list(kind, crop, words, tmp_path):
+    lq_size = 16 if crop else 15
+    roots = {
+        "dataroot_gt": as_lmdb(write_images(tmp_path / "gt", 2, 32)),
+        "dataroot_lq": as_lmdb(write_images(tmp_path / "lq", 2, lq_size)),
+    }
+    common = {"name": "x", "type": kind, "phase": "train", "scale": 2, "gt_size": crop or 16}
+    block = common | roots | {"io_backend": {"type": "lmdb"}, "use_hflip": False, "use_rot": False}
+    faults = []
+    _, item = check_dataset("datasets.train", block, faults, [])
+    if words is None:
+        assert faults == []
+        assert tuple(item["gt"].shape) == (3, 16, 16)
+    else:
+        assert len(faults) == 1
+        assert words in faults[0]
