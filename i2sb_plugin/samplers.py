@@ -1,20 +1,27 @@
 """Walks from the degraded image x1 down to the clean image x0, each a free function over a ``predict_x0`` callable.
 
 A sampler takes ``predict_x0(xt: B,C,H,W, step: int) -> B,C,H,W``, calls it once for each step of the grid but the
-last, and keeps one image batch of its own whatever the number of steps. A new sampler is one function with
-``@sampler``; its name is then a value of the option ``val.sampler.type``.
+last, and keeps a few image batches of its own whatever the number of steps. A new sampler is one function with
+``@sampler``; its name is then a value of the option ``val.sampler.type``, and keywords of its own (``eta``, ``order``)
+are options beside it.
+
+Symbols of the family of Zheng et al. (DBIM, arXiv 2405.15885), in those of ``bridge.py``: ``w`` is the weight of x1 in
+the mean of q(xt | x0, x1), ``c`` its standard deviation.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from i2sb_plugin.bridge import Bridge, Generators, standard_normal
 
-__all__ = ["SAMPLERS", "ancestral", "ot_ode", "space_indices", "step_grid"]
+__all__ = ["SAMPLERS", "SPACINGS", "ancestral", "dbim", "one_step", "ot_ode", "space_indices", "step_grid"]
 
 PredictX0 = Callable[[Tensor, int], Tensor]
 Callback = Callable[[int, Tensor, Tensor], None]
@@ -46,15 +53,61 @@ def space_indices(steps: int, count: int) -> list[int]:
     return indices
 
 
-def step_grid(bridge: Bridge, nfe: int) -> list[int]:
+def _log_snr_times(bridge: Bridge, u: Tensor) -> Tensor:
+    """Times at which log((1 - w) / c) is spread evenly; the infinite values at both ends are cut off."""
+    inner = slice(1, -1)
+    level = (bridge.weight_x0[inner] / bridge.marginal_std[inner]).log()
+    wanted = level[0] + (level[-1] - level[0]) * u
+    nodes = torch.searchsorted(-level, -wanted).clamp_(0, len(level) - 1) + 1
+    nodes[u <= 0], nodes[u >= 1] = 0, bridge.last_step
+    return nodes / bridge.last_step
+
+
+# How the nodes of a walk are spread: from u, even in [0, 1] with 0 at x0, to times.
+SPACINGS: dict[str, Callable[[Bridge, Tensor], Tensor]] = {
+    "uniform": lambda bridge, u: u,
+    "quadratic": lambda bridge, u: u**2,  # denser towards x0
+    "cosine": lambda bridge, u: (1 - torch.cos(torch.pi * u)) / 2,  # denser at both ends
+    "log_snr": _log_snr_times,
+}
+
+
+def step_grid(bridge: Bridge, nfe: int, spacing: str = "uniform", first: float | None = None) -> list[int]:
     """The nodes that a restoration of ``nfe`` network evaluations visits, from x1 down to x0.
 
+    Args:
+        bridge: the grid of nodes.
+        nfe: network evaluations, 1 to ``bridge.last_step``.
+        spacing: a name in :data:`SPACINGS`; ``uniform`` is the release's.
+        first: time in (0, 1) of the first node after x1, such as 0.999 for a short stochastic first step; None leaves
+            it to ``spacing``. It needs ``nfe`` of 2 or more.
+
     Raises:
-        ValueError: ``nfe`` is below 1 or above the number of steps of the bridge.
+        ValueError: ``nfe``, ``spacing`` or ``first`` is not allowed.
     """
     if not 1 <= nfe <= bridge.last_step:
         raise ValueError(f"nfe is {nfe}; this bridge allows 1 to {bridge.last_step}")
-    return space_indices(bridge.last_step + 1, nfe + 1)[::-1]
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing is {spacing!r}; it must be one of {', '.join(SPACINGS)}")
+    if first is None:
+        return _nodes(bridge, nfe, spacing, bridge.last_step)
+    if not 0 < first < 1 or nfe < 2:
+        raise ValueError(f"first is {first} at nfe {nfe}; it must be a time in (0, 1), and nfe 2 or more")
+    top = min(max(round(first * bridge.last_step), nfe - 1), bridge.last_step - 1)
+    return [bridge.last_step, *_nodes(bridge, nfe - 1, spacing, top)]
+
+
+def _nodes(bridge: Bridge, count: int, spacing: str, top: int) -> list[int]:
+    """``count`` + 1 distinct nodes that fall from ``top`` to 0."""
+    if spacing == "uniform":
+        return space_indices(top + 1, count + 1)[::-1]
+    u = torch.linspace(0, 1, count + 1, dtype=torch.float64)
+    nodes = (SPACINGS[spacing](bridge, u) * top).round().long().tolist()
+    for k in range(1, count + 1):  # rounding may merge neighbours: push upwards, then back below the top
+        nodes[k] = max(nodes[k], nodes[k - 1] + 1)
+    for k in range(count, -1, -1):
+        nodes[k] = min(nodes[k], top - (count - k))
+    return nodes[::-1]
 
 
 @sampler
@@ -66,6 +119,7 @@ def ancestral(
     *,
     generator: Generators = None,
     clip: bool = False,
+    mask: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw each node from the posterior, given the predicted x0 (I2SB algorithm 2).
@@ -77,6 +131,8 @@ def ancestral(
         steps: falling nodes, such as :func:`step_grid` gives.
         generator: one, or one for each image (see :func:`i2sb_plugin.bridge.standard_normal`).
         clip: clamp each prediction of x0 to [-1, 1].
+        mask: B,1,H,W, 1 in the hole of an inpainting task: what is outside it is known and is put back after each
+            step, with the noise of its node, as the release does.
         callback: called as ``callback(step, xt, x0)`` after each step with the node reached, the point there and the
             prediction it was drawn from; it must copy what it wants to keep.
 
@@ -86,18 +142,31 @@ def ancestral(
     Raises:
         ValueError: ``steps`` does not fall, or leaves the bridge.
     """
-    walk = [(step, previous, *bridge.posterior(step, previous)) for step, previous in zip(steps, steps[1:])]
+    walk = [(step, previous, *bridge.posterior(step, previous)) for step, previous in itertools.pairwise(steps)]
     xt = x1.clone()
     for step, previous, weight_x0, _, std in walk:
-        x0 = predict_x0(xt, step)
-        if clip:
-            x0 = x0.clamp(-1, 1)
+        x0 = _predict(predict_x0, xt, step, clip)
         xt.lerp_(x0, weight_x0)
         if std > 0 and previous > 0:
             xt.add_(standard_normal(xt, generator), alpha=std)
+        if mask is not None:
+            xt = torch.where(mask.bool(), xt, _known(bridge, x1, previous, generator))
         if callback is not None:
             callback(previous, xt, x0)
     return xt
+
+
+def _predict(predict_x0: PredictX0, xt: Tensor, step: int, clip: bool) -> Tensor:
+    x0 = predict_x0(xt, step)
+    return x0.clamp(-1, 1) if clip else x0
+
+
+def _known(bridge: Bridge, x1: Tensor, step: int, generator: Generators) -> Tensor:
+    """What lies outside the hole, x0 = x1, as it looks at ``step``: with the noise of the marginal there."""
+    std = float(bridge.marginal_std[step])
+    if bridge.ot_ode or std == 0:
+        return x1
+    return x1.add(standard_normal(x1, generator), alpha=std)
 
 
 @sampler
@@ -109,7 +178,107 @@ def ot_ode(
     *,
     generator: Generators = None,
     clip: bool = False,
+    mask: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Follow the posterior mean, without noise (I2SB section 3.1); arguments as in :func:`ancestral`."""
-    return ancestral(predict_x0, replace(bridge, ot_ode=True), x1, steps, generator=generator, clip=clip, callback=callback)
+    still = replace(bridge, ot_ode=True)
+    return ancestral(predict_x0, still, x1, steps, generator=generator, clip=clip, mask=mask, callback=callback)
+
+
+@sampler
+def one_step(
+    predict_x0: PredictX0,
+    bridge: Bridge,
+    x1: Tensor,
+    steps: Sequence[int],
+    *,
+    generator: Generators = None,
+    clip: bool = False,
+    mask: Tensor | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Predict x0 at x1 itself, whatever ``steps`` is: the fidelity mode; arguments as in :func:`ancestral`."""
+    x0 = _keep_known(_predict(predict_x0, x1, steps[0], clip), x1, mask)
+    if callback is not None:
+        callback(0, x0, x0)
+    return x0
+
+
+def _keep_known(x0: Tensor, x1: Tensor, mask: Tensor | None) -> Tensor:
+    return x0 if mask is None else torch.where(mask.bool(), x0, x1)
+
+
+@sampler
+def dbim(
+    predict_x0: PredictX0,
+    bridge: Bridge,
+    x1: Tensor,
+    steps: Sequence[int],
+    *,
+    generator: Generators = None,
+    clip: bool = False,
+    mask: Tensor | None = None,
+    callback: Callback | None = None,
+    eta: float = 0.0,
+    order: int = 1,
+) -> Tensor:
+    """Walk the family that shares the bridge's marginals (DBIM, arXiv 2405.15885).
+
+    The first step draws from the marginal q(xt | x0, x1), the only choice there. After it ``eta`` = 0 is
+    deterministic and ``eta`` = 1 the ancestral walk; ``order`` 2 and 3 extrapolate from the predictions before, at no
+    further network evaluation. Other arguments as in :func:`ancestral`; outside the hole of ``mask`` each prediction
+    is set to x1.
+
+    Raises:
+        ValueError: ``eta`` is not in [0, 1], ``order`` not 1, 2 or 3, or ``order`` above 1 with ``eta`` above 0.
+    """
+    if not 0 <= eta <= 1 or order not in (1, 2, 3) or (order > 1 and eta > 0):
+        raise ValueError(f"eta is {eta} and order {order}; eta lies in [0, 1], order is 1, 2 or 3, above 1 at eta 0")
+    c, w = bridge.marginal_std.tolist(), (1 - bridge.weight_x0).tolist()
+    history: list[tuple[float, Tensor]] = []  # level and prediction, newest first
+    xt = x1.clone()
+    for step, previous in itertools.pairwise(steps):
+        x0 = _keep_known(_predict(predict_x0, xt, step, clip), x1, mask)
+        if previous == 0:
+            xt = x0.clone()
+        elif step == steps[0]:
+            xt = torch.lerp(x0, x1, w[previous]).add_(standard_normal(x1, generator), alpha=c[previous])
+        else:
+            omega = eta * _posterior_std(bridge, step, previous, c[previous])
+            kappa = (c[previous] ** 2 - omega**2) ** 0.5 / c[step]
+            history = [(_level(bridge, step), x0), *history[: order - 1]]
+            drift = x0 if len(history) == 1 else _extrapolated(history, _level(bridge, previous))
+            xt.mul_(kappa).add_(x1, alpha=w[previous] - kappa * w[step])
+            xt.add_(drift, alpha=1 - w[previous] - kappa * (1 - w[step]))
+            if omega > 0:
+                xt.add_(standard_normal(xt, generator), alpha=omega)
+        if callback is not None:
+            callback(previous, xt, x0)
+    return xt
+
+
+def _posterior_std(bridge: Bridge, step: int, previous: int, most: float) -> float:
+    below, whole = float(bridge.variance[previous]), float(bridge.variance[step])
+    return min((below * (whole - below) / whole) ** 0.5, most)
+
+
+def _level(bridge: Bridge, step: int) -> float:
+    """Return lambda = log((1 - w) / c), the clock of the high-order steps."""
+    return float((bridge.weight_x0[step] / bridge.marginal_std[step]).log())
+
+
+def _extrapolated(history: list[tuple[float, Tensor]], target: float) -> Tensor:
+    """The prediction that a first-order step needs to be of second or third order (DBIM section 4.3)."""
+    (now, x0), (before, u), *rest = history
+    h, h1 = target - now, now - before
+    first = -math.expm1(-h)
+    slope = (x0 - u).div_(h1)
+    if not rest:
+        return torch.add(x0, slope, alpha=(h - first) / first)
+    ((oldest, v),) = rest
+    h2 = before - oldest
+    change = slope - (u - v).div_(h2)
+    curve = change * (2 / (h1 + h2))
+    slope.add_(change, alpha=h1 / (h1 + h2))
+    return torch.add(x0, slope, alpha=(h - first) / first).add_(curve, alpha=(h * h / 2 - h + first) / first)
