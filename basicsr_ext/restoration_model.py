@@ -86,10 +86,23 @@ class RestorationModel(SRModel):
     """Plain regression with ``train.pixel_opt``; the base of every other restorer."""
 
     option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
+    # Flags of `basicsr restore` that this class brings: name -> (type, dotted option, help). They may lead to options
+    # that `take_options` reads, no others.
+    restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}
+    takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
 
     def __init__(self, opt: dict) -> None:
         self.precision = _precision(opt)
         super().__init__(opt)
+
+    def take_options(self, opt: dict) -> None:
+        """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
+        self.opt = opt
+
+    @property
+    def network_calls(self) -> int:
+        """How often :meth:`restore` calls the network, for estimates of the time left."""
+        return 1
 
     # ---- the two hooks
 
