@@ -11,6 +11,7 @@ from basicsr_ext import registries
 from basicsr_ext.errors import did_you_mean
 from basicsr_ext.option_keys import LOADER_KEYS, SECTIONS, is_known, section_keys, section_types
 from basicsr_ext.option_schema import call_faults, convert, is_near, parse_block
+from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["Findings", "check", "inspect_options", "known_names", "model_class"]
 
@@ -231,14 +232,7 @@ def _optimizer(block: Mapping[str, Any], where: str, model: type | None, found: 
 
 
 def _scheduler(block: Mapping[str, Any], total_iter: Any, model: type | None, found: Findings) -> None:
-    from basicsr.models import lr_scheduler
-
-    where, name = "train.scheduler", block.get("type")
-    known = {
-        "MultiStepLR": lr_scheduler.MultiStepRestartLR,
-        "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
-        "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
-    }
+    where, name, known = "train.scheduler", block.get("type"), known_schedulers()
     if name not in known:
         if not _overrides(model, "setup_schedulers"):
             found.faults.append(f"{where}.type is {name!r}, which is no scheduler; {did_you_mean(name, known)}")
@@ -256,7 +250,7 @@ def _scheduler(block: Mapping[str, Any], total_iter: Any, model: type | None, fo
 
 def _schedule_faults(where: str, name: str, lists: dict[str, list[Any]], total_iter: Any) -> list[str]:
     faults = []
-    first = "periods" if name.startswith("Cosine") else "restarts"
+    first = "periods" if name == "CosineAnnealingRestartLR" else "restarts"
     counts = [len(lists.get(key, [0])) for key in (first, "restart_weights")]
     if counts[0] != counts[1]:
         faults.append(

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.models import base_model, lr_scheduler
+from basicsr.models import base_model
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext import distributed
 from basicsr_ext.checkpoint import save_best
 from basicsr_ext.compat import Repair, source_says
 from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
+from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["REPAIRS", "method_repair"]
 
@@ -127,13 +128,6 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
         raise InputError(f"train.optim_g: {optim_type} cannot be built with these options: {error}") from error
 
 
-_SCHEDULERS = {
-    "MultiStepLR": lr_scheduler.MultiStepRestartLR,
-    "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
-    "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
-}
-
-
 def _setup_schedulers(self: Any) -> None:
     """Build one scheduler per optimiser, leaving the options as they are.
 
@@ -142,11 +136,11 @@ def _setup_schedulers(self: Any) -> None:
 
     """
     options = dict(self.opt["train"].get("scheduler") or {})
-    name = options.pop("type", None)
-    if name not in _SCHEDULERS:
-        raise InputError(f"train.scheduler.type is {name!r}: no such scheduler; {did_you_mean(name, _SCHEDULERS)}")
+    name, known = options.pop("type", None), known_schedulers()
+    if name not in known:
+        raise InputError(f"train.scheduler.type is {name!r}: no such scheduler; {did_you_mean(name, known)}")
     try:
-        self.schedulers += [_SCHEDULERS[name](optimizer, **options) for optimizer in self.optimizers]
+        self.schedulers += [known[name](optimizer, **options) for optimizer in self.optimizers]
     except TypeError as error:
         raise InputError(f"train.scheduler: {name} cannot be built with these options: {error}") from error
 
@@ -212,7 +206,7 @@ REPAIRS = [
     ),
     method_repair(
         "scheduler-options",
-        "setup_schedulers removes the type from the options, so that a second model of them fails.",
+        "setup_schedulers knows two schedules, and removes the type from the options: a second model of them fails.",
         "setup_schedulers",
         ".pop('type')",
         _setup_schedulers,
