@@ -27,7 +27,7 @@ def load_runs(folders: list[str | Path]) -> list[dict]:
     for folder in map(Path, folders):
         path = folder / "metrics.json"
         if not path.is_file():
-            raise InputError(f"{path} does not exist; `basicsr test -opt FILE` writes it for RestorationModel and I2SBModel")
+            raise InputError(f"{path} does not exist; `basicsr test -opt FILE` writes it (RestorationModel, I2SBModel)")
         try:
             run = json.loads(path.read_text())
             runs.append(run | {"folder": folder, "datasets": dict(run["datasets"])})

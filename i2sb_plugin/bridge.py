@@ -86,6 +86,7 @@ class Bridge:
         network_time: what the network is fed at each node, float64, in (0, 1000].
         first_step: the lowest node that training draws; on one clock node 0 is x0 itself and has no target.
         ot_ode: leave out the noise (section 3.1).
+        predicts: what the network learns: ``eps``, eq. 12, or ``x0`` itself.
     """
 
     variance: Tensor
@@ -93,9 +94,10 @@ class Bridge:
     network_time: Tensor
     first_step: int
     ot_ode: bool = False
+    predicts: str = "eps"
 
     @classmethod
-    def one_clock(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False) -> Bridge:
+    def one_clock(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False, predicts: str = "eps") -> Bridge:
         """Nodes 0..steps at t = node / steps; sigma^2 + sigma_bar^2 is the total variance at every node.
 
         The total variance depends on ``beta_max`` alone (0.141 for 0.3, 0.247 for 1.0), not on ``steps``.
@@ -107,10 +109,10 @@ class Bridge:
         _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
         t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         variance = variance_at(t, beta_max)
-        return cls(variance, variance[-1] - variance, 1000 * t, first_step=1, ot_ode=ot_ode)
+        return cls(variance, variance[-1] - variance, 1000 * t, 1, ot_ode, predicts)
 
     @classmethod
-    def released(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False) -> Bridge:
+    def released(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False, predicts: str = "eps") -> Bridge:
         """The grid of the authors' release, node for node, for weights that were trained on it.
 
         It counts beta_n on both sides of node n, starts at sigma = 0.01 instead of 0, and its total variance depends
@@ -125,7 +127,7 @@ class Bridge:
         rising = torch.linspace(*ends, steps, dtype=torch.float64)[: steps // 2] ** 2
         beta = torch.cat([rising, rising.flip(0)])
         network_time = torch.linspace(1e-4, 1, steps, dtype=torch.float64) * steps
-        return cls(beta.cumsum(0), beta.flip(0).cumsum(0).flip(0), network_time, first_step=0, ot_ode=ot_ode)
+        return cls(beta.cumsum(0), beta.flip(0).cumsum(0).flip(0), network_time, 0, ot_ode, predicts)
 
     @property
     def last_step(self) -> int:
@@ -173,11 +175,15 @@ class Bridge:
         return xt.addcmul_(self._spread(self.marginal_std, step, x0), standard_normal(x0, generator))
 
     def target(self, xt: Tensor, x0: Tensor, step: Tensor) -> Tensor:
-        """What the network learns to predict: (xt - x0) / sigma, eq. 12."""
+        """What the network learns to predict: (xt - x0) / sigma, eq. 12, or x0 where ``predicts`` says so."""
+        if self.predicts == "x0":
+            return x0
         return (xt - x0) / self._spread(self.sigma, step, xt)
 
     def x0_from(self, xt: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
         """The clean image that a prediction of the network stands for: the inverse of :meth:`target`."""
+        if self.predicts == "x0":
+            return prediction
         return torch.addcmul(xt, self._spread(self.sigma, step, xt), prediction, value=-1)
 
     def posterior(self, step: int, previous: int) -> tuple[float, float, float]:
@@ -190,7 +196,9 @@ class Bridge:
             ValueError: not 0 <= previous < step <= last_step.
         """
         if not 0 <= previous < step <= self.last_step:
-            raise ValueError(f"posterior goes from step {step} to {previous}; needs 0 <= previous < step <= {self.last_step}")
+            raise ValueError(
+                f"posterior goes from step {step} to {previous}; needs 0 <= previous < step <= {self.last_step}"
+            )
         whole, below = float(self.variance[step]), float(self.variance[previous])
         between = whole - below
         std = 0.0 if self.ot_ode else (below * between / whole) ** 0.5

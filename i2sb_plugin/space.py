@@ -1,11 +1,11 @@
-"""Between the pixels of BasicSR, in [0, 1] at the size of the low-quality image, and the bridge, in [-1, 1] at full size."""
+"""From BasicSR's pixels, in [0, 1] and small, to the bridge, in [-1, 1] at full size, and back."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LIFTS", "decode", "encode", "lift"]
+__all__ = ["LIFTS", "decode", "encode", "lift", "match_channels"]
 
 LIFTS = ("bicubic", "bilinear", "nearest")
 
@@ -35,3 +35,23 @@ def encode(image: Tensor, scale: int = 1, mode: str = "bicubic") -> Tensor:
 def decode(x: Tensor) -> Tensor:
     """B,C,H,W of the bridge, about [-1, 1], to an image clamped to [0, 1]; undoes :func:`encode` at scale 1."""
     return x.add(1).div_(2).clamp_(0, 1)
+
+
+def match_channels(x: Tensor, channels: int) -> Tensor:
+    """Bring B,C,H,W to ``channels``, so that a bridge may join images of different channels.
+
+    One channel is repeated; many become one by their mean; of more than wanted the first are taken (RGB of RGBA).
+
+    Raises:
+        ValueError: fewer channels, but more than one, than wanted.
+    """
+    have = x.shape[1]
+    if have == channels:
+        return x
+    if have == 1:
+        return x.expand(-1, channels, -1, -1)
+    if channels == 1:
+        return x.mean(1, keepdim=True)
+    if have > channels:
+        return x[:, :channels]
+    raise ValueError(f"lq has {have} channels, gt {channels}; lq must have 1, {channels} or more")

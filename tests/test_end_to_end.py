@@ -132,11 +132,15 @@ def test_basicsrs_paired_dataset_feeds_the_bridge(here):
     for kind, factor in (("gt", 1), ("lq", 4)):
         (here / kind).mkdir()
         for k in range(2):
-            image = cv2.resize(data.coffee()[:160, :200], None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(
+                data.coffee()[:160, :200], None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA
+            )
             cv2.imwrite(str(here / kind / f"{k}.png"), image)
     path = here / "own.yml"
     text = (OPTIONS / "i2sb_sr4x_own_data.yml").read_text().replace("PairedDegradationDataset", "PairedImageDataset")
-    text = text.replace("    degradation: {type: sr4x_bicubic}\n", "    dataroot_lq: lq\n").replace("datasets/own/train", "gt")
+    text = text.replace("    degradation: {type: sr4x_bicubic}\n", "    dataroot_lq: lq\n").replace(
+        "datasets/own/train", "gt"
+    )
     for name in ("Set5", "Set14"):
         text = text.replace(f"datasets/{name}/GTmod12", "gt").replace(f"datasets/{name}/LRbicx4", "lq")
     path.write_text(text)
@@ -156,7 +160,17 @@ def test_two_processes_train_and_validate_like_one(here):
     one = json.loads((here / "results/i2sb_sr4x/metrics.json").read_text())["datasets"]["photographs_val"]["mean"]
     assert {k: float(v) for k, v in two.items()} == {k: round(one[k], 4) for k in two}
 
-    again = ["test", "-opt", I2SB, "--launcher", "pytorch", "--force_yml", "name=two", *small("network"), "val:sampler:nfe=1"]
+    again = [
+        "test",
+        "-opt",
+        I2SB,
+        "--launcher",
+        "pytorch",
+        "--force_yml",
+        "name=two",
+        *small("network"),
+        "val:sampler:nfe=1",
+    ]
     out = command(*again, processes=2)
     assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
     both = json.loads((here / "results/two/metrics.json").read_text())["datasets"]["photographs_val"]["mean"]

@@ -50,7 +50,13 @@ def command(*arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={processes}",
+            f"--master-port={port}",
+        ]
         start += ["-m", "basicsr_ext"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([*start, *arguments], capture_output=True, text=True, env=environment, timeout=300)

@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-import basicsr_ext  # noqa: F401  (makes basicsr importable)
-
-# isort: split
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY

@@ -1,1 +1,3 @@
 """Losses of the bridge."""
+
+import basicsr_ext  # noqa: F401  (makes basicsr importable)

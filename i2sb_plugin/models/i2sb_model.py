@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-
-import basicsr_ext  # noqa: F401  (makes basicsr importable)
 from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.restoration_model import RestorationModel, TrainOptions, ValOptions
 from i2sb_plugin import samplers, space
@@ -145,6 +144,16 @@ class I2SBModel(RestorationModel):
     def network_calls(self) -> int:
         """One for each step of the walk."""
         return len(self.steps) - 1
+
+    @classmethod
+    def option_faults(cls, opt: dict[str, Any]) -> list[str]:
+        """Faults that no single block can tell, found before anything is built."""
+        bridge = BridgeOptions(**opt.get("bridge") or {}).build()
+        try:
+            _grid(bridge, SamplerOptions(**(opt.get("val") or {}).get("sampler") or {}))
+        except InputError as error:
+            return [str(error)]
+        return []
 
     def init_losses(self) -> None:
         """Build ``train.bridge_opt``, BridgeLoss where it is left out."""

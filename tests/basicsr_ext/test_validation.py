@@ -14,9 +14,8 @@ compat.apply()
 from basicsr.metrics import calculate_psnr  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
-from basicsr_ext import validation  # noqa: E402
+from basicsr_ext import builtin, validation  # noqa: E402
 from basicsr_ext.errors import InputError  # noqa: E402
-from basicsr_ext import builtin  # noqa: E402
 from i2sb_plugin import plugin  # noqa: E402
 
 plugin.register()
@@ -113,7 +112,9 @@ def test_the_shards_of_three_ranks_give_the_whole(tmp_path, monkeypatch):
     whole = run(randomise(model(tmp_path, batch_size=1)), Pairs(), tmp_path)
     held = []
     for rank in range(3):
-        monkeypatch.setattr("basicsr_ext.distributed.shard_indices", lambda count, rank=rank: list(range(rank, count, 3)))
+        monkeypatch.setattr(
+            "basicsr_ext.distributed.shard_indices", lambda count, rank=rank: list(range(rank, count, 3))
+        )
         monkeypatch.setattr("basicsr_ext.distributed.gather_objects", lambda records: held.append(records) or [records])
         run(randomise(model(tmp_path, batch_size=1)), Pairs(), tmp_path)
     merged = sorted(sum(held, []), key=lambda record: record["index"])
@@ -135,7 +136,9 @@ def test_to_image_rounds_and_orders_like_basicsr():
 
     tensor = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
     assert np.array_equal(validation.to_image(tensor), tensor2img([tensor.clone()]))
-    assert validation.to_image(torch.tensor([0.0, 0.5 / 255, 1.5 / 255, 2.5 / 255]).reshape(1, 1, 4)).ravel().tolist() == [0, 0, 2, 2]
+    assert validation.to_image(
+        torch.tensor([0.0, 0.5 / 255, 1.5 / 255, 2.5 / 255]).reshape(1, 1, 4)
+    ).ravel().tolist() == [0, 0, 2, 2]
 
 
 def test_a_size_that_differs_from_the_ground_truth_is_told(tmp_path):
@@ -166,7 +169,11 @@ def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
 
     net.validation(Loader(Pairs()), 10, Board(), save_img=True)
     assert scalars["metrics/pairs/psnr", 10] == net.metric_results["psnr"]
-    assert net.best_metric_results["pairs"]["psnr"] == {"better": "higher", "val": net.metric_results["psnr"], "iter": 10}
+    assert net.best_metric_results["pairs"]["psnr"] == {
+        "better": "higher",
+        "val": net.metric_results["psnr"],
+        "iter": 10,
+    }
     assert pictures["walk/pairs", 10] == (3, 16, 24 * 8), "x1, six points of the walk, ground truth"
     assert (tmp_path / "visualization" / "3" / "3_10.png").is_file()
     assert not (tmp_path / "metrics.json").exists()

@@ -77,7 +77,7 @@ def test_the_loss_of_an_untrained_network_is_the_mean_square_of_the_target():
     torch.manual_seed(5)
     loss = float(net.training_loss(net.batch)["l_bridge"].detach())
     torch.manual_seed(5)
-    bridge, x0, x1 = Bridge.one_clock(100, 0.3), net.batch["gt"] * 2 - 1, net._x1(net.batch)
+    bridge, x0, x1 = Bridge.one_clock(100, 0.3), net.batch["gt"] * 2 - 1, net.start(net.batch)[0]
     steps = bridge.sample_step(4)
     xt = bridge.sample_xt(x0, x1, steps)
     assert loss == pytest.approx(float(bridge.target(xt, x0, steps).square().mean()), rel=1e-6)
@@ -87,7 +87,7 @@ def test_an_untrained_network_restores_the_lifted_image_in_one_step():
     net = model(val__sampler__nfe=1)
     net.feed_data(batch())
     net.test()
-    lifted = ((net._x1(net.batch) + 1) / 2).clamp(0, 1)
+    lifted = ((net.start(net.batch)[0] + 1) / 2).clamp(0, 1)
     assert torch.allclose(net.output, lifted, atol=1e-6)
 
 
@@ -196,7 +196,7 @@ def test_any_number_of_channels_trains_and_restores(channels):
     step(net, data=batch(channels=channels))
     net.test()
     assert net.output.shape == (4, channels, 16, 20)
-    assert 0 <= float(net.output.min()) and float(net.output.max()) <= 1
+    assert float(net.output.min()) >= 0 and float(net.output.max()) <= 1
 
 
 def test_the_network_may_see_x1_beside_xt():
