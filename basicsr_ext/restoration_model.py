@@ -93,6 +93,7 @@ class RestorationModel(SRModel):
 
     def __init__(self, opt: dict) -> None:
         self.precision = _precision(opt)
+        self.extras: dict[str, Tensor] = {}  # pictures B,C,H,W in [0, 1] that `restore` leaves beside its result
         super().__init__(opt)
 
     def take_options(self, opt: dict) -> None:

@@ -52,6 +52,8 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
                     path = _image_path(model.opt, name, record["image"], current_iter)
                     _write(path, image)
                     record["file"] = str(path)
+                    for extra, pictures in model.extras.items():
+                        _write(path.with_name(f"{path.stem}_{extra}.png"), to_image(pictures[k]))
                 record |= _measure(metrics, image, batch, k, name)
                 records.append(record)
             bar.update(len(indices))

@@ -15,12 +15,15 @@ FLOORS = {
     "i2sb_plugin.bridge": 0,
     "i2sb_plugin.samplers": 0,
     "i2sb_plugin.space": 1,
+    "i2sb_plugin.consistency": 1,
     "i2sb_plugin.degradations": 1,
     "i2sb_plugin.archs": 1,
     "i2sb_plugin.losses": 1,
     "i2sb_plugin.data.image_io": 1,
     "i2sb_plugin.data": 2,
+    "i2sb_plugin.weights": 3,
     "i2sb_plugin.models": 3,
+    "i2sb_plugin.api": 4,
     "i2sb_plugin.plugin": 4,
 }
 PURE = {"i2sb_plugin.bridge": {"torch"}, "i2sb_plugin.samplers": {"torch"}, "i2sb_plugin": set()}

@@ -2,112 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext.errors import InputError, did_you_mean
-from basicsr_ext.restoration_model import RestorationModel, TrainOptions, ValOptions
+from basicsr_ext.errors import InputError
+from basicsr_ext.restoration_model import RestorationModel
 from i2sb_plugin import samplers, space
 from i2sb_plugin.bridge import Bridge, standard_normal
+from i2sb_plugin.consistency import consistent
+from i2sb_plugin.models.bridge_options import (
+    BridgeOptions,
+    BridgeTrainOptions,
+    BridgeValOptions,
+    SamplerOptions,
+    read_block,
+)
 
-__all__ = ["BridgeOptions", "I2SBModel", "SamplerOptions"]
-
-
-@dataclass(frozen=True)
-class BridgeOptions:
-    """Keys of ``bridge:``.
-
-    Attributes:
-        schedule: ``one_clock``, exact at both ends; ``released``, the authors' grid, for weights trained on it.
-        steps: nodes of the grid that training draws from.
-        beta_max: how much noise the bridge carries (total variance 0.141 for 0.3, 0.247 for 1.0).
-        ot_ode: train and walk the noise-free bridge.
-        lift: how a smaller low-quality image is brought to full size; the release uses ``nearest``.
-        cond_x1: feed x1 to the network beside xt; ``network_g.cond_channels`` must then count its channels, and those
-            of the data set's ``cond`` images.
-        predicts: what the network learns: ``eps``, eq. 12, or ``x0``.
-        hole: what x1 holds in the hole of an inpainting mask: N(0, 1) ``noise``, as in the release, or what the
-            degraded image has there (``keep``).
-        add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation).
-
-    """
-
-    schedule: Literal["one_clock", "released"] = "one_clock"
-    steps: int = 1000
-    beta_max: float = 0.3
-    ot_ode: bool = False
-    lift: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    cond_x1: bool = False
-    predicts: Literal["eps", "x0"] = "eps"
-    hole: Literal["noise", "keep"] = "noise"
-    add_x1_noise: bool = False
-
-    def __post_init__(self) -> None:
-        self.build()
-
-    def build(self) -> Bridge:
-        """Make the bridge; ValueError on values that it does not allow."""
-        return getattr(Bridge, self.schedule)(self.steps, self.beta_max, self.ot_ode, self.predicts)
-
-
-@dataclass(frozen=True)
-class SamplerOptions:
-    """Keys of ``val.sampler:``.
-
-    Attributes:
-        type: a name in :data:`i2sb_plugin.samplers.SAMPLERS`.
-        nfe: network evaluations of one draw.
-        clip: clamp predictions of x0 to [-1, 1].
-        spacing, first: see :func:`i2sb_plugin.samplers.step_grid`.
-        eta, order: of the sampler ``dbim``.
-        draws: restorations that are averaged; their standard deviation is saved beside the result.
-
-    """
-
-    type: str = "ancestral"
-    nfe: int = 10
-    clip: bool = True
-    spacing: str = "uniform"
-    first: float | None = None
-    eta: float | None = None
-    order: int | None = None
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        if self.type not in samplers.SAMPLERS:
-            raise ValueError(f"type is {self.type!r}; {did_you_mean(self.type, samplers.SAMPLERS)}")
-        if self.spacing not in samplers.SPACINGS:
-            raise ValueError(f"spacing is {self.spacing!r}; {did_you_mean(self.spacing, samplers.SPACINGS)}")
-        if self.nfe < 1 or self.draws < 1:
-            raise ValueError(f"nfe is {self.nfe} and draws {self.draws}; both must be whole numbers from 1")
-        unused = set(self.own) - set(inspect.signature(samplers.SAMPLERS[self.type]).parameters)
-        if unused:
-            raise ValueError(f"{', '.join(sorted(unused))} is set, but type {self.type} has no such option; use dbim")
-
-    @property
-    def own(self) -> dict[str, float]:
-        """The options that go to the sampler itself."""
-        return {k: v for k, v in {"eta": self.eta, "order": self.order}.items() if v is not None}
-
-
-@dataclass(frozen=True)
-class BridgeTrainOptions(TrainOptions):
-    """Keys of ``train:`` with ``bridge_opt``, the block of the loss."""
-
-    bridge_opt: dict | None = None
-
-
-@dataclass(frozen=True)
-class BridgeValOptions(ValOptions):
-    """Keys of ``val:`` with ``sampler``."""
-
-    sampler: dict | None = None
+__all__ = ["I2SBModel"]
 
 
 @MODEL_REGISTRY.register()
@@ -123,34 +38,38 @@ class I2SBModel(RestorationModel):
     restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {
         "sampler": (str, "val.sampler.type", "how to walk from the image to its restoration"),
         "nfe": (int, "val.sampler.nfe", "network evaluations: 1 gives the mean, more draw one sharp image"),
+        "samples": (int, "val.sampler.draws", "restorations that are averaged; their spread is saved as well"),
+        "eta": (float, "val.sampler.eta", "noise of the sampler dbim, 0 to 1"),
+        "order": (int, "val.sampler.order", "order of the sampler dbim, 1 to 3"),
+        "spacing": (str, "val.sampler.spacing", "how the steps are spread"),
     }
     takes_mask: ClassVar[bool] = True
 
     def __init__(self, opt: dict) -> None:
-        self.bridge_options = BridgeOptions(**opt.get("bridge") or {})
+        self.bridge_options = read_block(BridgeOptions, opt.get("bridge"), "bridge")
         self.bridge = self.bridge_options.build()
         self.take_options(opt)
         self.scale = opt.get("scale", 1)
-        self.channels = opt["network_g"].get("out_channels")
         super().__init__(opt)
+        self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
 
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
         super().take_options(opt)
-        self.sampler_options = SamplerOptions(**(opt.get("val") or {}).get("sampler") or {})
+        self.sampler_options = read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler")
         self.steps = _grid(self.bridge, self.sampler_options)
 
     @property
     def network_calls(self) -> int:
-        """One for each step of the walk."""
-        return len(self.steps) - 1
+        """One for each step of each walk."""
+        return (len(self.steps) - 1) * self.sampler_options.draws
 
     @classmethod
     def option_faults(cls, opt: dict[str, Any]) -> list[str]:
         """Faults that no single block can tell, found before anything is built."""
-        bridge = BridgeOptions(**opt.get("bridge") or {}).build()
+        bridge = read_block(BridgeOptions, opt.get("bridge"), "bridge").build()
         try:
-            _grid(bridge, SamplerOptions(**(opt.get("val") or {}).get("sampler") or {}))
+            _grid(bridge, read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler"))
         except InputError as error:
             return [str(error)]
         return []
@@ -175,7 +94,10 @@ class I2SBModel(RestorationModel):
         return {"l_bridge": self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)}
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
-        """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks."""
+        """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.
+
+        With several draws ``extras["std"]`` is four times their standard deviation, so that white stands for 0.25.
+        """
         mean: Tensor | None = None
         for draw in range(1, self.sampler_options.draws + 1):
             image = self._walk(batch, net, generators, callback if draw == 1 else None)
@@ -186,14 +108,18 @@ class I2SBModel(RestorationModel):
             mean = mean + change / draw
             squares += change * (image - mean)
         draws = self.sampler_options.draws
-        self.extras = {"std": (squares / (draws - 1)).sqrt()} if draws > 1 else {}
+        self.extras = {"std": (4 * (squares / (draws - 1)).sqrt()).clamp(0, 1)} if draws > 1 else {}
         return mean
 
     def _walk(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any) -> Tensor:
         x1, cond = self.start(batch, generators)
         options = self.sampler_options
+        predict_x0 = self.predictor(net, cond)
+        if options.consistency is not None:
+            operator, strength = options.consistency.build(), options.consistency.strength
+            predict_x0 = consistent(predict_x0, operator, batch["lq"], batch.get("mask"), strength)
         x0 = samplers.SAMPLERS[options.type](
-            self.predictor(net, cond),
+            predict_x0,
             self.bridge,
             x1,
             self.steps,

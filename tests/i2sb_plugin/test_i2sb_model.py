@@ -236,3 +236,119 @@ def test_options_out_of_range_are_named(change, message):
         net = model(**change)
         net.feed_data(batch())
         net.test()
+
+
+def masked_batch():
+    data = {k: v[..., :16] if torch.is_tensor(v) else v for k, v in batch().items()}
+    data["lq"] = data["gt"].clone()
+    data["mask"] = torch.zeros(4, 1, 16, 16)
+    data["mask"][:, :, 4:12, 4:12] = 1
+    return data
+
+
+def test_the_hole_of_a_mask_starts_as_noise_and_the_rest_stays():
+    net = model(scale=1)
+    data = masked_batch()
+    net.feed_data(data)
+    x1, cond = net.start(net.batch, [torch.Generator().manual_seed(k) for k in range(4)])
+    inside = x1[:, :, 4:12, 4:12]
+    assert cond is None and abs(float(inside.std()) - 1) < 0.1 and abs(float(inside.mean())) < 0.1
+    known = 1 - data["mask"]
+    assert torch.allclose(x1 * known, (data["lq"] * 2 - 1) * known)
+    assert torch.equal(model(scale=1, bridge__hole="keep").start(data)[0], data["lq"] * 2 - 1)
+    net.test()
+    assert torch.allclose(net.output * known, data["gt"] * known, atol=1e-6), "what is known is given back"
+
+
+def test_the_loss_of_an_inpainting_task_looks_at_the_hole_alone():
+    data = masked_batch()
+    losses = {}
+    for per_hole in (False, True):
+        net = model(scale=1, train__bridge_opt={"type": "BridgeLoss", "per_hole": per_hole})
+        net.feed_data(data)
+        torch.manual_seed(5)
+        losses[per_hole] = float(net.training_loss(net.batch)["l_bridge"].detach())
+    assert losses[True] == pytest.approx(4 * losses[False], rel=1e-5), "the hole is a quarter of the image"
+
+
+def test_noise_on_x1_is_added_after_the_condition_was_taken():
+    net = model(bridge__add_x1_noise=True, bridge__cond_x1=True, network_g__cond_channels=3)
+    net.feed_data(batch())
+    x1, cond = net.start(net.batch)
+    assert abs(float((x1 - cond).std()) - 1) < 0.1
+    assert torch.equal(cond, model().start(net.batch)[0])
+
+
+def test_condition_images_follow_x1():
+    net = model(bridge__cond_x1=True, network_g__cond_channels=5)
+    data = batch() | {"cond": torch.rand(4, 2, 16, 20)}
+    net.feed_data(data)
+    _, cond = net.start(net.batch)
+    assert cond.shape == (4, 5, 16, 20) and torch.allclose(cond[:, 3:], data["cond"] * 2 - 1)
+    step(net, data=data)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_x1_and_x0_may_differ_in_channels(channels):
+    net = model(bridge__cond_x1=True, network_g__cond_channels=channels)
+    data = batch()
+    data["lq"] = torch.rand(4, channels, 8, 10)
+    step(net, data=data)
+    net.test()
+    assert net.output.shape == (4, 3, 16, 20)
+
+
+def test_a_network_that_predicts_x0_starts_at_grey_and_learns():
+    net = model(bridge__predicts="x0", val__sampler__nfe=1)
+    net.feed_data(batch())
+    net.test()
+    assert torch.allclose(net.output, torch.full_like(net.output, 0.5))
+    losses = []
+    for k in range(1, 21):
+        step(net, k)
+        losses.append(net.get_current_log()["l_bridge"])
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_draws_are_averaged_and_their_spread_is_kept():
+    single = model()
+    step(single)
+    single.feed_data(batch())
+    generators = [torch.Generator().manual_seed(k) for k in range(4)]
+    with torch.no_grad():
+        walks = torch.stack([single.restore(single.batch, single.eval_net, generators) for _ in range(5)])
+    many = model(val__sampler__draws=5)
+    step(many)
+    many.feed_data(batch())
+    many.test()
+    assert torch.allclose(many.output, walks.mean(0), atol=1e-5)
+    assert torch.allclose(many.extras["std"], (4 * walks.std(0)).clamp(0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sampler", [{"type": "dbim", "order": 2, "first": 0.99}, {"type": "one_step"}, {"type": "ot_ode"}]
+)
+def test_every_sampler_serves_one_set_of_weights(sampler):
+    net = model(val__sampler=sampler | {"nfe": 4})
+    step(net)
+    net.test()
+    assert net.output.shape == (4, 3, 16, 20) and bool(torch.isfinite(net.output).all())
+
+
+def test_consistency_makes_the_result_agree_with_its_input():
+    block = {"type": "sr4x_pool", "scale": 2}
+    data = batch()
+    data["lq"] = torch.nn.functional.avg_pool2d(data["gt"], 2)
+    away = []
+    for consistency in (None, {"degradation": block}):
+        net = model(val__sampler={"nfe": 3, "clip": False, "consistency": consistency})
+        step(net, data=data)
+        net.feed_data(data)
+        net.test()
+        away.append(float((torch.nn.functional.avg_pool2d(net.output, 2) - data["lq"]).abs().mean()))
+    assert away[1] < 0.1 * away[0]
+
+
+def test_options_of_another_sampler_are_refused():
+    with pytest.raises(ValueError, match="eta is set, but type ancestral has no such option; use dbim"):
+        model(val__sampler={"eta": 0.5})

@@ -1,0 +1,151 @@
+"""The options of the bridge: what stands in ``bridge:``, ``val.sampler:`` and our part of ``train:`` and ``val:``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.option_schema import parse_block
+from basicsr_ext.restoration_model import TrainOptions, ValOptions
+from i2sb_plugin import samplers
+from i2sb_plugin.bridge import Bridge
+from i2sb_plugin.degradations import build_degradation
+from i2sb_plugin.degradations.base import Operator, known_operator
+
+__all__ = [
+    "BridgeOptions",
+    "BridgeTrainOptions",
+    "BridgeValOptions",
+    "ConsistencyOptions",
+    "SamplerOptions",
+    "read_block",
+]
+
+T = TypeVar("T")
+
+
+def read_block(cls: type[T], block: Mapping[str, Any] | None, where: str) -> T:
+    """Build an option class from its block of the YAML; InputError with all faults, each with its dotted option."""
+    built, faults = parse_block(cls, block or {}, where)
+    if faults:
+        raise InputError("; ".join(faults))
+    return built
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """Keys of ``bridge:``.
+
+    Attributes:
+        schedule: ``one_clock``, exact at both ends; ``released``, the authors' grid, for weights trained on it.
+        steps: nodes of the grid that training draws from.
+        beta_max: how much noise the bridge carries (total variance 0.141 for 0.3, 0.247 for 1.0).
+        ot_ode: train and walk the noise-free bridge.
+        lift: how a smaller low-quality image is brought to full size; the release uses ``nearest``.
+        cond_x1: feed x1 to the network beside xt; ``network_g.cond_channels`` must then count its channels, and those
+            of the data set's ``cond`` images.
+        predicts: what the network learns: ``eps``, eq. 12, or ``x0``.
+        hole: what x1 holds in the hole of an inpainting mask: N(0, 1) ``noise``, as in the release, or what the
+            degraded image has there (``keep``).
+        add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation).
+
+    """
+
+    schedule: Literal["one_clock", "released"] = "one_clock"
+    steps: int = 1000
+    beta_max: float = 0.3
+    ot_ode: bool = False
+    lift: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    cond_x1: bool = False
+    predicts: Literal["eps", "x0"] = "eps"
+    hole: Literal["noise", "keep"] = "noise"
+    add_x1_noise: bool = False
+
+    def __post_init__(self) -> None:
+        self.build()
+
+    def build(self) -> Bridge:
+        """Make the bridge; ValueError on values that it does not allow."""
+        return getattr(Bridge, self.schedule)(self.steps, self.beta_max, self.ot_ode, self.predicts)
+
+
+@dataclass(frozen=True)
+class ConsistencyOptions:
+    """Keys of ``val.sampler.consistency:``: make each prediction agree with the image it is restored from.
+
+    Attributes:
+        degradation: the operator, a degradation block such as ``{type: sr4x_bicubic, scale: 4}``.
+        strength: share of the correction, 1 for all of it.
+
+    """
+
+    degradation: dict
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.build()
+        if self.strength <= 0:
+            raise ValueError(f"strength is {self.strength}; it must be above 0")
+
+    def build(self) -> Operator:
+        """Build the operator; InputError if the degradation is unknown, or its operator is."""
+        return known_operator(build_degradation(self.degradation))
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """Keys of ``val.sampler:``.
+
+    Attributes:
+        type: a name in :data:`i2sb_plugin.samplers.SAMPLERS`.
+        nfe: network evaluations of one draw.
+        clip: clamp predictions of x0 to [-1, 1].
+        spacing, first: see :func:`i2sb_plugin.samplers.step_grid`.
+        eta, order: of the sampler ``dbim``.
+        draws: restorations that are averaged; their standard deviation is saved beside the result.
+        consistency: correct each prediction of x0 by the known operator, see :class:`ConsistencyOptions`.
+
+    """
+
+    type: str = "ancestral"
+    nfe: int = 10
+    clip: bool = True
+    spacing: str = "uniform"
+    first: float | None = None
+    eta: float | None = None
+    order: int | None = None
+    draws: int = 1
+    consistency: ConsistencyOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in samplers.SAMPLERS:
+            raise ValueError(f"type is {self.type!r}; {did_you_mean(self.type, samplers.SAMPLERS)}")
+        if self.spacing not in samplers.SPACINGS:
+            raise ValueError(f"spacing is {self.spacing!r}; {did_you_mean(self.spacing, samplers.SPACINGS)}")
+        if self.nfe < 1 or self.draws < 1:
+            raise ValueError(f"nfe is {self.nfe} and draws {self.draws}; both must be whole numbers from 1")
+        unused = set(self.own) - set(inspect.signature(samplers.SAMPLERS[self.type]).parameters)
+        if unused:
+            raise ValueError(f"{', '.join(sorted(unused))} is set, but type {self.type} has no such option; use dbim")
+
+    @property
+    def own(self) -> dict[str, float]:
+        """The options that go to the sampler itself."""
+        return {k: v for k, v in {"eta": self.eta, "order": self.order}.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class BridgeTrainOptions(TrainOptions):
+    """Keys of ``train:`` with ``bridge_opt``, the block of the loss."""
+
+    bridge_opt: dict | None = None
+
+
+@dataclass(frozen=True)
+class BridgeValOptions(ValOptions):
+    """Keys of ``val:`` with ``sampler``."""
+
+    sampler: dict | None = None
