@@ -135,13 +135,19 @@ def _entries(dataset: Any) -> list[dict[str, str]]:
 
 def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str], notes: list[str]) -> None:
     entries = _entries(dataset)
+    looked_at = list(range(len(entries)))
     if len(entries) > SCANNED:
         notes.append(f"{where}: {SCANNED} of {len(entries)} images were looked at before the start")
-        entries = [entries[k * len(entries) // SCANNED] for k in range(SCANNED)]
+        looked_at = [k * len(entries) // SCANNED for k in range(SCANNED)]
+    entries = [entries[k] for k in looked_at]
     sizes: dict[str, Size] = {}
     unreadable = _read_sizes(where, block, entries, sizes)
     if unreadable:
         faults.append(f"{where}: {len(unreadable)} unreadable file(s): {_first(unreadable)}")
+        return
+    if hasattr(dataset, "header_faults"):  # what a data set of ours refuses, such as another number of channels
+        refused = [fault for k in looked_at for fault in dataset.header_faults(k)]
+        faults.extend([f"{where}: {_first(refused)}"] if refused else [])
     if block["type"] in _PAIRED or hasattr(type(dataset), "Options"):
         faults.extend(_small_faults(where, block, entries, sizes))
         faults.extend(_size_faults(where, block, entries, sizes))

@@ -241,3 +241,17 @@ def test_an_lmdb_is_checked_by_its_list(kind, crop, words, tmp_path):
     else:
         assert len(faults) == 1
         assert words in faults[0]
+
+
+def test_a_grey_file_among_colour_ones_is_named_before_the_start(tmp_path):
+    from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset  # noqa: F401  (registers itself)
+
+    folder = tmp_path / "gt"
+    folder.mkdir()
+    for k in range(3):
+        shape = (40, 40) if k == 2 else (40, 40, 3)
+        Image.fromarray(np.full(shape, 90, np.uint8)).save(folder / f"{k}.png")
+    block = {"type": "PairedDegradationDataset", "phase": "val", "scale": 4, "degradation": {"type": "sr4x_pool"}}
+    faults, notes = [], []
+    check_dataset("datasets.val", block | {"dataroot_gt": str(folder)}, faults, notes)
+    assert len(faults) == 1 and "2.png" in faults[0] and "grey_to_rgb" in faults[0] and "0.png" not in faults[0]
