@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-RUNS   := results/bicubic results/i2sb_sr4x_nfe1 results/i2sb_sr4x_nfe10
+RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe10)
 
 .PHONY: train test lint clean
 
 train: $(READY)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
 	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml
+	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml name=nearest network_g:mode=nearest-exact
 	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe1 val:sampler:nfe=1
 	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe10 val:sampler:nfe=10
-	$(BIN)/basicsr report $(RUNS)
+	$(BIN)/basicsr report $(RUNS) --sheet results/sr4x.png --originals datasets/photographs/val
 
 test: $(READY)
 	$(BIN)/ruff check .
