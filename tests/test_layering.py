@@ -20,6 +20,7 @@ FLOORS = {
     "i2sb_plugin.archs": 1,
     "i2sb_plugin.losses": 1,
     "i2sb_plugin.data.image_io": 1,
+    "i2sb_plugin.data.masks": 1,
     "i2sb_plugin.data": 2,
     "i2sb_plugin.weights": 3,
     "i2sb_plugin.models": 3,

@@ -5,9 +5,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from i2sb_plugin.degradations.base import DEGRADATIONS, Degradation, Degraded, build_degradation
+from i2sb_plugin.degradations.base import (
+    DEGRADATIONS,
+    Degradation,
+    Degraded,
+    Operator,
+    build_degradation,
+    known_operator,
+)
 
-__all__ = ["DEGRADATIONS", "Degradation", "Degraded", "build_degradation"]
+__all__ = ["DEGRADATIONS", "Degradation", "Degraded", "Operator", "build_degradation", "known_operator"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

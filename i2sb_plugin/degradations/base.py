@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -16,9 +16,12 @@ __all__ = [
     "Degradation",
     "DegradationRegistry",
     "Degraded",
+    "Operator",
     "build_degradation",
     "check_divisible",
+    "check_image",
     "check_scale",
+    "known_operator",
 ]
 
 T = TypeVar("T")
@@ -38,7 +41,11 @@ class Degradation(Protocol):
     """A frozen dataclass whose fields are its options: ``f(image, generator) -> Degraded``, without I/O.
 
     ``image`` is C,H,W or B,C,H,W, float in [0,1], any C; ``lq`` is smaller by ``scale`` and is not clamped.
-    Every random draw takes ``generator``.
+    Every random draw takes ``generator``; a batch draws image after image, so that it equals its images degraded one
+    after another with the same generator. Files that an option names are read when the degradation is built.
+
+    Optional parts: ``at(index)``, the degradation that belongs to the validation image ``index`` (its own mask);
+    the class attribute ``makes_mask = True`` where ``mask`` is always there; the methods of :class:`Operator`.
     """
 
     @property
@@ -48,6 +55,28 @@ class Degradation(Protocol):
 
     def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
         """Degrade ``image``."""
+        ...
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """A degradation whose operator A is known; x is B,C,H,W in [0,1], y has the shape of ``lq``.
+
+    ``x + pseudo_inverse(y, size) - pseudo_inverse(forward(x), size)`` is consistent with the measurement y, for linear
+    operators and for JPEG. ``size`` is (H, W) of x, ``mask`` the hole of an inpainting, B,1,H,W or 1,H,W.
+    """
+
+    @property
+    def linear(self) -> bool:
+        """Whether A is linear; then there is its transpose, ``adjoint(y, size, mask=None)``, too."""
+        ...
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply A: what the degradation does, without its noise and without the filling of a hole."""
+        ...
+
+    def pseudo_inverse(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the pseudo-inverse of A: an image that A turns into y, as nearly as possible."""
         ...
 
 
@@ -65,12 +94,16 @@ class DegradationRegistry:
 
         def add(cls: type[T]) -> type[T]:
             if not dataclasses.is_dataclass(cls):
-                raise TypeError(f"degradation '{name}': {cls.__name__} must be a dataclass; "
-                                "put @dataclass(frozen=True) below @DEGRADATIONS.register")
+                raise TypeError(
+                    f"degradation '{name}': {cls.__name__} must be a dataclass; "
+                    "put @dataclass(frozen=True) below @DEGRADATIONS.register"
+                )
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"degradation '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
-                                 f"choose another name for {cls.__module__}.{cls.__qualname__}")
+                raise ValueError(
+                    f"degradation '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
+                    f"choose another name for {cls.__module__}.{cls.__qualname__}"
+                )
             self._classes[name] = cls
             return cls
 
@@ -99,8 +132,10 @@ def build_degradation(options: Mapping[str, Any]) -> Degradation:
     Raises InputError (a ValueError) that names ``degradation.<key>`` if the type or an option is unknown or wrong.
     """
     if not isinstance(options, Mapping) or "type" not in options:
-        raise InputError(f"degradation is {options!r}; write a mapping with its type, such as "
-                         f"{{type: sr4x_bicubic, scale: 4}}; {did_you_mean('', DEGRADATIONS.keys())}")
+        raise InputError(
+            f"degradation is {options!r}; write a mapping with its type, such as "
+            f"{{type: sr4x_bicubic, scale: 4}}; {did_you_mean('', DEGRADATIONS.keys())}"
+        )
     cls = DEGRADATIONS.get(options["type"])
     built, faults = parse_block(cls, {key: value for key, value in options.items() if key != "type"}, "degradation")
     if faults:
@@ -114,12 +149,41 @@ def check_scale(scale: int) -> None:
         raise InputError(f"degradation.scale is {scale!r}; set a whole number of 1 or more")
 
 
-def check_divisible(image: torch.Tensor, scale: int) -> None:
-    """Raise InputError unless ``image`` is a float C,H,W or B,C,H,W whose height and width ``scale`` divides."""
+def known_operator(degradation: Degradation) -> Operator:
+    """Return ``degradation`` if its operator is known, so that results can be made consistent with ``lq``.
+
+    Raises InputError if it has none, or draws it anew for every image.
+    """
+    names = DEGRADATIONS.keys()
+    name = next((n for n in names if DEGRADATIONS.get(n) is type(degradation)), type(degradation).__name__)
+    if not isinstance(degradation, Operator):
+        known = [n for n in names if hasattr(DEGRADATIONS.get(n), "pseudo_inverse")]
+        raise InputError(
+            f"degradation.type is {name}, whose operator is not known; consistency with the input works "
+            f"for {', '.join(known)}: choose one of them or turn consistency off"
+        )
+    drawn = getattr(degradation, "drawn_options", ())
+    if drawn:
+        raise InputError(
+            f"degradation.{drawn[0]} is a range, so {name} draws its operator anew for every image; "
+            "give one number or turn consistency off"
+        )
+    return degradation
+
+
+def check_image(image: torch.Tensor) -> None:
+    """Raise InputError unless ``image`` is a float C,H,W or B,C,H,W."""
     if image.ndim not in (3, 4) or not image.is_floating_point():
         raise InputError(f"a degradation takes a float image C,H,W or B,C,H,W; got {image.dtype} {tuple(image.shape)}")
+
+
+def check_divisible(image: torch.Tensor, scale: int) -> None:
+    """Raise InputError unless ``image`` is a float C,H,W or B,C,H,W whose height and width ``scale`` divides."""
+    check_image(image)
     height, width = image.shape[-2:]
     if height % scale or width % scale:
-        raise InputError(f"degradation.scale is {scale}, which does not divide the image of {height}x{width} "
-                         f"(height x width); crop it to {height - height % scale}x{width - width % scale} "
-                         "or choose a scale that divides it")
+        raise InputError(
+            f"degradation.scale is {scale}, which does not divide the image of {height}x{width} "
+            f"(height x width); crop it to {height - height % scale}x{width - width % scale} "
+            "or choose a scale that divides it"
+        )

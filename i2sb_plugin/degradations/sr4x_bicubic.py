@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 
@@ -23,17 +25,36 @@ class BicubicReduction:
     """
 
     scale: int = 4
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
     def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
         """Reduce ``image``; nothing is drawn."""
-        check_divisible(image, self.scale)
-        height, width = image.shape[-2:]
-        rows = _reduction(height, self.scale, image.dtype, image.device)
-        columns = _reduction(width, self.scale, image.dtype, image.device)
-        return Degraded(rows @ image @ columns.T)
+        return Degraded(self.forward(image))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply A to C,H,W or B,C,H,W."""
+        check_divisible(x, self.scale)
+        rows, columns = self._axes(_reduction, x, tuple(x.shape[-2:]))
+        return rows @ x @ columns.T
+
+    def adjoint(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the transpose of A."""
+        rows, columns = self._axes(_reduction, y, size)
+        return rows.T @ y @ columns
+
+    def pseudo_inverse(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the pseudo-inverse of A: the smallest image that A reduces to ``y`` exactly."""
+        rows, columns = self._axes(_enlargement, y, size)
+        return rows @ y @ columns.T
+
+    def _axes(
+        self, matrix: Callable[..., torch.Tensor], like: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, columns = (matrix(side, self.scale, like.dtype, like.device) for side in size)
+        return rows, columns
 
 
 @lru_cache(maxsize=16)
@@ -44,6 +65,13 @@ def _reduction(size: int, scale: int, dtype: torch.dtype, device: torch.device) 
     for row, start in zip(matrix, range(0, size, scale)):
         row.index_add_(0, pixels[start : start + len(taps)], taps)
     return matrix.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _enlargement(size: int, scale: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Pseudo-inverse of :func:`_reduction`; its smallest singular value is far from 0."""
+    matrix = _reduction(size, scale, torch.float64, torch.device("cpu"))
+    return torch.linalg.solve(matrix @ matrix.T, matrix).T.to(device, dtype)
 
 
 def _taps(scale: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -22,11 +23,24 @@ class PoolReduction:
     """
 
     scale: int = 4
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
     def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
         """Reduce ``image``; nothing is drawn."""
-        check_divisible(image, self.scale)
-        return Degraded(F.avg_pool2d(image, self.scale))
+        return Degraded(self.forward(image))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply A: the means of the blocks of C,H,W or B,C,H,W."""
+        check_divisible(x, self.scale)
+        return F.avg_pool2d(x, self.scale)
+
+    def adjoint(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the transpose of A: spread each mean evenly over its block."""
+        return self.pseudo_inverse(y, size) / self.scale**2
+
+    def pseudo_inverse(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the pseudo-inverse of A: repeat each mean over its block."""
+        return y.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)

@@ -1,0 +1,163 @@
+"""Linear filters with their transposes and pseudo-inverses: separable ones as matrices, others as convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from basicsr_ext.errors import InputError
+
+__all__ = ["Padding", "PlanarFilter", "SeparableFilter", "band_product", "least_squares"]
+
+Padding = Literal["reflect", "zeros"]
+SMALLEST = 3e-2  # pseudo-inverse of an axis: singular values below this part of a sum of 1 count as 0
+TILE = 512  # rows at a time in a product with a band matrix: longer ones skip the zeros
+STEPS = 50  # of the conjugate gradients that stand for a pseudo-inverse; few enough not to blow up noise
+
+
+@dataclass(frozen=True)
+class SeparableFilter:
+    """Convolution of rows and columns with the same odd, symmetric ``taps``; images are B,C,H,W or C,H,W."""
+
+    taps: tuple[float, ...]
+    padding: Padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Filter ``x``; raises InputError if the kernel is larger than it."""
+        rows, columns = self._axes(x)
+        return band_product(columns, band_product(rows, x).mT).mT
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose."""
+        rows, columns = self._axes(y)
+        return band_product(columns.T, band_product(rows.T, y).mT).mT
+
+    def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the pseudo-inverse of the filter without the frequencies that it all but removes."""
+        rows, columns = (
+            _inverse_axis(self.taps, n, self.padding, y.dtype, y.device) for n in (y.shape[-2], y.shape[-1])
+        )
+        return rows @ y @ columns.T
+
+    def _axes(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        check_fits((len(self.taps), len(self.taps)), x)
+        rows, columns = (_axis(self.taps, n, self.padding, x.dtype, x.device) for n in (x.shape[-2], x.shape[-1]))
+        return rows, columns
+
+
+@dataclass(frozen=True, eq=False)
+class PlanarFilter:
+    """Convolution with any ``kernel`` (h,w, odd sides, float64): the picture of a point is the kernel."""
+
+    kernel: torch.Tensor
+    padding: Padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Filter ``x``, B,C,H,W or C,H,W; raises InputError if the kernel is larger than it."""
+        check_fits(tuple(self.kernel.shape), x)
+        planes = x.reshape(-1, 1, *x.shape[-2:])
+        across, down = self.kernel.shape[1] // 2, self.kernel.shape[0] // 2
+        mode = "reflect" if self.padding == "reflect" else "constant"
+        padded = F.pad(planes, (across, across, down, down), mode=mode)
+        return F.conv2d(padded, self._weight(x)).view(x.shape)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose: spread the kernel, then fold the border back to where its pixels came from."""
+        check_fits(tuple(self.kernel.shape), y)
+        spread = F.conv_transpose2d(y.reshape(-1, 1, *y.shape[-2:]), self._weight(y))
+        for axis in (-2, -1):
+            half, size = self.kernel.shape[axis] // 2, y.shape[axis]
+            if self.padding == "zeros":
+                spread = spread.narrow(axis, half, size)
+            else:
+                folded = torch.zeros_like(spread.narrow(axis, 0, size))
+                spread = folded.index_add_(axis, _reflected(size, half).to(y.device), spread)
+        return spread.reshape(y.shape)
+
+    def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the pseudo-inverse as far as conjugate gradients come: frequencies all but removed stay so."""
+        return least_squares(self.forward, self.adjoint, y)
+
+    def _weight(self, like: torch.Tensor) -> torch.Tensor:
+        return self.kernel.flip(0, 1).to(like)[None, None]
+
+
+def check_fits(kernel: tuple[int, ...], image: torch.Tensor) -> None:
+    """Raise InputError if the ``kernel`` (height, width) is larger than the image."""
+    height, width = image.shape[-2:]
+    if kernel[0] > height or kernel[1] > width:
+        raise InputError(
+            f"the blur's kernel is {kernel[0]}x{kernel[1]} but the image is {height}x{width}; "
+            "choose a smaller kernel or a larger crop"
+        )
+
+
+def band_product(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return matrix @ x; a large band matrix is taken in tiles without the zeros beside its band."""
+    if matrix.shape[0] <= TILE:
+        return matrix @ x
+    out = x.new_empty(*x.shape[:-2], matrix.shape[0], x.shape[-1])
+    for start in range(0, matrix.shape[0], TILE):
+        tile = matrix[start : start + TILE]
+        used = tile.any(0).nonzero()
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        torch.matmul(tile[:, low:high], x[..., low:high, :], out=out[..., start : start + TILE, :])
+    return out
+
+
+def least_squares(
+    forward: Callable[[torch.Tensor], torch.Tensor], adjoint: Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor
+) -> torch.Tensor:
+    """Solve A x = y in the least-squares sense, smallest x, by conjugate gradients (CGLS), every image for itself."""
+    axes = (-3, -2, -1)
+    residual, x = y.clone(), torch.zeros_like(adjoint(y))
+    direction = gradient = adjoint(residual)
+    energy = first = (gradient**2).sum(axes, keepdim=True)
+    for _ in range(STEPS):
+        image = forward(direction)
+        step = _ratio(energy, (image**2).sum(axes, keepdim=True), first)
+        x, residual = x + step * direction, residual - step * image
+        gradient = adjoint(residual)
+        energy, before = (gradient**2).sum(axes, keepdim=True), energy
+        direction = gradient + _ratio(energy, before, first) * direction
+    return x
+
+
+def _ratio(above: torch.Tensor, below: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """Return above / below; 0 once an image has converged."""
+    done = below <= first * torch.finfo(first.dtype).eps ** 2
+    return torch.where(done, 0, above / below.masked_fill(done, 1))
+
+
+@lru_cache(maxsize=16)
+def _axis(
+    taps: tuple[float, ...], size: int, padding: Padding, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Matrix size x size that filters one axis."""
+    half = len(taps) // 2
+    matrix = torch.zeros(size, size + 2 * half, dtype=torch.float64)
+    for offset, tap in enumerate(taps):
+        matrix.diagonal(offset).fill_(tap)
+    if padding == "zeros":
+        return matrix[:, half : half + size].to(device, dtype)
+    folded = torch.zeros(size, size, dtype=torch.float64).index_add_(1, _reflected(size, half), matrix)
+    return folded.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _inverse_axis(
+    taps: tuple[float, ...], size: int, padding: Padding, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    matrix = _axis(taps, size, padding, torch.float64, torch.device("cpu"))
+    return torch.linalg.pinv(matrix, atol=SMALLEST * abs(sum(taps)), rtol=0).to(device, dtype)
+
+
+def _reflected(size: int, half: int) -> torch.Tensor:
+    """Indices of ``size`` pixels with ``half`` more on both sides, mirrored without repeating the edge."""
+    index = torch.arange(-half, size + half).abs()
+    return torch.minimum(index, 2 * size - 2 - index)
