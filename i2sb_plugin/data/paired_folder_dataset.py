@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +12,15 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from basicsr_ext.errors import InputError, did_you_mean
+from i2sb_plugin.data.companions import Conditions, Masks, to_mask
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
-from i2sb_plugin.data.views import check_crop, draw_view
+from i2sb_plugin.data.pairing import pair_names
+from i2sb_plugin.data.views import View, check_crop, draw_view
 
 __all__ = ["PairedFolderDataset", "PairedFolderOptions"]
+
+HOLE_DRAWS = 20  # crops that are tried until one shows a part of the hole
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class PairedFolderOptions:
 
     dataroot_gt: str  # folder or LMDB of clean images
     dataroot_lq: str  # folder or LMDB of degraded images
+    dataroot_cond: str | tuple[str, ...] | None = None  # further images for the network, one folder or LMDB or several
+    dataroot_mask: str | None = None  # folder or LMDB of masks for inpainting, white in the hole
     phase: str = "train"  # train, val or test
     scale: int = 1  # size of gt / size of lq
     io_backend: Mapping[str, Any] = field(default_factory=lambda: {"type": "disk"})  # type: disk or lmdb
@@ -37,6 +41,9 @@ class PairedFolderOptions:
     use_rot: bool = False
     channels_gt: int | None = None  # 1, 3 or 4; null: as in the first image
     channels_lq: int | None = None  # 1, 3 or 4; null: as in the first image
+    channels_cond: int | tuple[int, ...] | None = (
+        None  # the same, of dataroot_cond; a list has one for each of its places
+    )
     grey_to_rgb: bool = False  # accept grey files where the channels are 3, repeated three times
 
     def __post_init__(self) -> None:
@@ -45,22 +52,52 @@ class PairedFolderOptions:
         for option in ("channels_gt", "channels_lq"):
             if getattr(self, option) not in (None, 1, 3, 4):
                 raise InputError(f"{option} is {getattr(self, option)}; set 1, 3, 4 or null (as in the first image)")
+        self._check_conditions()
         if self.scale < 1:
             raise InputError(f"scale is {self.scale}; set a whole number of 1 or more")
         if "{}" not in self.filename_tmpl:
             raise InputError(f"filename_tmpl is {self.filename_tmpl!r}; it needs {{}} where the gt name goes")
         if self.phase == "train" and (self.gt_size is None or self.gt_size < 1 or self.gt_size % self.scale):
-            raise InputError(f"gt_size is {self.gt_size}; set the side of the training crop in pixels, "
-                             f"a multiple of scale ({self.scale})")
+            raise InputError(
+                f"gt_size is {self.gt_size}; set the side of the training crop in pixels, "
+                f"a multiple of scale ({self.scale})"
+            )
+
+    def _check_conditions(self) -> None:
+        channels = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,)
+        if any(count not in (None, 1, 3, 4) for count in channels):
+            raise InputError(f"channels_cond is {self.channels_cond}; set 1, 3, 4 or null (as in the first image)")
+        if isinstance(self.channels_cond, tuple) and len(channels) != len(self.conditions):
+            raise InputError(
+                f"channels_cond has {len(channels)} numbers but dataroot_cond {len(self.conditions)} "
+                "places; give one number for each, or a single one for all"
+            )
+
+    @property
+    def conditions(self) -> list[tuple[str, str, int | None]]:
+        """Option, place and channels of each of ``dataroot_cond``."""
+        if self.dataroot_cond is None:
+            return []
+        if isinstance(self.dataroot_cond, str):
+            roots, options = (self.dataroot_cond,), ["dataroot_cond"]
+        else:
+            roots = self.dataroot_cond
+            options = [f"dataroot_cond[{number}]" for number in range(len(roots))]
+        channels = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,) * len(roots)
+        return list(zip(options, roots, channels))
 
 
 @DATASET_REGISTRY.register()
 class PairedFolderDataset(Dataset):
     """Reads pairs: dict of ``lq`` (C,h,w) and ``gt`` (C',H,W), float32 in [0,1], and their paths.
 
+    With ``dataroot_cond`` also ``cond``, the condition images one after another (Cc,H,W in [0,1]); with
+    ``dataroot_mask`` also ``mask`` (1,H,W): 1 in the hole, 0 where the image is known.
+
     Files are paired by name, whatever their extensions; grey, RGB or RGBA with 8 or 16 bits, any size. In every phase
     H = scale*h and W = scale*w exactly: nothing is cut silently. Phase ``train``: a random crop of ``gt_size``, flips
-    and turns, drawn from torch's default generator, which is seeded anew in every worker and epoch.
+    and turns, the same for all images that belong together, drawn from torch's default generator, which is seeded
+    anew in every worker and epoch; with masks, crops are drawn until one shows a part of the hole, 20 times at most.
     Raises InputError naming the option or the file.
     """
 
@@ -70,13 +107,21 @@ class PairedFolderDataset(Dataset):
         self.opt = opt  # read by BasicSR's loops
         self.options = options = read_options(PairedFolderOptions, opt)
         self.scale = options.scale
+        subset = options.meta_info_file is not None
         self.gt = ImageSource(options.dataroot_gt, "dataroot_gt", options.io_backend, options.meta_info_file)
         self.lq = ImageSource(options.dataroot_lq, "dataroot_lq", options.io_backend)
-        self._pairs = _pair_names(self.gt, self.lq, options.filename_tmpl, subset=options.meta_info_file is not None)
+        self._pairs = pair_names(self.gt, self.lq, options.filename_tmpl, subset)
         self.paths = [{"lq_path": self.lq.path(lq), "gt_path": self.gt.path(gt)} for gt, lq in self._pairs]
         first_gt, first_lq = self._pairs[0]
         self.channels_gt = options.channels_gt or self.gt.load(first_gt).shape[2]
         self.channels_lq = options.channels_lq or self.lq.load(first_lq).shape[2]
+        self.masks: Masks | None = None
+        if options.dataroot_mask is not None:
+            self.masks = Masks(options.dataroot_mask, "dataroot_mask", self.gt, options.io_backend, subset)
+        self.conditions = [
+            Conditions(root, option, self.gt, options.io_backend, subset, channels, options.grey_to_rgb)
+            for option, root, channels in options.conditions
+        ]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,7 +131,9 @@ class PairedFolderDataset(Dataset):
         gt_name, lq_name = self._pairs[index]
         convert = self.options.grey_to_rgb
         faults = self.gt.header_faults(gt_name, self.channels_gt, convert, "channels_gt")
-        return faults + self.lq.header_faults(lq_name, self.channels_lq, convert, "channels_lq")
+        faults += self.lq.header_faults(lq_name, self.channels_lq, convert, "channels_lq")
+        companions = [*self.conditions, *([self.masks] if self.masks else [])]
+        return faults + [fault for companion in companions for fault in companion.header_faults(gt_name)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
@@ -94,14 +141,28 @@ class PairedFolderDataset(Dataset):
         gt = self._pixels(self.gt, gt_name, self.channels_gt, "channels_gt")
         lq = self._pixels(self.lq, lq_name, self.channels_lq, "channels_lq")
         self._check_sizes(gt, lq, gt_name, lq_name)
-        options = self.options
-        if options.phase == "train":
-            check_crop(gt, options.gt_size, self.gt.describe(gt_name))
-            height, width = lq.shape[:2]
-            view = draw_view(height, width, options.gt_size // self.scale, options.use_hflip, options.use_rot,
-                             torch.default_generator)  # fmt: skip
+        conditions = [condition.load(gt_name, gt.shape[:2]) for condition in self.conditions]
+        hole = self.masks.load(gt_name, gt.shape[:2]) if self.masks else None
+        if self.options.phase == "train":
+            check_crop(gt, self.options.gt_size, self.gt.describe(gt_name))
+            view = self._draw_view(lq, hole)
             gt, lq = view.of(gt, self.scale), view.of(lq)
-        return {"lq": to_tensor(lq), "gt": to_tensor(gt), **self.paths[index]}
+            conditions = [view.of(condition, self.scale) for condition in conditions]
+            hole = None if hole is None else view.of(hole, self.scale)
+        item = {"lq": to_tensor(lq), "gt": to_tensor(gt), **self.paths[index]}
+        if conditions:
+            item["cond"] = torch.cat([to_tensor(condition) for condition in conditions])
+        return item if hole is None else {**item, "mask": to_mask(hole)}
+
+    def _draw_view(self, lq: np.ndarray, hole: np.ndarray | None) -> View:
+        """Draw a view of ``lq``, again while it misses the hole."""
+        options = self.options
+        for _ in range(HOLE_DRAWS):
+            view = draw_view(*lq.shape[:2], options.gt_size // self.scale, options.use_hflip, options.use_rot,
+                             torch.default_generator)  # fmt: skip
+            if hole is None or view.of(hole, self.scale).any():
+                break
+        return view
 
     def _pixels(self, source: ImageSource, name: str, channels: int, option: str) -> np.ndarray:
         return match_channels(source.load(name), source.describe(name), channels, self.options.grey_to_rgb, option)
@@ -109,44 +170,8 @@ class PairedFolderDataset(Dataset):
     def _check_sizes(self, gt: np.ndarray, lq: np.ndarray, gt_name: str, lq_name: str) -> None:
         (gt_height, gt_width), (height, width) = gt.shape[:2], lq.shape[:2]
         if (gt_height, gt_width) != (height * self.scale, width * self.scale):
-            raise InputError(f"{self.gt.describe(gt_name)} is {gt_height}x{gt_width} (height x width) but "
-                             f"{self.lq.describe(lq_name)} is {height}x{width}: with scale {self.scale}, "
-                             f"{height * self.scale}x{width * self.scale} is expected; crop one of them or set scale")
-
-
-def _pair_names(gt: ImageSource, lq: ImageSource, template: str, subset: bool) -> list[tuple[str, str]]:
-    """Pair the names of ``gt`` with those of ``lq``; ``subset`` allows more of ``lq``. Raises InputError otherwise."""
-    gt_stems = {_expected_stem(name, template, gt.kind): name for name in _unique_stems(gt)}
-    lq_stems = {_stem(name, lq.kind): name for name in _unique_stems(lq)}
-    lonely_gt = [name for stem, name in gt_stems.items() if stem not in lq_stems]
-    lonely_lq = [] if subset else [name for stem, name in lq_stems.items() if stem not in gt_stems]
-    faults = [f"{len(lonely)} in {source.option} ({source.root}) without a partner: {_first(lonely)}"
-              for source, lonely in ((gt, lonely_gt), (lq, lonely_lq)) if lonely]  # fmt: skip
-    if faults:
-        raise InputError(f"gt and lq images do not match by name (filename_tmpl '{template}'): {'; '.join(faults)}")
-    return [(name, lq_stems[stem]) for stem, name in gt_stems.items()]
-
-
-def _unique_stems(source: ImageSource) -> list[str]:
-    """Return the names of ``source``; raises InputError if two differ in nothing but the extension."""
-    counts = Counter(_stem(name, source.kind) for name in source.names)
-    double = [name for name in source.names if counts[_stem(name, source.kind)] > 1]
-    if double:
-        raise InputError(f"{source.option}: {source.root} has images that differ only in their extension: "
-                         f"{_first(double)}; keep one of each")
-    return source.names
-
-
-def _stem(name: str, kind: str) -> str:
-    return name if kind == "lmdb" else os.path.splitext(name)[0]
-
-
-def _expected_stem(name: str, template: str, kind: str) -> str:
-    if kind == "lmdb":  # BasicSR uses the same key on both sides
-        return name
-    folder, _, stem = _stem(name, kind).rpartition("/")
-    return f"{folder}/{template.format(stem)}" if folder else template.format(stem)
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise InputError(
+                f"{self.gt.describe(gt_name)} is {gt_height}x{gt_width} (height x width) but "
+                f"{self.lq.describe(lq_name)} is {height}x{width}: with scale {self.scale}, "
+                f"{height * self.scale}x{width * self.scale} is expected; crop one of them or set scale"
+            )

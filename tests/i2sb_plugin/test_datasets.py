@@ -454,9 +454,151 @@ def test_a_channel_count_unlike_the_first_pairs_is_refused(tmp_path):
         ({"channels_lq": 5}, "channels_lq is 5"),
         ({"scale": 0}, "scale is 0"),
         ({"channels_gt": 1}, r"gt/0\.png: has 3 channel\(s\) \(RGB\) but channels_gt is 1"),
+        ({"dataroot_mask": "/nowhere"}, "dataroot_mask is /nowhere"),
+        ({"dataroot_cond": ["/nowhere"]}, r"dataroot_cond\[0\] is /nowhere"),
+        ({"channels_cond": 2}, "channels_cond is 2"),
+        ({"channels_cond": [1, 3], "dataroot_cond": "x"}, "channels_cond has 2 numbers but dataroot_cond 1 place"),
     ],
 )
 def test_wrong_options_of_pairs_are_named(tmp_path, changes, message):
     fill_pairs(tmp_path)
     with pytest.raises(InputError, match=message):
         PairedFolderDataset(pair_options(tmp_path, **changes))[0]
+
+
+# ---- masks and conditions that go with pairs
+
+
+def where(height=42, width=66, channels=1, bits=8):
+    """A picture in which every pixel differs: its grey level tells the place."""
+    index = torch.arange(height * width).reshape(1, height, width) % 65536
+    return ((index if bits == 16 else index % 251) / (2**bits - 1)).float().repeat(channels, 1, 1)
+
+
+def fill_companions(root, count=3, **mask_size):
+    """Masks of a rectangle, grey and coloured conditions of 16 and 8 bits; the clean image is the first condition."""
+    for k in range(count):
+        hole = torch.zeros(1, mask_size.get("height", 42), mask_size.get("width", 66))
+        hole[:, 10:20, 8 + k : 30] = 1
+        write_image(root / f"mask/{k}.png", hole)
+        write_image(root / f"gt/{k}.png", where(channels=3, bits=16), 16)
+        write_image(root / f"lq/{k}.png", where(channels=3, bits=16)[:, ::2, ::2], 16)
+        write_image(root / f"grey/{k}.tif", where(bits=16), 16)
+        write_image(root / f"alpha/{k}.png", picture(4, 42, 66, seed=k))
+
+
+def companion_options(root, **changes):
+    changes = {"dataroot_cond": [str(root / "grey"), str(root / "alpha")], **changes}
+    return pair_options(root, dataroot_mask=str(root / "mask"), **changes)
+
+
+def test_masks_and_conditions_come_at_the_size_of_gt(tmp_path):
+    fill_companions(tmp_path)
+    item = PairedFolderDataset(companion_options(tmp_path))[1]
+    assert item["mask"].shape == (1, 42, 66) and item["cond"].shape == (5, 42, 66) and item["lq"].shape == (3, 21, 33)
+    assert item["mask"].dtype == item["cond"].dtype == torch.float32
+    assert item["mask"].sum() == 10 * 21 and item["mask"][0, 10:20, 9:30].all()
+    assert torch.equal(item["cond"][0], item["gt"][0])
+    torch.testing.assert_close(item["cond"][1:], picture(4, 42, 66, seed=1), rtol=0, atol=1e-7)
+
+
+def test_crops_flips_and_turns_are_the_same_for_all_that_belongs_together(tmp_path):
+    fill_companions(tmp_path)
+    options = {"phase": "train", "use_hflip": True, "use_rot": True, "dataroot_cond": str(tmp_path / "grey")}
+    dataset = PairedFolderDataset(companion_options(tmp_path, **options))
+    hole_places = torch.zeros(42 * 66, dtype=torch.bool)
+    hole_places.view(42, 66)[10:20, 8:30] = True
+    seen = set()
+    for _ in range(40):
+        item = dataset[0]
+        assert item["mask"].shape == (1, 16, 16)
+        assert torch.equal(item["cond"][0], item["gt"][0])
+        place = (item["gt"][0].double() * 65535).round().long()
+        assert torch.equal(item["mask"][0].bool(), hole_places[place])
+        seen.add((int(place[0, 0] > place[0, 1]), int(place[0, 0] > place[1, 0]), abs(int(place[0, 0] - place[0, 1]))))
+    assert len(seen) == 8, "every orientation was drawn"
+
+
+def test_training_crops_show_a_part_of_a_small_hole(tmp_path):
+    fill_companions(tmp_path, count=1)
+    hole = torch.zeros(1, 42, 66)
+    hole[:, 20:24, 30:34] = 1  # a crop drawn at random shows it in 24 % of all cases
+    write_image(tmp_path / "mask/0.png", hole)
+    torch.manual_seed(0)
+    dataset = PairedFolderDataset(companion_options(tmp_path, phase="train", dataroot_cond=None))
+    assert sum(bool(dataset[0]["mask"].any()) for _ in range(50)) >= 48
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (1, 16), (3, 8), (4, 8)])
+def test_white_is_the_hole_from_half_of_full_scale_on(tmp_path, channels, bits):
+    fill_companions(tmp_path, count=1)
+    level = torch.zeros(channels, 42, 66)
+    full = 2**bits - 1
+    level[:1, 0, 0], level[:1, 0, 1], level[-1:, 0, 2] = (full // 2 + 1) / full, (full // 2) / full, 1
+    write_image(tmp_path / "mask/0.png", level, bits)
+    mask = PairedFolderDataset(companion_options(tmp_path))[0]["mask"]
+    assert mask[0, 0, :3].tolist() == [1, 0, 0 if channels == 4 else 1], "alpha does not count"
+    assert mask.sum() == (1 if channels == 4 else 2)
+
+
+def test_masks_and_conditions_in_lmdbs(tmp_path):
+    fill_companions(tmp_path)
+    for k in range(3):  # the maker takes .png alone
+        write_image(tmp_path / f"grey/{k}.png", where(bits=16), 16)
+        os.remove(tmp_path / f"grey/{k}.tif")
+    roots = {part: make_lmdb(str(tmp_path / part), tmp_path / f"{part}.lmdb") for part in ("gt", "lq", "mask", "grey")}
+    changes = {f"dataroot_{part}": root for part, root in roots.items() if part != "grey"}
+    changes |= {"dataroot_cond": roots["grey"], "io_backend": {"type": "lmdb"}}
+    lmdb = PairedFolderDataset({**companion_options(tmp_path), **changes})
+    disk = PairedFolderDataset(companion_options(tmp_path, dataroot_cond=str(tmp_path / "grey")))
+    assert [lmdb.header_faults(index) for index in range(3)] == [[], [], []]
+    for one, other in zip(lmdb, disk, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("lq", "gt", "mask", "cond"))
+
+
+def test_masks_of_another_size_or_without_a_hole_are_refused(tmp_path):
+    fill_companions(tmp_path)
+    write_image(tmp_path / "mask/1.png", torch.ones(1, 21, 33))
+    write_image(tmp_path / "mask/2.png", torch.full((1, 42, 66), 0.4))
+    dataset = PairedFolderDataset(companion_options(tmp_path))
+    size = r"mask/1\.png is 21x33 \(height x width\) but .*gt/1\.png is 42x66; the images of dataroot_mask must"
+    with pytest.raises(InputError, match=size):
+        dataset[1]
+    with pytest.raises(InputError, match=r"mask/2\.png: the mask has no hole; paint .* white"):
+        dataset[2]
+    assert dataset.header_faults(0) == []
+    (fault,) = dataset.header_faults(1)
+    assert "mask/1.png is 21x33" in fault
+
+
+def test_conditions_that_do_not_fit_are_refused(tmp_path):
+    fill_companions(tmp_path)
+    write_image(tmp_path / "alpha/1.png", picture(1, 42, 66))
+    write_image(tmp_path / "grey/2.tif", picture(1, 42, 65))
+    dataset = PairedFolderDataset(companion_options(tmp_path))
+    with pytest.raises(InputError, match=r"alpha/1\.png: has 1 channel\(s\) \(grey\) but channels_cond\[1\] is 4"):
+        dataset[1]
+    with pytest.raises(InputError, match=r"grey/2\.tif is 42x65 .*dataroot_cond\[0\] must have the size"):
+        dataset[2]
+    assert [len(dataset.header_faults(index)) for index in range(3)] == [0, 1, 1]
+    with pytest.raises(InputError, match=r"grey/0\.tif: has 1 .*channels_cond\[0\] is 3"):
+        PairedFolderDataset(companion_options(tmp_path, channels_cond=[3, 4]))[0]
+    grey = PairedFolderDataset(companion_options(tmp_path, channels_cond=[3, 4], grey_to_rgb=True))
+    assert grey[0]["cond"].shape == (7, 42, 66)
+
+
+def test_masks_and_conditions_without_a_partner_are_listed(tmp_path):
+    fill_companions(tmp_path)
+    os.rename(tmp_path / "mask/1.png", tmp_path / "mask/one.png")
+    with pytest.raises(InputError, match=r"dataroot_gt .*: 1\.png; 1 in dataroot_mask .*: one\.png"):
+        PairedFolderDataset(companion_options(tmp_path))
+    (tmp_path / "meta.txt").write_text("2.png (42,66,3)\n")
+    chosen = PairedFolderDataset(companion_options(tmp_path, meta_info_file=str(tmp_path / "meta.txt")))
+    assert chosen[0]["mask"].sum() == 10 * 20
+
+
+def test_pairs_with_masks_pickle_for_spawned_workers(tmp_path):
+    fill_companions(tmp_path)
+    dataset = PairedFolderDataset(companion_options(tmp_path))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert all(torch.equal(copy[0][key], dataset[0][key]) for key in ("lq", "gt", "mask", "cond"))
