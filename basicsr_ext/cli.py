@@ -102,6 +102,12 @@ def _check(rest: list[str]) -> int:
     return rehearsal.run(rest)
 
 
+def _restore(rest: list[str]) -> int:
+    from basicsr_ext import restore
+
+    return restore.run(rest)
+
+
 def _list(rest: list[str]) -> int:
     from basicsr_ext import listing
 
@@ -123,6 +129,7 @@ def _report(rest: list[str]) -> int:
 COMMANDS = {
     "train": Command("train a model by an option file", _train),
     "test": Command("restore and measure the test images (val ones for a training file)", _test),
+    "restore": Command("restore pictures by a trained model", _restore),
     "check": Command("build everything and push one batch through; trains nothing", _check),
     "list": Command("name everything that is registered, and who provides it", _list),
     "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),

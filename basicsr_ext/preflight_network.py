@@ -13,7 +13,7 @@ from basicsr_ext import registries
 from basicsr_ext.checkpoint import load_checkpoint, load_state, load_weights
 from basicsr_ext.errors import InputError
 
-__all__ = ["best_key", "channel_faults", "has_weights", "network_faults"]
+__all__ = ["best_key", "channel_faults", "has_weights", "network_channels", "network_faults"]
 
 _SHOWN = 3
 _INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
@@ -134,3 +134,8 @@ def _channels(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str |
             value = options.get(name, parameters[name].default)
             return (name, value) if isinstance(value, int) else (None, None)
     return None, None
+
+
+def network_channels(options: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Channels that the network of a block ``network_g`` takes and gives; None where its arguments do not tell."""
+    return _channels(options, _INPUTS)[1], _channels(options, _OUTPUTS)[1]

@@ -1,0 +1,219 @@
+"""``basicsr restore``: restore pictures by any registered model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.errors import InputError, did_you_mean
+
+__all__ = ["run"]
+
+_EPILOG = (
+    "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
+    "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input."
+)
+_DEEP = ("png", "tif")
+_Flags = Mapping[str, tuple[type, str, str]]
+
+
+def run(argv: list[str]) -> int:
+    """Restore the pictures that the command line names; returns 1 if some could not be restored, else 0."""
+    parser = _parser()
+    if {"-h", "--help"} & set(argv):
+        _add_known_flags(parser)
+        parser.print_help()
+        return 0
+    args, rest = parser.parse_known_args(argv)
+    _check(args)
+    from basicsr_ext.restore_files import find_jobs, find_masks, is_done
+
+    jobs = find_jobs(args.i, args.o, args.format)
+    _load_toolkit()
+    from basicsr_ext.restorer import Restorer
+
+    settings = {"device": args.device, "tile": args.tile, "overlap": args.overlap, "tile_batch": args.tile_batch}
+    restorer = Restorer.load(args.checkpoint, args.opt, **settings, say=_say)
+    flags = _model_flags(restorer.flags, rest)
+    restorer.take(**flags)
+    if args.mask and not restorer.takes_mask:
+        raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
+    masks = find_masks(args.mask, jobs) if args.mask else {}
+    waiting = [job for job in jobs if args.overwrite or not is_done(job)]
+    if len(waiting) < len(jobs):
+        _say(f"{len(jobs) - len(waiting)} of {len(jobs)} are restored already (--overwrite restores them again)")
+    failed = _restore_all(restorer, waiting, masks, args, flags)
+    for path, reason in failed:
+        _say(f"not restored: {reason if str(path) in reason else f'{path}: {reason}'}")
+    if failed:
+        _say(f"{len(failed)} of {len(jobs)} could not be restored")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="basicsr restore",
+        description="Restore pictures by a trained model: grey, RGB, RGBA; 8 and 16 bits; any size.",
+        epilog=_EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this, with the flags of every model")
+    add("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
+    add("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
+    add("--checkpoint", required=True, help="trained network: net_g_*.pth or .safetensors")
+    add("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--seed", type=int, default=0, help="of the noise (default: 0)")
+    add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
+    add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
+    add("--tile_batch", type=int, default=1, help="tiles at once (default: 1)")
+    add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
+    add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
+    add("--format", default="png", choices=("png", "tif", "webp", "jpg"), help="of the results (default: png)")
+    add("--overwrite", action="store_true", help="restore again what is restored already")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    kind = Path(args.o).suffix[1:].lower()
+    kind = {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
+    args.format = kind if kind in ("png", "tif", "webp", "jpg") else args.format
+    if args.bits == 16 and args.format not in _DEEP:
+        raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
+
+
+def _load_toolkit() -> None:
+    """Make BasicSR and every plugin known."""
+    from basicsr_ext import compat, plugins
+
+    compat.apply()
+    for plugin in plugins.load_entry_points():
+        if not plugin.ok:
+            _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
+
+
+def _add_known_flags(parser: argparse.ArgumentParser) -> None:
+    """Show the flags of all models in the help."""
+    _load_toolkit()
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from basicsr_ext import registries
+
+    shown: set[str] = set()
+    for name in registries.names(MODEL_REGISTRY):
+        flags: _Flags = getattr(registries.find(MODEL_REGISTRY, name), "restore_flags", {})
+        group = parser.add_argument_group(f"with {name}")
+        for flag in [flag for flag in flags if flag not in shown]:
+            _, option, text = flags[flag]
+            group.add_argument(f"--{flag}", help=f"{text} (default: {option} of the options)")
+        shown |= set(flags)
+
+
+def _model_flags(known: _Flags, rest: Sequence[str]) -> dict[str, Any]:
+    """Read the flags that the model declares: text as it is, everything else as in an option file."""
+    from basicsr_ext.option_file import parse_value
+
+    parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
+    for name in known:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
+    given, strange = parser.parse_known_args(rest)
+    if strange:
+        names = [f"--{name}" for name in known] + [s for a in _parser()._actions for s in a.option_strings]
+        raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
+    values = {
+        name: text if known[name][0] is str else parse_value(text, f"--{name}") for name, text in vars(given).items()
+    }
+    return values
+
+
+def _restore_all(
+    restorer: Any, jobs: Sequence[Any], masks: Mapping[Path, Path], args: argparse.Namespace, flags: Mapping[str, Any]
+) -> list[tuple[Path, str]]:
+    """Restore picture by picture; returns those that could not be, each with the reason."""
+    from basicsr_ext.pictures import read_picture
+    from basicsr_ext.restore_files import read_mask
+
+    failed: list[tuple[Path, str]] = []
+    with _Progress(restorer, jobs) as progress:
+        for job in jobs:
+            progress.begin(job)
+            try:
+                picture = read_picture(job.source)
+                mask = read_mask(masks[job.source]) if masks else None
+                results = restorer.restore_picture(picture, mask, args.seed, **flags)
+            except (InputError, RuntimeError, ValueError, OSError) as error:
+                failed.append((job.source, str(error) or type(error).__name__))
+            else:
+                _write(job.target, *results, args)
+            progress.end(job)
+    return failed
+
+
+def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
+    from basicsr_ext.pictures import write_picture
+
+    bits = args.bits or (restored.bits if args.format in _DEEP else 8)
+    for name, picture in extras.items():
+        write_picture(target.with_name(f"{target.stem}_{name}.png"), replace(picture, bits=bits))
+    write_picture(target, replace(restored, bits=bits))
+
+
+class _Progress:
+    """A bar over all pixels, so that the time left is right for pictures of different sizes and within a large one."""
+
+    def __init__(self, restorer: Any, jobs: Sequence[Any]) -> None:
+        from tqdm import tqdm
+
+        self._restorer = restorer
+        self._weights = {job.source: _pixels(job.source) for job in jobs}
+        layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        self._bar = tqdm(total=sum(self._weights.values()), bar_format=layout, disable=not jobs)
+        self._done = self._calls = self._count = 0
+        self._now = 1
+
+    def __enter__(self) -> _Progress:
+        self._restorer.on_progress(self._step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restorer.on_progress(None)
+        self._bar.close()
+
+    def begin(self, job: Any) -> None:
+        self._count, self._calls, self._now = self._count + 1, 0, self._weights[job.source]
+        self._bar.set_description_str(f"{self._count}/{len(self._weights)} {job.name}", refresh=False)
+
+    def end(self, job: Any) -> None:
+        self._done += self._weights[job.source]
+        self._bar.update(self._done - self._bar.n)
+
+    def _step(self, share: float) -> None:
+        """Take note of the share of a network call that is done."""
+        part = min(1.0, (self._calls + share) / self._restorer.network_calls)
+        self._calls += share >= 1
+        self._bar.update(max(0, self._done + round(part * self._now) - self._bar.n))
+
+
+def _pixels(path: Path) -> int:
+    from basicsr_ext.pictures import read_shape
+
+    try:
+        shape = read_shape(path)
+    except InputError:
+        return 1
+    return shape.height * shape.width
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)

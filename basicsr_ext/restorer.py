@@ -1,0 +1,340 @@
+"""A trained model, loaded to restore images, without a run around it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from basicsr_ext.checkpoint import load_weights
+from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.option_schema import convert, parse_block
+from basicsr_ext.pictures import Picture
+from basicsr_ext.preflight_network import best_key, network_channels
+from basicsr_ext.restore_options import find_options, set_option, single_image_model
+from basicsr_ext.tiling import TiledNetwork, network_multiple
+
+__all__ = ["Restorer", "find_device"]
+
+TILE = 512  # pixels of the restored image, where the user does not say
+_LEAST_TILE = 128
+_KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
+
+
+class Restorer:
+    """Any registered model of single images with its trained network.
+
+    Attributes:
+        scale: how much larger its images are.
+        channels: of the images that it takes and gives; None where the network does not tell.
+        flags: names of the options that may be given with a call: those of the model's ``restore_flags``.
+        takes_mask: whether the model looks at a mask.
+        source: the place that the options come from.
+
+    """
+
+    def __init__(
+        self,
+        opt: Mapping[str, Any],
+        checkpoint: str | Path,
+        device: str = "auto",
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_batch: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.device = find_device(device)
+        on_gpu = self.device.type == "cuda"
+        self.opt = dict(opt) | {"num_gpu": int(on_gpu), "dist": False, "rank": 0, "world_size": 1}
+        self.scale = int(self.opt.get("scale", 1))
+        self._model = _build(self.opt, self.device)
+        inputs, outputs = network_channels(self.opt["network_g"])
+        self.channels = getattr(self._model, "lq_channels", inputs), outputs
+        net = self._model.net_g
+        _load(net, checkpoint)
+        if tile is None:
+            tile = default_tile(network_multiple(net), self._enlarges)
+        self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say).eval()
+        if self._of_basicsr:
+            self._model.net_g = self._net
+        self._given: dict[str, Any] = {}
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        options: str | Path | None = None,
+        device: str = "auto",
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_batch: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> Restorer:
+        """Load a checkpoint; the plugins that it needs must be registered.
+
+        Args:
+            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file.
+            options: option file; None to find it (:func:`basicsr_ext.restore_options.find_options`).
+            device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+            tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None
+                for a size that suits: 512 pixels of the restored image.
+            overlap: pixels that tiles share; None for an eighth of the tile.
+            tile_batch: tiles at once.
+            say: told of a tile that was halved because memory ran out.
+
+        Raises:
+            InputError: The file is missing or damaged, its options are not found or wrong, it is the checkpoint of
+                another architecture, the device is not there, or the network can not take such tiles.
+
+        """
+        opt, source = find_options(checkpoint, options)
+        restorer = cls(opt, checkpoint, device, tile, overlap, tile_batch, say)
+        restorer.source = source
+        return restorer
+
+    source = ""
+
+    @property
+    def flags(self) -> dict[str, tuple[type, str, str]]:
+        """Options of a call: name -> (type, dotted option, help)."""
+        return getattr(self._model, "restore_flags", {})
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the model looks at a mask."""
+        return getattr(self._model, "takes_mask", False)
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls of one restoration, by the options last taken."""
+        return getattr(self._model, "network_calls", 1)
+
+    def on_progress(self, callback: Callable[[float], None] | None) -> None:
+        """Have ``callback`` told, during a network call, which share of its tiles is done."""
+        self._net.progress = callback
+
+    @property
+    def _of_basicsr(self) -> bool:
+        return not hasattr(self._model, "restore")
+
+    @property
+    def _enlarges(self) -> int:
+        """By how much the network itself enlarges, as far as it is known: a bridge's image is lifted before."""
+        from basicsr_ext.restoration_model import RestorationModel
+
+        plain = self._of_basicsr or type(self._model).restore is RestorationModel.restore
+        return self.scale if plain else 1
+
+    def take(self, **flags: Any) -> None:
+        """Take values for the model's own options; those not named fall back to the option file's.
+
+        Raises:
+            InputError: No such option, or a value that it does not allow.
+
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        unknown = [name for name in given if name not in self.flags]
+        if unknown:
+            model = type(self._model).__name__
+            known = did_you_mean(unknown[0], self.flags) if self.flags else "it has none of its own"
+            raise InputError(f"{unknown[0]} is not an option of restoring with {model}; {known}")
+        if given == self._given:
+            return
+        opt, faults = copy.deepcopy(self.opt), []
+        for name, value in given.items():
+            kind, dotted, _ = self.flags[name]
+            set_option(opt, dotted, convert(value, kind, name, faults))
+        faults = faults or _block_faults(opt, type(self._model), [self.flags[name][1] for name in given])
+        if faults:
+            raise InputError("; ".join(faults))
+        self._model.take_options(opt)
+        self._given = given
+
+    @torch.no_grad()
+    def restore(
+        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, **flags: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restore images.
+
+        Args:
+            image: B,C,h,w in [0, 1], C as the network takes it.
+            mask: B,1,h,w, 1 in the hole; the hole is painted white first, and nothing outside of it is changed.
+            seed: of the noise; an image is restored alike whatever is restored beside it.
+            flags: see :attr:`flags`.
+
+        Returns:
+            B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name.
+
+        Raises:
+            InputError: Wrong channels, an unfit mask, an option out of range, or too little memory.
+
+        """
+        self.take(**flags)
+        wanted = self.channels[0]
+        if wanted not in (None, image.shape[1]):
+            raise InputError(_channels_fault(image.shape[1], wanted))
+        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+        if mask is not None:
+            batch |= self._masked(image, mask)
+        try:
+            restored = self._run(batch, seed)
+        except torch.cuda.OutOfMemoryError as error:
+            size = " x ".join(map(str, image.shape[-2:]))
+            raise InputError(f"an image of {size} pixels does not fit into memory ({error}); --device cpu") from error
+        restored = restored.float().cpu()
+        if not torch.isfinite(restored).all():
+            raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
+        if mask is not None and restored.shape == image.shape:
+            restored = torch.where(mask.bool(), restored, image)
+        extras = {name: picture.float().cpu() for name, picture in getattr(self._model, "extras", {}).items()}
+        return restored.clamp_(0, 1), extras
+
+    def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        if not self.takes_mask:
+            raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks")
+        if mask.shape[-2:] != image.shape[-2:]:
+            sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
+            raise InputError(f"the mask has {sizes[0]} pixels, the image {sizes[1]} (height x width); they must agree")
+        if not mask.any():
+            raise InputError("the mask has no hole: no pixel of it is white")
+        return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
+
+    def _run(self, batch: dict[str, Any], seed: int) -> Tensor:
+        model = self._model
+        model.feed_data(batch)
+        if self._of_basicsr:
+            model.test()
+            return model.output
+        generators = [torch.Generator().manual_seed(seed) for _ in batch["lq"]]
+        return model.restore(model.batch, self._net, generators)
+
+    def restore_picture(
+        self, picture: Picture, mask: Tensor | None = None, seed: int = 0, **flags: Any
+    ) -> tuple[Picture, dict[str, Picture]]:
+        """Restore one picture as :meth:`restore` does its tensors.
+
+        A grey picture is given to a network of three channels as RGB. Alpha goes through the network if that has as
+        many channels, otherwise it is enlarged bicubically.
+        """
+        colours, alpha, wanted = picture.colours, picture.alpha, self.channels[0]
+        if wanted in (3, 4) and len(colours) == 1:
+            colours = colours.expand(3, -1, -1)
+        inside = alpha is not None and wanted == len(colours) + 1
+        image = torch.cat([colours, alpha]) if inside else colours
+        restored, extras = self.restore(image[None], None if mask is None else mask[None], seed, **flags)
+        if restored.shape[1] not in _KINDS:
+            raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
+        planes = restored[0]
+        if len(planes) in (2, 4):
+            planes, alpha = planes[:-1], planes[-1:]
+        elif alpha is not None and alpha.shape[1:] != planes.shape[1:]:
+            alpha = F.interpolate(alpha[None], planes.shape[1:], mode="bicubic", antialias=True)[0].clamp_(0, 1)
+        profile = picture.profile if len(planes) == len(picture.colours) else None
+        pictures = {name: Picture(value[0][:3], None, picture.bits) for name, value in extras.items()}
+        return replace(picture, colours=planes, alpha=alpha, profile=profile), pictures
+
+
+def default_tile(multiple: int, enlarges: int) -> int:
+    """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
+    return -(-max(TILE // enlarges, _LEAST_TILE) // multiple) * multiple
+
+
+def find_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda, cuda:1 or mps into a device; InputError if there is no such device here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"device is {name}, but torch finds {count} CUDA device(s) here; give auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device is mps, but torch finds none here; give auto or cpu")
+    return device
+
+
+def _channels_fault(found: int, wanted: int) -> str:
+    kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
+    return f"the image has {found} channel(s) ({kinds[0]}), but the network takes {wanted} ({kinds[1]}); convert it"
+
+
+def _block_faults(opt: Mapping[str, Any], model: type, changed: list[str]) -> list[str]:
+    """Faults of the blocks of options that were changed."""
+    faults: list[str] = []
+    for name in sorted({dotted.rpartition(".")[0] for dotted in changed}):
+        cls, block = getattr(model, "option_blocks", {}).get(name), opt
+        for section in name.split("."):
+            block = block[section]
+        if cls is not None:
+            faults += parse_block(cls, block, name)[1]
+    return faults
+
+
+def _build(opt: dict[str, Any], device: torch.device) -> Any:
+    """Build the model; random streams, BasicSR's log and the options stay as they are."""
+    cls = single_image_model(opt)
+    if cls.__module__.startswith("basicsr."):
+        # The class that does the restoring: what some add for training needs a GPU to be built
+        cls = next(base for base in cls.__mro__ if "test" in vars(base))
+    here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with _silent_toolkit(), torch.random.fork_rng(devices=devices), here:
+        try:
+            model = cls(copy.deepcopy(opt))
+        except (TypeError, KeyError, AssertionError) as error:
+            raise InputError(f"network_g: {opt['network_g']['type']} can not be built: {error}") from error
+    if device.type not in ("cpu", "cuda") or device.index is not None:
+        model.device = device
+        model.net_g = model.net_g.to(device)
+    model.net_g.requires_grad_(False)
+    return model
+
+
+@contextlib.contextmanager
+def _silent_toolkit() -> Iterator[None]:
+    """Leave BasicSR's logger without handlers or levels that it gives itself on its first use."""
+    from basicsr.utils import logger as home
+
+    logger = logging.getLogger("basicsr")
+    before = list(logger.handlers), logger.level, logger.propagate, logger.disabled, dict(home.initialized_logger)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate, logger.disabled, initialized = before
+        logger.setLevel(level)
+        home.initialized_logger.clear()
+        home.initialized_logger.update(initialized)
+
+
+def _load(net: torch.nn.Module, checkpoint: str | Path) -> None:
+    """Load the averaged weights, or the only ones."""
+    path = Path(checkpoint).expanduser()
+    key = best_key(str(path)) if path.suffix != ".safetensors" else None
+    weights = load_weights(path, key, "--checkpoint")
+    wanted, name = net.state_dict(), type(net).__name__
+    lacking = [key for key in wanted if key not in weights]
+    surplus = [key for key in weights if key not in wanted]
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and getattr(weights[key], "shape", None) != value.shape
+    ]
+    lists = (("missing", lacking), ("unknown", surplus), ("of another shape", shapes))
+    said = [f"{len(found)} {what} ({', '.join(found[:2])})" for what, found in lists if found]
+    if said:
+        raise InputError(
+            f"--checkpoint {path} is of another architecture than network_g, which is {name}: {'; '.join(said)}; "
+            "give its own option file with -opt"
+        )
+    net.load_state_dict(weights)
