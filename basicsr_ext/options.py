@@ -276,6 +276,8 @@ def _start_processes(opt: dict[str, Any], here: Launch) -> None:
         wishes = dict(opt.get("dist_params") or {})
         if here.launcher == "pytorch":
             wishes.pop("port", None)  # torchrun sets it
+        if opt["num_gpu"] == 0:
+            wishes["backend"] = "gloo"  # the CPU was asked for, though there may be GPUs
         init_dist(here.launcher, **wishes)
         opt["rank"], opt["world_size"] = get_dist_info()
     if opt.get("manual_seed") is None:
