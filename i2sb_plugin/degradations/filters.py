@@ -1,4 +1,4 @@
-"""Linear filters with their transposes and pseudo-inverses: separable ones as matrices, others as convolutions."""
+"""Linear filters with their transposes and pseudo-inverses: separable ones as matrices, others by FFT."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ __all__ = ["Padding", "PlanarFilter", "SeparableFilter", "band_product", "least_
 Padding = Literal["reflect", "zeros"]
 SMALLEST = 3e-2  # pseudo-inverse of an axis: singular values below this part of a sum of 1 count as 0
 TILE = 512  # rows at a time in a product with a band matrix: longer ones skip the zeros
-STEPS = 50  # of the conjugate gradients that stand for a pseudo-inverse; few enough not to blow up noise
+STEPS = 30  # of the conjugate gradients that stand for a pseudo-inverse; few enough not to blow up noise
 
 
 @dataclass(frozen=True)
 class SeparableFilter:
-    """Convolution of rows and columns with the same odd, symmetric ``taps``; images are B,C,H,W or C,H,W."""
+    """Convolution of rows and columns with the same odd, symmetric ``taps``; images are B,C,H,W or C,H,W.
+
+    ``padding`` reflect mirrors the image with its edge repeated (OpenCV's and SciPy's "reflect"), so the filter is its
+    own transpose; zeros darkens the border.
+    """
 
     taps: tuple[float, ...]
     padding: Padding
@@ -60,31 +64,37 @@ class PlanarFilter:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Filter ``x``, B,C,H,W or C,H,W; raises InputError if the kernel is larger than it."""
         check_fits(tuple(self.kernel.shape), x)
-        planes = x.reshape(-1, 1, *x.shape[-2:])
-        across, down = self.kernel.shape[1] // 2, self.kernel.shape[0] // 2
-        mode = "reflect" if self.padding == "reflect" else "constant"
-        padded = F.pad(planes, (across, across, down, down), mode=mode)
-        return F.conv2d(padded, self._weight(x)).view(x.shape)
+        halves = [side // 2 for side in self.kernel.shape]
+        if self.padding == "zeros":
+            padded = F.pad(x, (halves[1], halves[1], halves[0], halves[0]))
+        else:
+            rows, columns = (_mirrored(n, half).to(x.device) for n, half in zip(x.shape[-2:], halves))
+            padded = x.index_select(-2, rows).index_select(-1, columns)
+        size = padded.shape[-2:]
+        full = torch.fft.irfft2(torch.fft.rfft2(padded) * self._spectrum(x, size), s=size)
+        return full[..., 2 * halves[0] :, 2 * halves[1] :].contiguous()  # the rest wrapped around
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose: spread the kernel, then fold the border back to where its pixels came from."""
+        """Apply the transpose: correlate, then fold the border back to where its pixels came from."""
         check_fits(tuple(self.kernel.shape), y)
-        spread = F.conv_transpose2d(y.reshape(-1, 1, *y.shape[-2:]), self._weight(y))
-        for axis in (-2, -1):
-            half, size = self.kernel.shape[axis] // 2, y.shape[axis]
+        halves = [side // 2 for side in self.kernel.shape]
+        embedded = F.pad(y, (2 * halves[1], 0, 2 * halves[0], 0))
+        size = embedded.shape[-2:]
+        spread = torch.fft.irfft2(torch.fft.rfft2(embedded) * self._spectrum(y, size).conj(), s=size)
+        for axis, half, n in zip((-2, -1), halves, y.shape[-2:]):
             if self.padding == "zeros":
-                spread = spread.narrow(axis, half, size)
+                spread = spread.narrow(axis, half, n)
             else:
-                folded = torch.zeros_like(spread.narrow(axis, 0, size))
-                spread = folded.index_add_(axis, _reflected(size, half).to(y.device), spread)
-        return spread.reshape(y.shape)
+                folded = torch.zeros_like(spread.narrow(axis, 0, n))
+                spread = folded.index_add_(axis, _mirrored(n, half).to(y.device), spread)
+        return spread
 
     def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
         """Apply the pseudo-inverse as far as conjugate gradients come: frequencies all but removed stay so."""
         return least_squares(self.forward, self.adjoint, y)
 
-    def _weight(self, like: torch.Tensor) -> torch.Tensor:
-        return self.kernel.flip(0, 1).to(like)[None, None]
+    def _spectrum(self, like: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+        return torch.fft.rfft2(self.kernel.to(like), s=size)
 
 
 def check_fits(kernel: tuple[int, ...], image: torch.Tensor) -> None:
@@ -145,7 +155,7 @@ def _axis(
         matrix.diagonal(offset).fill_(tap)
     if padding == "zeros":
         return matrix[:, half : half + size].to(device, dtype)
-    folded = torch.zeros(size, size, dtype=torch.float64).index_add_(1, _reflected(size, half), matrix)
+    folded = torch.zeros(size, size, dtype=torch.float64).index_add_(1, _mirrored(size, half), matrix)
     return folded.to(device, dtype)
 
 
@@ -157,7 +167,7 @@ def _inverse_axis(
     return torch.linalg.pinv(matrix, atol=SMALLEST * abs(sum(taps)), rtol=0).to(device, dtype)
 
 
-def _reflected(size: int, half: int) -> torch.Tensor:
-    """Indices of ``size`` pixels with ``half`` more on both sides, mirrored without repeating the edge."""
-    index = torch.arange(-half, size + half).abs()
-    return torch.minimum(index, 2 * size - 2 - index)
+def _mirrored(size: int, half: int) -> torch.Tensor:
+    """Indices of ``size`` pixels with ``half`` more on both sides, mirrored with the edge repeated."""
+    index = torch.arange(-half, size + half) % (2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from basicsr_ext.errors import InputError
 from i2sb_plugin.degradations.base import DEGRADATIONS, Degraded, check_image
 
-__all__ = ["Jpeg", "quantisation_table"]
+__all__ = ["Coefficients", "Jpeg"]
 
 # Rows of RGB -> Y, Cb, Cr and back with the digits of the release (JFIF 1.02, section 7).
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
@@ -70,6 +70,10 @@ class Jpeg:
         """Return ``y``: it is already the image that the quantised coefficients decode to."""
         return y
 
+    def table(self, plane: Literal["luma", "chroma"]) -> torch.Tensor:
+        """Return the 64 divisors of ``plane``, rows first."""
+        return _table(self.quality, _LUMA if plane == "luma" else _CHROMA).clone()
+
     def encode(self, x: torch.Tensor) -> Coefficients:
         """Quantise ``x``, B,C,H,W in [0,1] whose sides the blocks divide; channels beyond the third are left out."""
         if x.shape[1] == 1:
@@ -92,12 +96,12 @@ class Jpeg:
     def _quantised(self, planes: torch.Tensor, base: str) -> torch.Tensor:
         """Cut B,C,H,W into blocks, transform, divide by the table, round half to even."""
         blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4).flatten(4)
-        table = quantisation_table(self.quality, base).to(planes)
+        table = _table(self.quality, base).to(planes)
         return (blocks @ _dct(planes.dtype, planes.device).T).div_(table).round_()
 
     def _pixels(self, blocks: torch.Tensor, base: str) -> torch.Tensor:
         """Undo :meth:`_quantised`, apart from its rounding."""
-        table = quantisation_table(self.quality, base).to(blocks)
+        table = _table(self.quality, base).to(blocks)
         planes = blocks @ (table[:, None] * _dct(blocks.dtype, blocks.device))
         return planes.unflatten(4, (8, 8)).transpose(3, 4).flatten(4).flatten(2, 3)
 
@@ -119,8 +123,11 @@ class Jpeg:
 
 
 @lru_cache(maxsize=256)
-def quantisation_table(quality: int, base: str = _LUMA) -> torch.Tensor:
-    """Return the 64 divisors, rows first, of a quality from 1 to 100: ITU-T T.81, annex K, scaled as by libjpeg."""
+def _table(quality: int, base: str) -> torch.Tensor:
+    """Return the 64 divisors, rows first, of a quality from 1 to 100: ITU-T T.81, annex K, scaled.
+
+    The scale is libjpeg's without its rounding to whole per cent, so some qualities below 50 differ by one step.
+    """
     percent = 5000 / quality if quality < 50 else 200 - 2 * quality
     table = torch.tensor([int(entry) for entry in base.split()], dtype=torch.float64)
     return ((table * percent + 50) / 100).floor().clamp(1, 255).float()

@@ -25,13 +25,15 @@ class Mixture:
     All results have the size of the image: the reductions are enlarged again by repetition. Holes are filled with
     N(0,1) of the scale [-1,1], so ``lq`` leaves [0,1] there, and no mask is given: the network has to find the hole.
     ``masks`` is Palette's file or a folder, as for ``inpaint_freeform``; without it strokes are drawn.
-    ``honest_blur`` takes true blurs (uniform of 9 pixels, Gaussian of sigma 10 cut to 5 pixels) for the released ones;
+    ``honest_blur`` takes true blurs (uniform of 9 pixels, Gaussian of sigma 10 cut to 5 pixels) for the released
+    ones, which break ties as ``stable`` says;
     ``index`` fixes the choice: number ``index`` modulo 9. Raises InputError as the nine do (sides divisible by 4).
     """
 
     masks: str | None = None
     mask_size: int = 256
     honest_blur: bool = False
+    stable: bool = True
     index: int | None = None
     scale: ClassVar[int] = 1
 
@@ -60,15 +62,15 @@ class Mixture:
         return Degraded(lq)
 
     def _member(self, number: int) -> Degradation:
-        return _nine(self.masks, self.mask_size, self.honest_blur)[number]
+        return _nine(self.masks, self.mask_size, self.honest_blur, self.stable)[number]
 
 
 @lru_cache(maxsize=8)
-def _nine(masks: str | None, mask_size: int, honest_blur: bool) -> tuple[Degradation, ...]:
+def _nine(masks: str | None, mask_size: int, honest_blur: bool, stable: bool) -> tuple[Degradation, ...]:
     if masks is not None and not isinstance(masks, str):
         raise InputError(f"degradation.masks is {masks!r}; give the path of an .npz file or a folder")
     freeform = {"type": "inpaint_freeform", "masks": masks, "mask_size": mask_size}
-    uniform, gauss = {"type": "blur_released_uniform"}, {"type": "blur_released_gauss"}
+    uniform, gauss = ({"type": f"blur_released_{kind}", "stable": stable} for kind in ("uniform", "gauss"))
     if honest_blur:
         uniform, gauss = {"type": "blur_uniform", "size": 9}, {"type": "blur_gauss", "sigma": 10.0, "size": 5}
     options = (
