@@ -31,6 +31,8 @@ class MaskFile:
     ) -> None:
         self.path = path
         self.side = side
+        if side < 1:
+            raise InputError(f"degradation.mask_size is {side}; give the side of the masks in pixels, such as 256")
         packed = _read_packed(path, key, area)
         size = -(-side * side // 8)
         if packed.size == 0 or packed.size % size or (side * side) % 8:

@@ -37,7 +37,7 @@ def draw_from(value: Range, generator: torch.Generator | None) -> float:
 
 def draw_uniform(generator: torch.Generator | None) -> float:
     """Draw from [0, 1)."""
-    return torch.rand((), generator=generator, dtype=torch.float64, device=_device(generator)).item()
+    return torch.rand((), generator=generator, device=_device(generator)).item()
 
 
 def draw_index(count: int, generator: torch.Generator | None) -> int:

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["Padding", "PlanarFilter", "SeparableFilter", "band_product", "least_squares"]
+__all__ = ["Padding", "PlanarFilter", "SeparableFilter", "least_squares"]
 
 Padding = Literal["reflect", "zeros"]
 SMALLEST = 3e-2  # pseudo-inverse of an axis: singular values below this part of a sum of 1 count as 0
-TILE = 512  # rows at a time in a product with a band matrix: longer ones skip the zeros
+TILE = 64  # rows at a time in a product with a band matrix, whose zeros are skipped
 STEPS = 30  # of the conjugate gradients that stand for a pseudo-inverse; few enough not to blow up noise
 
 
@@ -33,25 +33,19 @@ class SeparableFilter:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Filter ``x``; raises InputError if the kernel is larger than it."""
-        rows, columns = self._axes(x)
-        return band_product(columns, band_product(rows, x).mT).mT
+        check_fits((len(self.taps), len(self.taps)), x)
+        rows, columns = (_bands(self.taps, n, self.padding, x.dtype, x.device) for n in x.shape[-2:])
+        x = torch.cat([x[..., low:high] @ band.T for low, high, band in columns], -1)
+        return torch.cat([band @ x[..., low:high, :] for low, high, band in rows], -2)
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose."""
-        rows, columns = self._axes(y)
-        return band_product(columns.T, band_product(rows.T, y).mT).mT
+        """Apply the transpose, which is the filter itself since the taps are symmetric."""
+        return self.forward(y)
 
     def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
         """Apply the pseudo-inverse of the filter without the frequencies that it all but removes."""
-        rows, columns = (
-            _inverse_axis(self.taps, n, self.padding, y.dtype, y.device) for n in (y.shape[-2], y.shape[-1])
-        )
-        return rows @ y @ columns.T
-
-    def _axes(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        check_fits((len(self.taps), len(self.taps)), x)
-        rows, columns = (_axis(self.taps, n, self.padding, x.dtype, x.device) for n in (x.shape[-2], x.shape[-1]))
-        return rows, columns
+        rows, columns = (_inverse_axis(self.taps, n, self.padding, y.dtype, y.device) for n in y.shape[-2:])
+        return rows @ (y @ columns.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +101,6 @@ def check_fits(kernel: tuple[int, ...], image: torch.Tensor) -> None:
         )
 
 
-def band_product(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return matrix @ x; a large band matrix is taken in tiles without the zeros beside its band."""
-    if matrix.shape[0] <= TILE:
-        return matrix @ x
-    out = x.new_empty(*x.shape[:-2], matrix.shape[0], x.shape[-1])
-    for start in range(0, matrix.shape[0], TILE):
-        tile = matrix[start : start + TILE]
-        used = tile.any(0).nonzero()
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        torch.matmul(tile[:, low:high], x[..., low:high, :], out=out[..., start : start + TILE, :])
-    return out
-
-
 def least_squares(
     forward: Callable[[torch.Tensor], torch.Tensor], adjoint: Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor
 ) -> torch.Tensor:
@@ -144,27 +125,35 @@ def _ratio(above: torch.Tensor, below: torch.Tensor, first: torch.Tensor) -> tor
     return torch.where(done, 0, above / below.masked_fill(done, 1))
 
 
-@lru_cache(maxsize=16)
-def _axis(
+@lru_cache(maxsize=32)
+def _bands(
     taps: tuple[float, ...], size: int, padding: Padding, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    """Matrix size x size that filters one axis."""
+) -> list[tuple[int, int, torch.Tensor]]:
+    """Matrix size x size that filters one axis, in tiles of rows: first column, end, and the columns between."""
     half = len(taps) // 2
-    matrix = torch.zeros(size, size + 2 * half, dtype=torch.float64)
-    for offset, tap in enumerate(taps):
-        matrix.diagonal(offset).fill_(tap)
-    if padding == "zeros":
-        return matrix[:, half : half + size].to(device, dtype)
-    folded = torch.zeros(size, size, dtype=torch.float64).index_add_(1, _mirrored(size, half), matrix)
-    return folded.to(device, dtype)
+    sources = _mirrored(size, half) if padding == "reflect" else torch.arange(-half, size + half)
+    bands = []
+    for start in range(0, size, TILE):
+        height = min(TILE, size - start)
+        tile = torch.zeros(height, height + 2 * half, dtype=torch.float64)
+        for offset, tap in enumerate(taps):
+            tile.diagonal(offset).fill_(tap)
+        source = sources[start : start + height + 2 * half]
+        inside = (source >= 0) & (source < size)
+        low, high = int(source[inside].min()), int(source[inside].max()) + 1
+        band = torch.zeros(height, high - low, dtype=torch.float64)
+        band.index_add_(1, source[inside] - low, tile[:, inside])
+        bands.append((low, high, band.to(device, dtype)))
+    return bands
 
 
 @lru_cache(maxsize=16)
 def _inverse_axis(
     taps: tuple[float, ...], size: int, padding: Padding, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    matrix = _axis(taps, size, padding, torch.float64, torch.device("cpu"))
-    return torch.linalg.pinv(matrix, atol=SMALLEST * abs(sum(taps)), rtol=0).to(device, dtype)
+    bands = _bands(taps, size, padding, torch.float64, torch.device("cpu"))
+    matrix = torch.cat([F.pad(band, (low, size - high)) for low, high, band in bands])
+    return torch.linalg.pinv(matrix, atol=SMALLEST * abs(sum(taps)), rtol=0, hermitian=True).to(device, dtype)
 
 
 def _mirrored(size: int, half: int) -> torch.Tensor:

@@ -251,7 +251,7 @@ def test_separable_blurs_equal_opencv(size, sigma):
 
 
 def test_a_large_image_is_blurred_as_a_small_one():
-    """Above 512 rows, products with band matrices are taken in tiles."""
+    """Products with band matrices are taken in tiles of 64 rows."""
     clean = image(1, 1100, 40).double()
     small = build_degradation({"type": "blur_gauss"})
     torch.testing.assert_close(small(clean).lq[:, 500:540], small(clean[:, 480:560]).lq[:, 20:60], rtol=0, atol=1e-12)

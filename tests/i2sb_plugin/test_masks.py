@@ -75,6 +75,12 @@ def test_the_area_finds_its_array(tmp_path):
         assert np.array_equal(mask[0].numpy(), masks[key][7 % 5])
 
 
+def test_a_side_below_one_pixel_is_refused(tmp_path):
+    packed_file(tmp_path / "m.npz")
+    with pytest.raises(InputError, match="degradation.mask_size is 0"):
+        build_degradation({"type": "inpaint_freeform", "masks": str(tmp_path / "m.npz"), "mask_size": 0})
+
+
 def test_256_is_the_side_that_is_expected(tmp_path):
     packed_file(tmp_path / "m.npz", side=256, count=2, keys=["masks"])
     assert len(MaskFile(str(tmp_path / "m.npz"))) == 2
