@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ __all__ = [
     "newest_checkpoint",
     "newest_resumable",
     "plain",
+    "read_safetensors_metadata",
     "remove_unfinished",
     "resumable_iterations",
     "save_best",
+    "save_safetensors",
 ]
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
@@ -71,12 +73,42 @@ def atomic_save(thing: Any, path: str | os.PathLike[str]) -> None:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
 
     """
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            torch.save(thing, file)
+
+    _save_whole(path, write)
+
+
+def save_safetensors(
+    tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the weights of one network, whole or not at all, with texts that describe them.
+
+    Raises:
+        SaveError: Names the file and the cause; a file that had this name before is untouched.
+
+    """
+    from safetensors.torch import save_file
+
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+    def write(unfinished: Path) -> None:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file(own, unfinished, {"format": "pt", **(metadata or {})})
+        unfinished.chmod(mode)  # save_file leaves the file to its owner alone
+
+    _save_whole(path, write)
+
+
+def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
-            torch.save(thing, file)
-            file.flush()
+        write(unfinished)
+        with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _sync_folder(path.parent)
@@ -104,9 +136,40 @@ def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:
+    """The texts that a safetensors file carries beside its tensors, by name.
+
+    Raises:
+        InputError: The file is missing, damaged or cut short.
+
+    """
+    from safetensors import SafetensorError, safe_open
+
+    said = f"{option}: " if option else ""
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            return file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{said}no such checkpoint file: {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{said}checkpoint {path} is damaged or cut short ({error}); use another one") from error
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RuntimeError(str(error)) from error
+
+
 def _torch_load(path: Path, mmap: bool) -> Any:
     if path.stat().st_size == 0:
         raise EOFError("the file is empty")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
 
 
@@ -114,7 +177,7 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
     """Load a checkpoint onto the CPU, unpickling tensors and plain containers only.
 
     Args:
-        path: File written by ``torch.save``.
+        path: File written by ``torch.save``, or one that ends in ``.safetensors``: a bare state dict.
         option: The option that names the file, for the message.
         mmap: Map the tensors from the file instead of reading them.
 
@@ -149,7 +212,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
     as in BasicSR. A leading ``module.`` is removed from the names.
 
     Args:
-        path: File written by ``torch.save``.
+        path: File written by ``torch.save``, or one that ends in ``.safetensors``.
         key: Key of the state dict inside the file, or None for the file's root.
         option: The option that names the file, for the message.
 
