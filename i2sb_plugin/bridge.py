@@ -97,30 +97,46 @@ class Bridge:
     predicts: str = "eps"
 
     @classmethod
-    def one_clock(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False, predicts: str = "eps") -> Bridge:
+    def one_clock(
+        cls,
+        steps: int = 1000,
+        beta_max: float = 0.3,
+        ot_ode: bool = False,
+        predicts: str = "eps",
+        beta_min: float = RELEASED_BETA_MIN,
+    ) -> Bridge:
         """Nodes 0..steps at t = node / steps; sigma^2 + sigma_bar^2 is the total variance at every node.
 
-        The total variance depends on ``beta_max`` alone (0.141 for 0.3, 0.247 for 1.0), not on ``steps``.
+        The total variance depends on ``beta_min`` and ``beta_max`` alone (0.141 for 0.1 and 0.3), not on ``steps``.
 
         Raises:
-            ValueError: ``steps`` < 1 or ``beta_max`` <= 0.
+            ValueError: ``steps`` < 1, ``beta_min`` <= 0 or ``beta_max`` <= 0.
         """
         _check(steps >= 1, "steps", steps, "a whole number from 1")
         _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
+        _check(beta_min > 0, "beta_min", beta_min, "a number above 0")
         t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        variance = variance_at(t, beta_max)
+        variance = variance_at(t, beta_max, beta_min)
         return cls(variance, variance[-1] - variance, 1000 * t, 1, ot_ode, predicts)
 
     @classmethod
-    def released(cls, steps: int = 1000, beta_max: float = 0.3, ot_ode: bool = False, predicts: str = "eps") -> Bridge:
+    def released(
+        cls,
+        steps: int = 1000,
+        beta_max: float = 0.3,
+        ot_ode: bool = False,
+        predicts: str = "eps",
+        beta_min: float = RELEASED_BETA_MIN,
+    ) -> Bridge:
         """The grid of the authors' release, node for node, for weights that were trained on it.
 
         It counts beta_n on both sides of node n, starts at sigma = 0.01 instead of 0, and its total variance depends
         on ``steps``; :meth:`one_clock` has none of these quirks.
 
         Raises:
-            ValueError: ``steps`` is odd or < 2, or ``beta_max`` <= 0.
+            ValueError: ``steps`` is odd or < 2, ``beta_max`` <= 0, or ``beta_min`` is not the release's.
         """
+        _check(beta_min == RELEASED_BETA_MIN, "beta_min", beta_min, "0.1 with schedule: released, which fixes it")
         _check(steps >= 2 and steps % 2 == 0, "steps", steps, "an even number from 2 with schedule: released")
         _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
         ends = (1e-4**0.5, (beta_max / steps) ** 0.5)

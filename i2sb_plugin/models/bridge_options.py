@@ -11,7 +11,7 @@ from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_schema import parse_block
 from basicsr_ext.restoration_model import TrainOptions, ValOptions
 from i2sb_plugin import samplers
-from i2sb_plugin.bridge import Bridge
+from i2sb_plugin.bridge import RELEASED_BETA_MIN, Bridge
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.degradations.base import Operator, known_operator
 
@@ -42,7 +42,8 @@ class BridgeOptions:
     Attributes:
         schedule: ``one_clock``, exact at both ends; ``released``, the authors' grid, for weights trained on it.
         steps: nodes of the grid that training draws from.
-        beta_max: how much noise the bridge carries (total variance 0.141 for 0.3, 0.247 for 1.0).
+        beta_max: how much noise the bridge carries in its middle, a rate (see docs/maths.md).
+        beta_min: the same at both ends; 0.1 and 0.3 give the release's total variance, 0.141, 0.02 and 0.02 give 0.02.
         ot_ode: train and walk the noise-free bridge.
         lift: how a smaller low-quality image is brought to full size; the release uses ``nearest``.
         cond_x1: feed x1 to the network beside xt; ``network_g.cond_channels`` must then count its channels, and those
@@ -61,6 +62,7 @@ class BridgeOptions:
     lift: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     cond_x1: bool = False
     predicts: Literal["eps", "x0"] = "eps"
+    beta_min: float = RELEASED_BETA_MIN
     hole: Literal["noise", "keep"] = "noise"
     add_x1_noise: bool = False
 
@@ -69,7 +71,7 @@ class BridgeOptions:
 
     def build(self) -> Bridge:
         """Make the bridge; ValueError on values that it does not allow."""
-        return getattr(Bridge, self.schedule)(self.steps, self.beta_max, self.ot_ode, self.predicts)
+        return getattr(Bridge, self.schedule)(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def test_the_total_variance_does_not_depend_on_the_number_of_steps():
         assert found[0] == pytest.approx(total, abs=5e-5)
 
 
+def test_an_even_rate_is_the_total_variance():
+    assert float(Bridge.one_clock(10, 0.02, beta_min=0.02).variance[-1]) == pytest.approx(0.02, abs=1e-15)
+
+
 def test_the_variance_is_the_integral_of_beta():
     t = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     middle = (t[1:] + t[:-1]) / 2
@@ -122,6 +126,8 @@ def test_noise_of_an_image_is_the_same_alone_and_in_a_batch():
     [
         (lambda: Bridge.one_clock(0), "bridge.steps is 0"),
         (lambda: Bridge.one_clock(10, -1.0), "bridge.beta_max is -1.0; it must be a number above 0"),
+        (lambda: Bridge.one_clock(10, beta_min=0.0), "bridge.beta_min is 0.0"),
+        (lambda: Bridge.released(10, beta_min=0.2), "bridge.beta_min is 0.2; it must be 0.1 with schedule: released"),
         (lambda: Bridge.released(11), "bridge.steps is 11; it must be an even number"),
         (lambda: Bridge.one_clock(10).posterior(3, 3), "from step 3 to 3"),
         (lambda: Bridge.one_clock(10).posterior(11, 3), "previous < step <= 10"),
