@@ -184,9 +184,9 @@ def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
     if bits == 16 and len(planes) == 2 and len(planes[0]) == 1:
         planes = [planes[0].expand(3, -1, -1), planes[1]]
     full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    tensor = torch.cat(planes)
-    pixels = np.empty((*tensor.shape[1:], len(tensor)), kind)
-    for k, plane in enumerate(tensor):
+    single = [plane for part in planes for plane in part]
+    pixels = np.empty((*single[0].shape, len(single)), kind)
+    for k, plane in enumerate(single):
         pixels[:, :, k] = (plane.clamp(0, 1) * full).round().numpy()
     return pixels
 

@@ -373,3 +373,14 @@ def test_pictures_with_wrong_channels_are_listed(here, capsys):
 def test_the_help_shows_the_flags_of_every_model(capsys):
     code, out, _ = run(capsys, "restore", "--help")
     assert code == 0 and "with I2SBModel" in out and "--nfe" in out and "--checkpoint" in out
+
+
+# ---- memory
+
+
+def test_memory_grows_with_the_picture_as_4096_pixels_in_3_gib_allow(here):
+    from benchmarks.restore_memory import measure
+
+    found = measure(640, 1, here, "--tile", "128", channel_mult=[1])
+    allowed = (3 * 1024 - found["small_mib"]) * (640**2 - 128**2) / 4096**2
+    assert found["photograph_mib"] - found["small_mib"] < allowed
