@@ -52,6 +52,7 @@ class I2SBModel(RestorationModel):
         self.scale = opt.get("scale", 1)
         super().__init__(opt)
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
+        self.lq_channels = opt["network_g"].get("cond_channels") if self.bridge_options.cond_x1 else self.channels
 
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
@@ -102,11 +103,11 @@ class I2SBModel(RestorationModel):
         for draw in range(1, self.sampler_options.draws + 1):
             image = self._walk(batch, net, generators, callback if draw == 1 else None)
             if mean is None:
-                mean, squares = image, torch.zeros_like(image)
+                mean, squares = image, 0.0
                 continue
             change = image - mean
             mean = mean + change / draw
-            squares += change * (image - mean)
+            squares = squares + change * (image - mean)
         draws = self.sampler_options.draws
         self.extras = {"std": (4 * (squares / (draws - 1)).sqrt()).clamp(0, 1)} if draws > 1 else {}
         return mean
