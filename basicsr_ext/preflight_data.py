@@ -161,7 +161,8 @@ def _read_sizes(
     if _is_lmdb(block):
         for side in ("lq", "gt"):
             root = block.get(f"dataroot_{side}")
-            known = lmdb_sizes(root) if isinstance(root, str) and os.path.isdir(root) else {}
+            listed = isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt"))
+            known = lmdb_sizes(root) if listed else {}
             sizes.update({f"{side}:{key}": size for key, size in known.items()})
         return []
     for side, path in dict.fromkeys((s, p) for entry in entries for s, p in entry.items()):
@@ -177,7 +178,7 @@ def _small_faults(
     where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
 ) -> list[str]:
     crop = block.get("gt_size")
-    if block.get("phase") != "train" or not crop:
+    if block.get("phase") != "train" or not crop or block.get("resize"):
         return []
     small = {}
     for entry in entries:

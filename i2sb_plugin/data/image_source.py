@@ -14,6 +14,7 @@ from basicsr.utils import FileClient
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_schema import parse_block
 from i2sb_plugin.data.image_io import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
+from i2sb_plugin.data.lmdb_names import choose, stored_keys
 from i2sb_plugin.data.sample_photographs import SAMPLE_PREFIX, sample_folder
 
 __all__ = ["LOADER_KEYS", "PHASES", "ImageSource", "read_options"]
@@ -39,10 +40,11 @@ def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
 class ImageSource:
     """The images of one place, by name; picklable, and opened anew in every process.
 
-    ``root`` is a folder, ``sample:train`` or ``sample:val`` (the built-in photographs), or an LMDB in BasicSR's
-    layout if ``io_backend.type`` is ``lmdb``. ``names`` are relative paths with ``/`` (sorted; folders are searched
-    to any depth, files that are no images ignored; in the order of ``meta_info_file`` if there is one), or the keys of
-    the LMDB. ``option`` is the name of the option behind ``root``, for messages.
+    ``root`` is a folder, ``sample:train`` or ``sample:val`` (the built-in photographs), or, if ``io_backend.type`` is
+    ``lmdb``, an LMDB in BasicSR's layout or the cache of an image folder (see :mod:`.lmdb_names`). ``names`` are
+    relative paths with ``/`` (sorted; folders are searched to any depth, files that are no images ignored), or the
+    keys of the LMDB; in the order of ``meta_info_file`` if there is one. ``option`` is the name of the option behind
+    ``root``, for messages.
     Raises InputError if the place is missing, empty or of another kind.
     """
 
@@ -58,8 +60,7 @@ class ImageSource:
         self.root = str(sample_folder(root) if root.startswith(SAMPLE_PREFIX) else root)
         self._check_root()
         if self.kind == "lmdb":
-            lines = _meta_names(os.path.join(self.root, "meta_info.txt"), option)
-            self.names = sorted(os.path.splitext(name)[0] for name in lines)
+            self.names = self._lmdb_names(meta_info_file)
         elif meta_info_file is not None:
             self.names = _meta_names(meta_info_file, "meta_info_file")
             self.check_names(self.names, f"listed in meta_info_file {meta_info_file}")
@@ -71,6 +72,17 @@ class ImageSource:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def _lmdb_names(self, meta_info_file: str | None) -> list[str]:
+        listing = os.path.join(self.root, "meta_info.txt")
+        if os.path.isfile(listing):
+            keys = sorted(os.path.splitext(name)[0] for name in _meta_names(listing, self.option))
+        else:
+            keys = stored_keys(self._client().client._client["images"], self.root, self.option)
+        if meta_info_file is None:
+            return keys
+        wanted = _meta_names(meta_info_file, "meta_info_file")
+        return choose(wanted, keys, self.root, f"meta_info_file {meta_info_file}")
 
     def path(self, name: str) -> str:
         """Return the file of ``name``, or the key itself for an LMDB."""
@@ -123,9 +135,9 @@ class ImageSource:
             found = "is a file" if os.path.exists(self.root) else "does not exist"
             raise InputError(f"{self.option} is {self.root}, which {found}; set it to a folder of images")
         database = os.path.isfile(os.path.join(self.root, "data.mdb"))
-        if self.kind == "lmdb" and not (database and os.path.isfile(os.path.join(self.root, "meta_info.txt"))):
-            raise InputError(f"{self.option} is {self.root}, which is no LMDB of BasicSR (a folder with data.mdb and "
-                             "meta_info.txt); make one with basicsr.utils.lmdb_util or set io_backend.type: disk")
+        if self.kind == "lmdb" and not database:
+            raise InputError(f"{self.option} is {self.root}, which is no LMDB of BasicSR, nor another (a folder with "
+                             "data.mdb); make one with basicsr.utils.lmdb_util or set io_backend.type: disk")
         if self.kind == "disk" and database:
             raise InputError(f"{self.option} is {self.root}, an LMDB, but io_backend.type is disk; "
                              "set io_backend.type: lmdb")

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from basicsr_ext.errors import InputError, did_you_mean
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
-from i2sb_plugin.data.views import check_crop, draw_view
+from i2sb_plugin.data.views import centre_square, check_crop, draw_view
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 
 __all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
@@ -31,12 +31,14 @@ class PairedDegradationOptions:
     io_backend: Mapping[str, Any] = field(default_factory=lambda: {"type": "disk"})  # type: disk or lmdb
     meta_info_file: str | None = None  # lines "name (h,w,c)": takes these images only, in this order
     meta_info: str | None = None  # the same, by its other name in BasicSR
+    resize: int | None = None  # pixels: resizes the shorter side to this, then takes the centre square, as I2SB does
     gt_size: int | None = None  # side of the training crop in pixels; needed in phase train
     use_hflip: bool = False
     use_rot: bool = False
     channels: int | None = 3  # 1, 3 or 4; null: as in the first image
     grey_to_rgb: bool = False  # accept grey files where channels is 3, repeated three times
     seed: int = 0  # of the degradation's draws outside phase train
+    clamp: bool = True  # lq to [0,1], as an image file would hold it; the release leaves it as it comes
     cache: bool = False  # keep the decoded images in memory, in every worker process
 
     def __post_init__(self) -> None:
@@ -48,6 +50,9 @@ class PairedDegradationOptions:
             raise InputError("meta_info and meta_info_file are both set; they are the same option: keep one")
         if self.phase == "train" and (self.gt_size is None or self.gt_size < 1):
             raise InputError(f"gt_size is {self.gt_size}; set the side of the training crop in pixels, such as 128")
+        if self.resize is not None and self.resize < (self.gt_size or 1):
+            raise InputError(f"resize is {self.resize}; set the side of the square in pixels, such as 256, "
+                             f"at least gt_size ({self.gt_size})")
         scale = _build_at_scale(self.degradation, self.scale).scale
         if self.phase == "train" and self.gt_size % scale:
             raise InputError(f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
@@ -58,10 +63,12 @@ class PairedDegradationOptions:
 class PairedDegradationDataset(Dataset):
     """Reads clean images and degrades them: dict of ``lq`` (C,h,w), ``gt`` (C,H,W), float32 in [0,1], and their paths.
 
-    ``lq`` keeps its own size, H = scale*h, and is clamped; ``mask`` (1,h,w) is there if the degradation makes one.
+    ``lq`` keeps its own size, H = scale*h, and is clamped unless ``clamp`` is false; ``mask`` (1,h,w) is there if the
+    degradation makes one. ``resize`` comes first of all (PIL's antialiased bilinear filter, then the centre square).
     Phase ``train``: a random crop of ``gt_size``, flips and turns; every draw takes torch's default generator, which
     is seeded anew in every worker and epoch. Other phases: the whole image, cut at right and bottom to a multiple of
-    the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change.
+    the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
+    a file and the members of a mixture are taken in order, the first image getting number ``seed`` * 1000003.
     Raises InputError naming the option or the file.
     """
 
@@ -93,15 +100,20 @@ class PairedDegradationDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
         name = self.source.names[index]
+        degradation = self.degradation
         if self.options.phase == "train":
             generator = torch.default_generator
             gt = self._training_crop(name, generator)
         else:
-            generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + index)
+            number = self.options.seed * 1_000_003 + index
+            generator = torch.Generator().manual_seed(number)
             gt = self._whole(name)
-        degraded = self.degradation(gt, generator)
+            if getattr(degradation, "index", 0) is None:  # it counts images, and no number was asked for
+                degradation = degradation.at(number)
+        degraded = degradation(gt, generator)
         self._check_size(degraded.lq, gt)
-        item = {"lq": degraded.lq.clamp(0, 1).contiguous(), "gt": gt, **self.paths[index]}
+        lq = degraded.lq.clamp(0, 1) if self.options.clamp else degraded.lq
+        item = {"lq": lq.contiguous(), "gt": gt, **self.paths[index]}
         return item if degraded.mask is None else {**item, "mask": degraded.mask}
 
     def _training_crop(self, name: str, generator: torch.Generator) -> torch.Tensor:
@@ -122,6 +134,8 @@ class PairedDegradationDataset(Dataset):
             return self._cache[name]
         where = self.source.describe(name)
         pixels = match_channels(self.source.load(name), where, self.channels, self.options.grey_to_rgb)
+        if self.options.resize is not None:
+            pixels = centre_square(pixels, self.options.resize)
         if self.options.cache:
             self._cache[name] = pixels
         return pixels

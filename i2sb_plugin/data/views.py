@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["View", "check_crop", "draw_view"]
+__all__ = ["View", "centre_square", "check_crop", "draw_view"]
 
 
 class View(NamedTuple):
@@ -50,3 +51,32 @@ def check_crop(pixels: np.ndarray, size: int, path: str, option: str = "gt_size"
     if height < size or width < size:
         raise InputError(f"{path}: is {height}x{width} (height x width), smaller than {option} {size}; "
                          f"set {option} to at most {min(height, width)} or take the file out")
+
+
+def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize the shorter side of H,W,C (uint8 or uint16) to ``size`` and return the centre square of it.
+
+    PIL's bilinear filter with antialiasing, the longer side rounded down, the centre to the nearest pixel: what
+    torchvision's Resize and CenterCrop do to an image file, and the release (I2SB) with them.
+    """
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    height, width = (size * length // short for length in (height, width))
+    if short != size:
+        pixels = _resized(pixels, width, height)
+    top, left = (round((length - size) / 2) for length in (height, width))
+    return pixels[top : top + size, left : left + size]
+
+
+def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize plane by plane: PIL has no 16-bit colour, and would weight colours by alpha."""
+    if pixels.dtype == np.uint8:
+        planes = [Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR) for p in _planes(pixels)]
+        return np.stack([np.asarray(plane) for plane in planes], axis=2)
+    images = [Image.fromarray(plane.astype(np.float32)) for plane in _planes(pixels)]
+    values = [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
+    return np.stack(values, axis=2).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+
+
+def _planes(pixels: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(pixels[:, :, channel]) for channel in range(pixels.shape[2])]
