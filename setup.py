@@ -21,9 +21,14 @@ setup(
     package_data={"i2sb_plugin": ["py.typed"], "basicsr_ext": ["py.typed"]},
     # BasicSR's source release can not be built by Python 3.13: `python -m basicsr_ext.install` does it there.
     install_requires=[*RUNTIME, 'basicsr>=1.4.2; python_version < "3.13"'],
-    extras_require={"test": ["pytest>=8", "ruff"]},
+    extras_require={"test": ["pytest>=8", "ruff"], "plots": ["matplotlib"]},
     entry_points={
         "console_scripts": ["basicsr = basicsr_ext.cli:main"],
+        "basicsr.commands": [
+            "import-i2sb = i2sb_plugin.weights.commands:import_i2sb",
+            "export-i2sb = i2sb_plugin.weights.commands:export_i2sb",
+            "import-adm = i2sb_plugin.weights.commands:import_adm",
+        ],
         "basicsr.plugins": ["builtin = basicsr_ext.builtin:register", "i2sb = i2sb_plugin.plugin:register"],
     },
 )

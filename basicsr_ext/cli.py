@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, check, list, doctor, report."""
+"""The command ``basicsr``: train, test, restore, check, list, doctor, report, and what plugins add."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
 from basicsr_ext.errors import InputError, NonFiniteLoss
 from basicsr_ext.launch import is_main_process
 
-__all__ = ["COMMANDS", "Command", "main"]
+__all__ = ["COMMANDS", "GROUP", "Command", "main"]
+
+GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,30 @@ COMMANDS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _commands() -> dict[str, Command]:
+    """All commands; those of plugins are imported when they run, and can not take the place of one of ours."""
+    known = dict(COMMANDS)
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        owner = point.dist.name if point.dist else "a plugin"
+        known.setdefault(point.name, Command(f"added by {owner}", _added(point)))
+    return known
+
+
+def _added(point: metadata.EntryPoint) -> Callable[[list[str]], int]:
+    def run(rest: list[str]) -> int:
+        try:
+            command = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{point.name}: {point.value} can not be loaded: {error}; repair its plugin") from error
+        return command(rest)
+
+    return run
+
+
+def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
+    for name, command in known.items():
         commands.add_parser(name, help=command.help, add_help=False)
     return parser
 
@@ -152,9 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parsed, _ = _parser().parse_known_args(words[:1])
+    known = _commands()
+    parsed, _ = _parser(known).parse_known_args(words[:1])
     try:
-        return COMMANDS[parsed.command].run(words[1:])
+        return known[parsed.command].run(words[1:])
     except InputError as error:
         _say(f"error: {_plain(error)}", everywhere=isinstance(error, _RankError))
         return 2
