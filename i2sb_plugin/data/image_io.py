@@ -65,13 +65,17 @@ def decode_pixels(data: bytes, path: str) -> np.ndarray:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise InputError(f"{path}: cannot be read as an image ({len(data)} bytes, the first are {bytes(data[:12])!r}): "
-                         "it is damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP and BMP are read)")
+        raise InputError(
+            f"{path}: cannot be read as an image ({len(data)} bytes, the first are {bytes(data[:12])!r}): "
+            "it is damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP and BMP are read)"
+        )
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.dtype not in _FULL_SCALE or pixels.shape[2] not in _KINDS:
-        raise InputError(f"{path}: holds {pixels.shape[2]} channel(s) of {pixels.dtype}; "
-                         "save it as grey, RGB or RGBA with 8 or 16 bits")
+        raise InputError(
+            f"{path}: holds {pixels.shape[2]} channel(s) of {pixels.dtype}; "
+            "save it as grey, RGB or RGBA with 8 or 16 bits"
+        )
     return pixels
 
 
@@ -89,8 +93,9 @@ def check_complete(data: bytes, path: str) -> None:
     else:
         return
     if not complete:
-        raise InputError(f"{path}: the file is truncated ({len(data)} bytes, without the end mark of its format); "
-                         "copy it again")
+        raise InputError(
+            f"{path}: the file is truncated ({len(data)} bytes, without the end mark of its format); copy it again"
+        )
 
 
 def _start_of_scan(data: bytes) -> int:
@@ -147,8 +152,10 @@ def write_image(path: str | os.PathLike[str], image: torch.Tensor, bits: int = 8
     """
     path = Path(path)
     if bits not in (8, 16) or image.ndim != 3 or image.shape[0] not in _KINDS:
-        raise ValueError(f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
-                         "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits")
+        raise ValueError(
+            f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
+            "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
+        )
     if not torch.isfinite(image).all():
         raise ValueError(f"{path}: cannot write an image with values that are not finite")
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".bmp") and (bits == 16 or image.shape[0] == 4):

@@ -67,8 +67,10 @@ class ImageSource:
         else:
             self.names = _image_names(self.root)
         if not self.names:
-            raise InputError(f"{option}: {self.root} holds no images ({', '.join(IMAGE_EXTENSIONS)}); "
-                             f"put images there or set {option} to another folder")
+            raise InputError(
+                f"{option}: {self.root} holds no images ({', '.join(IMAGE_EXTENSIONS)}); "
+                f"put images there or set {option} to another folder"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,8 +101,10 @@ class ImageSource:
                 where = self.path(name)
                 raise InputError(f"{where}: cannot be read ({error.strerror}); check {self.option}") from error
         if data is None:
-            raise InputError(f"{self.option}: {self.root} has no key '{name}', though its meta_info.txt lists it; "
-                             "make the LMDB again")
+            raise InputError(
+                f"{self.option}: {self.root} has no key '{name}', though its meta_info.txt lists it; "
+                "make the LMDB again"
+            )
         return bytes(data)
 
     def load(self, name: str) -> np.ndarray:
@@ -127,8 +131,9 @@ class ImageSource:
         missing = [name for name in names if not os.path.isfile(os.path.join(self.root, name))]
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise InputError(f"{self.option}: {len(missing)} of {len(names)} images {why} "
-                             f"are not in {self.root}: {shown}")
+            raise InputError(
+                f"{self.option}: {len(missing)} of {len(names)} images {why} are not in {self.root}: {shown}"
+            )
 
     def _check_root(self) -> None:
         if not os.path.isdir(self.root):
@@ -136,11 +141,14 @@ class ImageSource:
             raise InputError(f"{self.option} is {self.root}, which {found}; set it to a folder of images")
         database = os.path.isfile(os.path.join(self.root, "data.mdb"))
         if self.kind == "lmdb" and not database:
-            raise InputError(f"{self.option} is {self.root}, which is no LMDB of BasicSR, nor another (a folder with "
-                             "data.mdb); make one with basicsr.utils.lmdb_util or set io_backend.type: disk")
+            raise InputError(
+                f"{self.option} is {self.root}, which is no LMDB of BasicSR, nor another (a folder with "
+                "data.mdb); make one with basicsr.utils.lmdb_util or set io_backend.type: disk"
+            )
         if self.kind == "disk" and database:
-            raise InputError(f"{self.option} is {self.root}, an LMDB, but io_backend.type is disk; "
-                             "set io_backend.type: lmdb")
+            raise InputError(
+                f"{self.option} is {self.root}, an LMDB, but io_backend.type is disk; set io_backend.type: lmdb"
+            )
 
     def _client(self) -> FileClient:
         """Return this process's client of the root.
@@ -178,8 +186,10 @@ def _meta_names(path: str, option: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option}: {path} cannot be read as a list of images ({error}); "
-                         "write one line per image: name (height,width,channels)") from error
+        raise InputError(
+            f"{option}: {path} cannot be read as a list of images ({error}); "
+            "write one line per image: name (height,width,channels)"
+        ) from error
     names = []
     for line in filter(None, map(str.strip, lines)):
         match = _META_LINE.fullmatch(line)

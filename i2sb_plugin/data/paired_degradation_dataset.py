@@ -51,12 +51,16 @@ class PairedDegradationOptions:
         if self.phase == "train" and (self.gt_size is None or self.gt_size < 1):
             raise InputError(f"gt_size is {self.gt_size}; set the side of the training crop in pixels, such as 128")
         if self.resize is not None and self.resize < (self.gt_size or 1):
-            raise InputError(f"resize is {self.resize}; set the side of the square in pixels, such as 256, "
-                             f"at least gt_size ({self.gt_size})")
+            raise InputError(
+                f"resize is {self.resize}; set the side of the square in pixels, such as 256, "
+                f"at least gt_size ({self.gt_size})"
+            )
         scale = _build_at_scale(self.degradation, self.scale).scale
         if self.phase == "train" and self.gt_size % scale:
-            raise InputError(f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
-                             f"set gt_size to {-(-self.gt_size // scale) * scale}")
+            raise InputError(
+                f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
+                f"set gt_size to {-(-self.gt_size // scale) * scale}"
+            )
 
 
 @DATASET_REGISTRY.register()
@@ -143,8 +147,10 @@ class PairedDegradationDataset(Dataset):
     def _check_size(self, lq: torch.Tensor, gt: torch.Tensor) -> None:
         expected = (*gt.shape[:-2], gt.shape[-2] // self.scale, gt.shape[-1] // self.scale)
         if lq.shape != expected:
-            raise InputError(f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
-                             f"{tuple(lq.shape)}; its scale is {self.scale}, so {expected} is expected")
+            raise InputError(
+                f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
+                f"{tuple(lq.shape)}; its scale is {self.scale}, so {expected} is expected"
+            )
 
 
 def _build_at_scale(degradation: Mapping[str, Any], scale: int | None) -> Degradation:

@@ -68,8 +68,10 @@ def prepare(root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
         os.rename(staging, root)
     except OSError as error:
         if not (root / _COMPLETE).is_file():  # else another process was faster
-            raise InputError(f"{root}: the sample photographs cannot be put there ({error.strerror}); "
-                             "remove that folder or choose another one") from error
+            raise InputError(
+                f"{root}: the sample photographs cannot be put there ({error.strerror}); "
+                "remove that folder or choose another one"
+            ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return root
@@ -94,6 +96,8 @@ def _load(file: str) -> torch.Tensor:
     try:
         data = (resources.files("skimage") / "data" / file).read_bytes()
     except (ImportError, OSError) as error:
-        raise InputError(f"the sample photograph {file} is not in the installed scikit-image ({error}); "
-                         "install scikit-image, or set dataroot_gt to a folder of images of your own") from error
+        raise InputError(
+            f"the sample photograph {file} is not in the installed scikit-image ({error}); "
+            "install scikit-image, or set dataroot_gt to a folder of images of your own"
+        ) from error
     return decode_image(data, file, channels=3, grey_to_rgb=True)

@@ -49,8 +49,10 @@ def check_crop(pixels: np.ndarray, size: int, path: str, option: str = "gt_size"
     """Raise InputError naming ``path`` if ``pixels`` (H,W,C) are smaller than a square of ``size``."""
     height, width = pixels.shape[:2]
     if height < size or width < size:
-        raise InputError(f"{path}: is {height}x{width} (height x width), smaller than {option} {size}; "
-                         f"set {option} to at most {min(height, width)} or take the file out")
+        raise InputError(
+            f"{path}: is {height}x{width} (height x width), smaller than {option} {size}; "
+            f"set {option} to at most {min(height, width)} or take the file out"
+        )
 
 
 def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
