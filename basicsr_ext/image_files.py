@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 
+from basicsr_ext import image_kinds
 from basicsr_ext.errors import InputError
 
 __all__ = ["image_size", "lmdb_sizes"]
@@ -42,14 +43,14 @@ def _with_pillow(path: Path, tail: bytes) -> tuple[int, int] | None:
         warnings.simplefilter("ignore")  # of large images
         try:
             image = Image.open(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # a damaged header may raise nearly anything
             return None
         with image:
             end = _ENDS.get(image.format)
             if end is None or end not in tail:
                 try:
                     image.load()
-                except (OSError, ValueError, SyntaxError) as error:
+                except Exception as error:  # as above
                     raise InputError(f"{path}: truncated or damaged image ({error}); remove or replace it") from error
             return image.height, image.width
 
@@ -58,7 +59,14 @@ def _with_opencv(path: Path) -> tuple[int, int]:
     import cv2
     import numpy as np
 
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    content = np.fromfile(path, np.uint8)
+    refusal = image_kinds.refusal(content.tobytes())
+    if refusal:
+        raise InputError(f"{path}: {refusal}")
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
     if image is None:
         raise InputError(f"{path}: not an image, or damaged; remove or replace it")
     return image.shape[:2]

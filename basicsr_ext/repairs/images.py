@@ -15,6 +15,7 @@ from basicsr.data import degradations
 from basicsr.utils import file_client, img_util
 from basicsr.utils.logger import get_root_logger
 
+from basicsr_ext import image_kinds
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError
 
@@ -105,7 +106,8 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         float32: Divide by 255 and return float32; otherwise the depth that OpenCV gives (uint8 for color, grayscale).
 
     Raises:
-        InputError: The content is empty, cut short or no image; names the file.
+        InputError: The content is empty, cut short, no image, an animation, in colours that are not read, or too large
+            (see :func:`basicsr_ext.image_kinds.refusal`); names the file.
 
     """
     place = getattr(content, "path", "") or "image"
@@ -113,6 +115,9 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         raise InputError(f"{place} is empty; replace or remove it")
     if is_cut_short(content):
         raise InputError(f"{place} is cut short: its end is missing; replace or remove it")
+    refusal = image_kinds.refusal(content)
+    if refusal:
+        raise InputError(f"{place} {refusal}")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[flag])
     except cv2.error as error:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from basicsr_ext import image_kinds
 from basicsr_ext.errors import InputError
 
 __all__ = [
@@ -56,9 +57,13 @@ def decode_pixels(data: bytes, path: str) -> np.ndarray:
     """Decode the bytes of an image file to H,W,C of uint8 or uint16, in OpenCV's order (BGR, BGRA), C of 1, 3 or 4.
 
     The orientation in a JPEG's EXIF is applied, a JPEG has no alpha; other files come as they are stored.
-    Raises InputError naming ``path`` if the file is empty, truncated, no image, or holds other numbers.
+    Raises InputError naming ``path`` if the file is empty, truncated, no image, an animation, in CMYK or Lab (a JPEG in
+    CMYK is read), larger than :data:`basicsr_ext.image_kinds.LARGEST`, or holds other numbers.
     """
     check_complete(data, path)
+    refusal = image_kinds.refusal(data)
+    if refusal:
+        raise InputError(f"{path}: {refusal}")
     flag = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
