@@ -15,6 +15,7 @@ import yaml
 from basicsr_ext import cli
 from i2sb_plugin import space
 from i2sb_plugin.data.image_io import decode_image, write_image
+from i2sb_plugin.data.masks import draw_mask
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from i2sb_plugin.data.sample_photographs import prepare
@@ -27,13 +28,14 @@ SIDE = 96  # of the photographs that are restored, pixels
 class Task:
     """What is trained, and by how much the result must be better."""
 
-    degradation: dict | None  # None: pairs from folders
+    degradation: dict | None  # None: from folders
     gain: float  # dB, or units of CIELAB for colours
     measure: str = "psnr"
     iterations: int = 120
     batch: int = 4
     rate: float = 2e-3
     train: str = "train"  # the folder of photographs
+    folders: dict = field(default_factory=dict)  # option of the data set -> kind of image
     example: int = 0  # the image that is restored by itself
     nfe: int = 1
     bridge: dict = field(default_factory=dict)
@@ -57,8 +59,21 @@ TASKS = {
     "inpaint_center": Task({"type": "inpaint_center"}, gain=5, **HOLE),
     "inpaint_freeform_10_20": Task(freeform(0.1, 0.2), gain=5, nfe=2, **HOLE),
     "inpaint_freeform_20_30": Task(freeform(0.2, 0.3), gain=5, nfe=2, **HOLE),
-    "mixture": Task({"type": "mixture"}, gain=0.5),
-    "translation": Task(None, gain=3, train="tiles", bridge={"cond_x1": True}, network={"cond_channels": 3}),
+    "mixture": Task({"type": "mixture"}, gain=0.3, iterations=240, example=7),
+    "translation": Task(
+        None, 3, train="tiles", folders={"lq": "edges"}, bridge={"cond_x1": True}, network={"cond_channels": 3}
+    ),
+    "condition": Task(
+        None,
+        8,
+        "psnr",
+        80,
+        train="tiles",
+        folders={"lq": "edges", "cond": "grey"},
+        bridge={"predicts": "x0"},
+        network={"cond_channels": 3},
+    ),
+    "own_masks": Task(None, 4, train="tiles", folders={"lq": "holed", "mask": "masks"}, **HOLE),
     "denoising": Task({"type": "noise_gauss", "sigma": 0.098}, gain=3),
     "colourisation": Task(
         {"type": "decolor"}, 3, "colour", train="near", example=3, bridge=COLOUR, network={"cond_channels": 3}
@@ -68,7 +83,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Folders: train; tiles of it, with edges; small, squares of other photographs, with edges; near, their rest."""
+    """Folders: train; tiles of it; small, squares of others; near, their rest; and what is made of tiles and small."""
     root = prepare(tmp_path_factory.mktemp("photographs") / "all")
     for path in sorted((root / "val").glob("*.png")):
         image = decode_image(path.read_bytes(), str(path))  # 288 x 288
@@ -79,18 +94,26 @@ def photographs(tmp_path_factory):
         image = decode_image(path.read_bytes(), str(path))
         write_image(root / "tiles" / path.name, image[:, 100:228, 100:228])
     for part in ("tiles", "small"):
-        (root / f"{part}_edges").mkdir()
-        for path in (root / part).glob("*.png"):
-            edges = 255 - cv2.Canny(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 100, 200)
-            cv2.imwrite(str(root / f"{part}_edges" / path.name), edges)
+        for number, path in enumerate(sorted((root / part).glob("*.png"))):
+            for kind, image in made_of(cv2.imread(str(path)), number).items():
+                (root / f"{part}_{kind}").mkdir(exist_ok=True)
+                cv2.imwrite(str(root / f"{part}_{kind}" / path.name), image)
     return root
+
+
+def made_of(photograph, number):
+    grey = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)
+    hole = draw_mask(*grey.shape, (0.15, 0.25), np.random.default_rng(number)) * 255
+    holed = cv2.bitwise_or(photograph, cv2.merge([hole] * 3))
+    return {"edges": 255 - cv2.Canny(grey, 100, 200), "grey": grey, "masks": hole, "holed": holed}
 
 
 def data_block(task, root, part, **more):
     block = {"name": part, "dataroot_gt": str(root / part), "io_backend": {"type": "disk"}, **more}
     if task.degradation is None:
-        lq = {"dataroot_lq": str(root / f"{part}_edges"), "channels_lq": 3, "grey_to_rgb": True}
-        return {**block, **lq, "type": "PairedFolderDataset"}
+        roots = {f"dataroot_{option}": str(root / f"{part}_{kind}") for option, kind in task.folders.items()}
+        channels = {"channels_lq": 3, "grey_to_rgb": True} | ({"channels_cond": 3} if "cond" in task.folders else {})
+        return {**block, **roots, **channels, "type": "PairedFolderDataset"}
     return {**block, "type": "PairedDegradationDataset", "degradation": task.degradation}
 
 
@@ -172,5 +195,6 @@ def test_what_is_restored_is_better_than_what_was_given(name, photographs, tmp_p
     before = [quality(task, start(opt, item), item) for item in items]
     after = [quality(task, read(record["file"]), item) for record, item in zip(records, items, strict=True)]
     assert np.mean(after) - np.mean(before) > task.gain
-    restored = restore(name, items[task.example])
-    assert quality(task, restored, items[task.example]) > before[task.example]
+    if "cond" not in task.folders:  # the command takes no condition images
+        restored = restore(name, items[task.example])
+        assert quality(task, restored, items[task.example]) > before[task.example]
