@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
         return 0
     args, rest = parser.parse_known_args(argv)
     _check(args)
-    from basicsr_ext.restore_files import find_jobs, find_masks, is_done
+    from basicsr_ext.restore_files import find_conditions, find_jobs, find_masks, is_done
 
     jobs = find_jobs(args.i, args.o, args.format)
     _load_toolkit()
@@ -42,11 +42,19 @@ def run(argv: list[str]) -> int:
     restorer.take(**flags)
     if args.mask and not restorer.takes_mask:
         raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
+    if bool(args.cond) != restorer.takes_cond:
+        need = (
+            "needs condition images: give --cond"
+            if restorer.takes_cond
+            else "takes no condition images: leave out --cond"
+        )
+        raise InputError(f"the network of this checkpoint {need}")
     masks = find_masks(args.mask, jobs) if args.mask else {}
+    conds = find_conditions(args.cond, jobs) if args.cond else {}
     waiting = [job for job in jobs if args.overwrite or not is_done(job)]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} are restored already (--overwrite restores them again)")
-    failed = _restore_all(restorer, waiting, masks, args, flags)
+    failed = _restore_all(restorer, waiting, (masks, conds), args, flags)
     for path, reason in failed:
         _say(f"not restored: {reason if str(path) in reason else f'{path}: {reason}'}")
     if failed:
@@ -74,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
     add("--tile_batch", type=int, default=1, help="tiles at once (default: 1)")
     add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
+    add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
     add("--format", default="png", choices=("png", "tif", "webp", "jpg"), help="of the results (default: png)")
     add("--overwrite", action="store_true", help="restore again what is restored already")
@@ -135,12 +144,17 @@ def _model_flags(known: _Flags, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def _restore_all(
-    restorer: Any, jobs: Sequence[Any], masks: Mapping[Path, Path], args: argparse.Namespace, flags: Mapping[str, Any]
+    restorer: Any,
+    jobs: Sequence[Any],
+    companions: tuple[Mapping[Path, Path], Mapping[Path, list[Path]]],
+    args: argparse.Namespace,
+    flags: Mapping[str, Any],
 ) -> list[tuple[Path, str]]:
-    """Restore picture by picture; returns those that could not be, each with the reason."""
+    """Restore picture by picture, with its mask and conditions; returns those that could not be, and why."""
     from basicsr_ext.pictures import read_picture
-    from basicsr_ext.restore_files import read_mask
+    from basicsr_ext.restore_files import read_conditions, read_mask
 
+    masks, conds = companions
     failed: list[tuple[Path, str]] = []
     with _Progress(restorer, jobs) as progress:
         for job in jobs:
@@ -148,7 +162,8 @@ def _restore_all(
             try:
                 picture = read_picture(job.source)
                 mask = read_mask(masks[job.source]) if masks else None
-                results = restorer.restore_picture(picture, mask, args.seed, **flags)
+                cond = read_conditions(conds[job.source]) if conds else None
+                results = restorer.restore_picture(picture, mask, args.seed, cond, **flags)
             except (InputError, RuntimeError, ValueError, OSError) as error:
                 failed.append((job.source, str(error) or type(error).__name__))
             else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from basicsr_ext.errors import InputError
 from basicsr_ext.pictures import EXTENSIONS, FORMATS, read_picture, read_shape
 
-__all__ = ["Job", "find_jobs", "find_masks", "is_done", "read_mask"]
+__all__ = ["Job", "find_conditions", "find_jobs", "find_masks", "is_done", "read_conditions", "read_mask"]
 
 _HOLE = 0.5  # white is the hole
 
@@ -106,24 +106,54 @@ def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
         InputError: A mask is missing, can not be read, has another size than its picture, or has no hole.
 
     """
-    masks = Path(masks).expanduser()
-    if masks.is_dir():
-        files = sorted(p for p in masks.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
-        by_name = {p.relative_to(masks).with_suffix(""): p for p in files}
-        missing = [str(job.name) for job in jobs if job.name.with_suffix("") not in by_name]
-        if missing:
-            some = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-            raise InputError(f"--mask {masks}: no mask for {len(missing)} of {len(jobs)} pictures ({some})")
-        chosen = {job.source: by_name[job.name.with_suffix("")] for job in jobs}
-    elif masks.is_file():
-        chosen = {job.source: masks for job in jobs}
-    else:
-        raise InputError(f"--mask {masks}: no such file or folder")
+    chosen = _companions("--mask", masks, jobs)
     for mask in dict.fromkeys(chosen.values()):
         read_mask(mask)
     for source, mask in chosen.items():
         _refuse_other_size(source, mask)
     return chosen
+
+
+def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[Path, list[Path]]:
+    """Find the condition images of each picture, one from each place, a file or a folder as for masks.
+
+    Raises:
+        InputError: One is missing.
+
+    """
+    found = [_companions("--cond", place, jobs) for place in places]
+    return {job.source: [chosen[job.source] for chosen in found] for job in jobs}
+
+
+def read_conditions(paths: Sequence[Path]) -> Tensor:
+    """Read condition images of one size: Cc,H,W in [0, 1], their channels one after the other, alpha included.
+
+    Raises:
+        InputError: A file can not be read, or their sizes differ.
+
+    """
+    pictures = [read_picture(path) for path in paths]
+    planes = [torch.cat([p.colours, p.alpha]) if p.alpha is not None else p.colours for p in pictures]
+    if len({image.shape[1:] for image in planes}) > 1:
+        sizes = ", ".join(f"{path} {image.shape[1]} x {image.shape[2]}" for path, image in zip(paths, planes))
+        raise InputError(f"--cond: the images of one picture differ in size (height x width): {sizes}")
+    return torch.cat(planes)
+
+
+def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
+    """The file that belongs to each picture: the one file, or that of the same name in a folder, any extension."""
+    place = Path(place).expanduser()
+    if place.is_file():
+        return {job.source: place for job in jobs}
+    if not place.is_dir():
+        raise InputError(f"{flag} {place}: no such file or folder")
+    files = sorted(p for p in place.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
+    by_name = {p.relative_to(place).with_suffix(""): p for p in files}
+    missing = [str(job.name) for job in jobs if job.name.with_suffix("") not in by_name]
+    if missing:
+        some = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        raise InputError(f"{flag} {place}: no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({some})")
+    return {job.source: by_name[job.name.with_suffix("")] for job in jobs}
 
 
 def _refuse_other_size(source: Path, mask: Path) -> None:

@@ -37,6 +37,7 @@ class Restorer:
         channels: of the images that it takes and gives; None where the network does not tell.
         flags: names of the options that may be given with a call: those of the model's ``restore_flags``.
         takes_mask: whether the model looks at a mask.
+        takes_cond: whether its network needs condition images.
         source: the place that the options come from.
 
     """
@@ -113,6 +114,11 @@ class Restorer:
         return getattr(self._model, "takes_mask", False)
 
     @property
+    def takes_cond(self) -> bool:
+        """Whether the network needs condition images beside the one to restore."""
+        return getattr(self._model, "takes_cond", False)
+
+    @property
     def network_calls(self) -> int:
         """Network calls of one restoration, by the options last taken."""
         return getattr(self._model, "network_calls", 1)
@@ -160,7 +166,7 @@ class Restorer:
 
     @torch.no_grad()
     def restore(
-        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, **flags: Any
+        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Restore images.
 
@@ -168,6 +174,7 @@ class Restorer:
             image: B,C,h,w in [0, 1], C as the network takes it.
             mask: B,1,h,w, 1 in the hole; the hole is painted white first, and nothing outside of it is changed.
             seed: of the noise; an image is restored alike whatever is restored beside it.
+            cond: condition images, B,Cc,H,W in [0, 1], of the restored size.
             flags: see :attr:`flags`.
 
         Returns:
@@ -184,6 +191,8 @@ class Restorer:
         batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
         if mask is not None:
             batch |= self._masked(image, mask)
+        if cond is not None:
+            batch |= self._conditioned(image, cond)
         try:
             restored = self._run(batch, seed)
         except torch.cuda.OutOfMemoryError as error:
@@ -207,6 +216,16 @@ class Restorer:
             raise InputError("the mask has no hole: no pixel of it is white")
         return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
 
+    def _conditioned(self, image: Tensor, cond: Tensor) -> dict[str, Tensor]:
+        size = tuple(self.scale * length for length in image.shape[-2:])
+        if not self.takes_cond:
+            raise InputError(f"condition images are given, but {type(self._model).__name__} takes none here")
+        if tuple(cond.shape[-2:]) != size:
+            raise InputError(
+                f"the condition has {tuple(cond.shape[-2:])} pixels, the restored image {size}; make them agree"
+            )
+        return {"cond": cond.float()}
+
     def _run(self, batch: dict[str, Any], seed: int) -> Tensor:
         model = self._model
         model.feed_data(batch)
@@ -217,7 +236,7 @@ class Restorer:
         return model.restore(model.batch, self._net, generators)
 
     def restore_picture(
-        self, picture: Picture, mask: Tensor | None = None, seed: int = 0, **flags: Any
+        self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
     ) -> tuple[Picture, dict[str, Picture]]:
         """Restore one picture as :meth:`restore` does its tensors.
 
@@ -229,7 +248,8 @@ class Restorer:
             colours = colours.expand(3, -1, -1)
         inside = alpha is not None and wanted == len(colours) + 1
         image = torch.cat([colours, alpha]) if inside else colours
-        restored, extras = self.restore(image[None], None if mask is None else mask[None], seed, **flags)
+        mask, cond = (None if planes is None else planes[None] for planes in (mask, cond))
+        restored, extras = self.restore(image[None], mask, seed, cond, **flags)
         if restored.shape[1] not in _KINDS:
             raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
         planes = restored[0]

@@ -52,7 +52,7 @@ class I2SBModel(RestorationModel):
         self.scale = opt.get("scale", 1)
         super().__init__(opt)
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
-        self.lq_channels = opt["network_g"].get("cond_channels") if self.bridge_options.cond_x1 else self.channels
+        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, self.bridge_options.cond_x1)
 
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
@@ -165,6 +165,15 @@ class I2SBModel(RestorationModel):
         if self.bridge_options.add_x1_noise:
             x1 = x1 + standard_normal(x1, generators)
         return x1, torch.cat(seen, 1) if seen else None
+
+
+def _inputs(opt: dict, channels: int | None, cond_x1: bool) -> tuple[int | None, bool]:
+    """Channels of lq, and whether further condition images are needed, as far as the options tell."""
+    cond = opt["network_g"].get("cond_channels") or 0
+    sets = (opt.get("datasets") or {}).values()
+    if any(block.get("dataroot_cond") for block in sets) or (cond and not cond_x1):
+        return channels, True
+    return (cond if cond_x1 and cond else channels), False
 
 
 def _keep(points: list[Tensor], wanted: set[int]) -> samplers.Callback:

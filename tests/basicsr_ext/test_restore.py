@@ -384,3 +384,38 @@ def test_memory_grows_with_the_picture_as_4096_pixels_in_3_gib_allow(here):
     found = measure(640, 1, here, "--tile", "128", channel_mult=[1])
     allowed = (3 * 1024 - found["small_mib"]) * (640**2 - 128**2) / 4096**2
     assert found["photograph_mib"] - found["small_mib"] < allowed
+
+
+CONDITIONED = BRIDGE | {"network_g": BRIDGE["network_g"] | {"cond_channels": 1}}
+
+
+def test_condition_images_are_given_to_the_network(here, capsys):
+    checkpoint = run_folder(here, CONDITIONED)
+    save(here / "in/a.png")
+    results = []
+    for level in (20, 220):
+        save(here / f"cond{level}/a.png", np.full(PHOTO.shape[:2], level, np.uint8))
+        out = f"out{level}"
+        command = ["restore", "-i", "in/a.png", "-o", out, "--checkpoint", checkpoint, "--cond", f"cond{level}"]
+        assert run(capsys, *command)[0] == 0
+        results.append(opened(here / out / "a.png"))
+    assert not np.array_equal(*results), "the network sees the condition"
+
+
+@pytest.mark.parametrize(
+    ("opt", "cond", "said"),
+    [
+        (CONDITIONED, None, "needs condition images: give --cond"),
+        (BRIDGE, (40, 40), "takes no condition images: leave out --cond"),
+    ],
+)
+def test_condition_images_that_lack_or_are_too_many_are_refused(here, capsys, opt, cond, said):
+    checkpoint = run_folder(here, opt)
+    save(here / "in/a.png")
+    flags = []
+    if cond:
+        save(here / "cond/a.png", np.zeros(cond, np.uint8))
+        flags = ["--cond", "cond"]
+    code, _, message = run(capsys, "restore", "-i", "in/a.png", "-o", "out", "--checkpoint", checkpoint, *flags)
+    assert code == 2 and said in message
+    assert not (here / "out").exists()
