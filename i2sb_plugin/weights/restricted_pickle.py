@@ -42,7 +42,7 @@ class _Unpickler(pickle.Unpickler):
             return _Options
         if module.split(".")[0] == "pathlib" and name in _PATHS:
             return lambda *parts: _path_text(*parts)  # a new function each time: a pickle can set attributes of it
-        raise _Refused(f"{module}.{name}")
+        raise _Refused(f"{module.replace('__builtin__', 'builtins')}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
         raise _Refused(f"the persistent object {pid!r}")

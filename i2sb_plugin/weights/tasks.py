@@ -68,9 +68,7 @@ def bridge_configuration(options: Mapping[str, Any], cond_channels: int, source:
         value = options.get(name)
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not right:
-            raise InputError(
-                f"{source}: {name} is {value!r}; it is no options file of I2SB's release, or a changed one"
-            )
+            raise InputError(f"{source}: {name} is {value!r}; this is no options file of I2SB's release")
     _check_task(options["corrupt"], f"{source}: corrupt")
     if (options["t0"], options["T"]) != (1e-4, 1):
         raise InputError(
