@@ -36,6 +36,7 @@ class Task:
     rate: float = 2e-3
     train: str = "train"  # the folder of photographs
     folders: dict = field(default_factory=dict)  # option of the data set -> kind of image
+    channels: int = 3  # of the images in the folder of lq
     example: int = 0  # the image that is restored by itself
     nfe: int = 1
     bridge: dict = field(default_factory=dict)
@@ -62,6 +63,17 @@ TASKS = {
     "mixture": Task({"type": "mixture"}, gain=0.3, iterations=240, example=7),
     "translation": Task(
         None, 3, train="tiles", folders={"lq": "edges"}, bridge={"cond_x1": True}, network={"cond_channels": 3}
+    ),
+    "translation_from_grey": Task(
+        None,
+        3,
+        "psnr",
+        80,
+        train="tiles",
+        folders={"lq": "edges"},
+        channels=1,
+        bridge={"cond_x1": True},
+        network={"cond_channels": 1},
     ),
     "condition": Task(
         None,
@@ -112,7 +124,9 @@ def data_block(task, root, part, **more):
     block = {"name": part, "dataroot_gt": str(root / part), "io_backend": {"type": "disk"}, **more}
     if task.degradation is None:
         roots = {f"dataroot_{option}": str(root / f"{part}_{kind}") for option, kind in task.folders.items()}
-        channels = {"channels_lq": 3, "grey_to_rgb": True} | ({"channels_cond": 3} if "cond" in task.folders else {})
+        channels = {"channels_lq": task.channels, "grey_to_rgb": True} | (
+            {"channels_cond": 3} if "cond" in task.folders else {}
+        )
         return {**block, **roots, **channels, "type": "PairedFolderDataset"}
     return {**block, "type": "PairedDegradationDataset", "degradation": task.degradation}
 

@@ -70,7 +70,9 @@ def _lmdb_init(
     readahead: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Open LMDB folders, sharing those that are open in this process or were so in the one it was forked from.
+    """Open LMDB folders, sharing those that are open in this process.
+
+    A handle that came with a fork is closed first, which leaves the parent's alone: LMDB allows one in a process.
 
     Raises:
         InputError: A folder is no LMDB, or there are not as many keys as folders.
@@ -88,10 +90,15 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
     import lmdb  # only those who read LMDB need it
 
     name = (os.path.realpath(path), *sorted(options.items()))
-    environment = _environments.get(name)
+    here = os.getpid()
+    environment = _environments.get((here, *name))
     if environment is None:
+        for inherited in [
+            kept for (owner, *rest), kept in _environments.items() if owner != here and rest == list(name)
+        ]:
+            inherited.close()
         try:
-            environment = _environments[name] = lmdb.open(path, **options)
+            environment = _environments[(here, *name)] = lmdb.open(path, **options)
         except lmdb.Error as error:
             raise InputError(f"cannot open the LMDB {path}: {error}; it must be a folder with data.mdb") from error
     return environment

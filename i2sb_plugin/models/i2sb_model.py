@@ -21,6 +21,7 @@ from i2sb_plugin.models.bridge_options import (
     SamplerOptions,
     read_block,
 )
+from i2sb_plugin.models.channels import channel_faults
 
 __all__ = ["I2SBModel"]
 
@@ -74,6 +75,11 @@ class I2SBModel(RestorationModel):
         except InputError as error:
             return [str(error)]
         return []
+
+    @classmethod
+    def data_faults(cls, opt: dict[str, Any], item: dict[str, Any]) -> list[str]:
+        """Faults of the channels of one image of the data: xt has those of gt, lq may have others."""
+        return channel_faults(opt, item)
 
     def init_losses(self) -> None:
         """Build ``train.bridge_opt``, BridgeLoss where it is left out."""

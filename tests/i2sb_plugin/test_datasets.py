@@ -309,7 +309,7 @@ def test_an_lmdb_without_a_listed_image_is_named(tmp_path):
     with open(f"{database}/meta_info.txt", "a") as file:
         file.write("gone.png (50,61,3) 1\n")
     dataset = PairedDegradationDataset(clean_options(database, io_backend={"type": "lmdb"}))
-    with pytest.raises(InputError, match=r"clean\.lmdb has no key 'gone'"):
+    with pytest.raises(InputError, match=r"clean\.lmdb .*key '?gone"):
         dataset[1]
 
 

@@ -1,0 +1,51 @@
+"""How the channels of the data and of the network go together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from basicsr_ext import registries
+from basicsr_ext.preflight_network import network_channels
+
+__all__ = ["channel_faults"]
+
+
+def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
+    """Say which channels of the images ``item`` do not fit ``network_g``; nothing where its options do not tell.
+
+    xt has the channels of gt. lq may have others: one channel is repeated, of more the first are taken, see
+    :func:`i2sb_plugin.space.match_channels`. The condition is lq as it is, with ``bridge.cond_x1``, then ``cond``.
+    """
+    network, where = opt["network_g"], item.get("lq_path", "the first image")
+    takes, gives = network_channels(network)
+    given = item["lq"].shape[-3]
+    wanted = item["gt"].shape[-3] if "gt" in item else takes
+    faults = [
+        f"network_g.{option} is {count}, but the clean image of {where} has {wanted} channel(s); "
+        f"set network_g.{option}: {wanted} or change the data"
+        for option, count in (("in_channels", takes), ("out_channels", gives))
+        if None not in (count, wanted) and count != wanted
+    ]
+    if wanted is not None and 1 < given < wanted:
+        faults.append(f"{where} has {given} channels, its clean image {wanted}; give it 1, {wanted} or more")
+    return faults + _condition_faults(opt, item)
+
+
+def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
+    network = opt["network_g"]
+    if "cond_channels" not in inspect.signature(registries.find(ARCH_REGISTRY, network["type"])).parameters:
+        return []
+    seen = item["lq"].shape[-3] if (opt.get("bridge") or {}).get("cond_x1") else 0
+    seen += item["cond"].shape[-3] if "cond" in item else 0
+    stated = network.get("cond_channels", 0)
+    if seen == stated:
+        return []
+    return [
+        f"network_g.cond_channels is {stated}, but beside xt the network sees {seen} channel(s) (lq with "
+        f"bridge.cond_x1, and dataroot_cond), such as of {item.get('lq_path', 'the first image')}; "
+        f"set network_g.cond_channels: {seen}"
+    ]
