@@ -21,7 +21,17 @@ from torch import Tensor
 
 from i2sb_plugin.bridge import Bridge, Generators, standard_normal
 
-__all__ = ["SAMPLERS", "SPACINGS", "ancestral", "dbim", "one_step", "ot_ode", "space_indices", "step_grid"]
+__all__ = [
+    "SAMPLERS",
+    "SPACINGS",
+    "ancestral",
+    "dbim",
+    "one_step",
+    "ot_ode",
+    "sampler",
+    "space_indices",
+    "step_grid",
+]
 
 PredictX0 = Callable[[Tensor, int], Tensor]
 Callback = Callable[[int, Tensor, Tensor], None]
