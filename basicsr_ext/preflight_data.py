@@ -101,7 +101,8 @@ def _close_databases(dataset: Any) -> None:
 def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
     """Compare the names in the two folders as PairedImageDataset will, but list all that lack a partner."""
     lq, gt = block.get("dataroot_lq"), block.get("dataroot_gt")
-    if not (lq and gt) or block.get("meta_info_file") or _is_lmdb(block):
+    folders = all(isinstance(root, str) and os.path.isdir(root) for root in (lq, gt))
+    if not folders or block.get("meta_info_file") or _is_lmdb(block):
         return []
     lq_names, gt_names = (sorted(e.name for e in os.scandir(d) if e.is_file() and e.name[0] != ".") for d in (lq, gt))
     template = block.get("filename_tmpl") or "{}"
@@ -142,10 +143,14 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str],
     entries = [entries[k] for k in looked_at]
     sizes: dict[str, Size] = {}
     unreadable = _read_sizes(where, block, entries, sizes)
-    if unreadable:
-        faults.append(f"{where}: {len(unreadable)} unreadable file(s): {_first(unreadable)}")
+    allowed = (block.get("skip_bad") or 0) * len(entries) if block.get("phase") == "train" else 0
+    if len(unreadable) > allowed:
+        more = f", more than skip_bad {block['skip_bad']:g} of them" if allowed else ""
+        faults.append(f"{where}: {len(unreadable)} unreadable file(s){more}: {_first(unreadable)}")
         return
-    if hasattr(dataset, "header_faults"):  # what a data set of ours refuses, such as another number of channels
+    if unreadable:
+        notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {_first(unreadable)}")
+    if hasattr(dataset, "header_faults") and not allowed:  # what a data set of ours refuses, such as other channels
         refused = [fault for k in looked_at for fault in dataset.header_faults(k)]
         faults.extend([f"{where}: {_first(refused)}"] if refused else [])
     if block["type"] in _PAIRED or hasattr(type(dataset), "Options"):

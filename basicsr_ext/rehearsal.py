@@ -1,4 +1,7 @@
-"""``basicsr check``: build everything, push one batch and one validation image through, keep nothing."""
+"""``basicsr check``: build everything, push one batch and one validation image through, keep nothing.
+
+With ``--data``, decode every image instead.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ __all__ = ["run"]
 
 
 def run(argv: list[str]) -> int:
-    """Check an option file by a rehearsal in a temporary folder; returns 0, or raises what a run would raise."""
+    """Check an option file by a rehearsal in a temporary folder; returns 0, or raises what a run would raise.
+
+    With ``--data`` no network is built; returns 1 if any image can not be used.
+    """
     from basicsr_ext.options import add_arguments
 
     parser = argparse.ArgumentParser(prog="basicsr check", description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--data", action="store_true", help="read every image of every data set, and nothing else")
     args = parser.parse_args(argv)
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
@@ -29,6 +36,8 @@ def run(argv: list[str]) -> int:
     compat.apply()
     is_train = "train" in (options.load_yaml(args.opt).get("datasets") or {})
     opt, notes = options.prepare(args, os.getcwd(), is_train, Launch())
+    if args.data:
+        return _check_data(opt)
     notes += preflight.check_run(opt, is_train, Launch())
     for note in notes:
         print(f"note: {note}")
@@ -37,6 +46,19 @@ def run(argv: list[str]) -> int:
         _rehearse(opt, is_train, print)
     print(f"{args.opt}: all well; nothing was kept")
     return 0
+
+
+def _check_data(opt: dict[str, Any]) -> int:
+    from basicsr_ext.data_check import data_faults, processes
+
+    total = 0
+    for name, block in opt["datasets"].items():
+        count, faults = data_faults(f"datasets.{name}", block, processes())
+        total += len(faults)
+        print(f"datasets.{name}: {count:,} images, {len(faults) or 'no'} fault(s)")
+        for fault in faults:
+            print(f"  {fault}")
+    return 1 if total else 0
 
 
 def _move_paths(opt: dict[str, Any], folder: str) -> None:

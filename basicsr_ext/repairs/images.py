@@ -46,12 +46,17 @@ def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
         InputError: The LMDB has no such key.
 
     """
-    content = _get.unrepaired(self, filepath, client_key)
     place = str(filepath)
     if self.backend == "lmdb":
         place = f"{dict(zip(self.client._client, self.client.db_paths)).get(client_key)} key {filepath}"
-        if content is None:
-            raise InputError(f"no such image: {place}; write the LMDB and its meta_info.txt again")
+    try:
+        content = _get.unrepaired(self, filepath, client_key)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "lmdb":  # which only those who read LMDB have
+            raise
+        raise InputError(f"{place} can not be read: {error}; write the LMDB again") from error
+    if self.backend == "lmdb" and content is None:
+        raise InputError(f"no such image: {place}; write the LMDB and its meta_info.txt again")
     if isinstance(content, bytes):
         content = NamedBytes(content)
         content.path = place
@@ -101,7 +106,17 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
             environment = _environments[(here, *name)] = lmdb.open(path, **options)
         except lmdb.Error as error:
             raise InputError(f"cannot open the LMDB {path}: {error}; it must be a folder with data.mdb") from error
+        _check_whole(path, environment)
     return environment
+
+
+def _check_whole(path: str, environment: Any) -> None:
+    """Refuse an LMDB that is cut short: reading beyond its end would kill the process without a word."""
+    file = os.path.join(path, "data.mdb")
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = os.path.getsize(file) if os.path.isfile(file) else needed
+    if found < needed:
+        raise InputError(f"the LMDB {path} is truncated ({found:,} of {needed:,} bytes); copy or write it again")
 
 
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from basicsr_ext.errors import InputError, did_you_mean
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
+from i2sb_plugin.data.skipping import BadImages, check_share
 from i2sb_plugin.data.views import centre_square, check_crop, draw_view
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 
@@ -40,6 +41,7 @@ class PairedDegradationOptions:
     seed: int = 0  # of the degradation's draws outside phase train
     clamp: bool = True  # lq to [0,1], as an image file would hold it; the release leaves it as it comes
     cache: bool = False  # keep the decoded images in memory, in every worker process
+    skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -55,6 +57,7 @@ class PairedDegradationOptions:
                 f"resize is {self.resize}; set the side of the square in pixels, such as 256, "
                 f"at least gt_size ({self.gt_size})"
             )
+        check_share(self.skip_bad, self.phase)
         scale = _build_at_scale(self.degradation, self.scale).scale
         if self.phase == "train" and self.gt_size % scale:
             raise InputError(
@@ -73,6 +76,7 @@ class PairedDegradationDataset(Dataset):
     is seeded anew in every worker and epoch. Other phases: the whole image, cut at right and bottom to a multiple of
     the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
     a file and the members of a mixture are taken in order, the first image getting number ``seed`` * 1000003.
+    ``skip_bad`` lets other images stand in for a few unusable ones, see :class:`~i2sb_plugin.data.skipping.BadImages`.
     Raises InputError naming the option or the file.
     """
 
@@ -88,7 +92,9 @@ class PairedDegradationDataset(Dataset):
         )
         self.paths = [{"lq_path": path, "gt_path": path} for path in map(self.source.path, self.source.names)]
         self._cache: dict[str, np.ndarray] = {}
-        self.channels = options.channels or self.source.load(self.source.names[0]).shape[2]
+        names = self.source.names
+        self._bad = BadImages(options.skip_bad, [self.source.describe(name) for name in names])
+        self.channels = options.channels or self._bad.readable(0, lambda k: self.source.load(names[k]))[1].shape[2]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -103,15 +109,15 @@ class PairedDegradationDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
-        name = self.source.names[index]
+        index, pixels = self._bad.readable(index, self.read)
         degradation = self.degradation
         if self.options.phase == "train":
             generator = torch.default_generator
-            gt = self._training_crop(name, generator)
+            gt = self._training_crop(pixels, generator)
         else:
             number = self.options.seed * 1_000_003 + index
             generator = torch.Generator().manual_seed(number)
-            gt = self._whole(name)
+            gt = self._whole(pixels)
             if getattr(degradation, "index", 0) is None:  # it counts images, and no number was asked for
                 degradation = degradation.at(number)
         degraded = degradation(gt, generator)
@@ -120,16 +126,23 @@ class PairedDegradationDataset(Dataset):
         item = {"lq": lq.contiguous(), "gt": gt, **self.paths[index]}
         return item if degraded.mask is None else {**item, "mask": degraded.mask}
 
-    def _training_crop(self, name: str, generator: torch.Generator) -> torch.Tensor:
-        pixels, options = self._pixels(name), self.options
-        check_crop(pixels, options.gt_size, self.source.describe(name))
+    def read(self, index: int) -> np.ndarray:
+        """Return the pixels (H,W,C) of image number ``index``; raises InputError if they can not be used."""
+        name = self.source.names[index]
+        pixels = self._pixels(name)
+        option = "gt_size" if self.options.phase == "train" else "scale"
+        check_crop(
+            pixels, self.options.gt_size if option == "gt_size" else self.scale, self.source.describe(name), option
+        )
+        return pixels
+
+    def _training_crop(self, pixels: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        options = self.options
         height, width = pixels.shape[:2]
         view = draw_view(height, width, options.gt_size, options.use_hflip, options.use_rot, generator)
         return to_tensor(view.of(pixels))
 
-    def _whole(self, name: str) -> torch.Tensor:
-        pixels = self._pixels(name)
-        check_crop(pixels, self.scale, self.source.describe(name), "scale")
+    def _whole(self, pixels: np.ndarray) -> torch.Tensor:
         height, width = (length - length % self.scale for length in pixels.shape[:2])
         return to_tensor(pixels[:height, :width])
 

@@ -16,6 +16,7 @@ from i2sb_plugin.data.companions import Conditions, Masks, to_mask
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
 from i2sb_plugin.data.pairing import pair_names
+from i2sb_plugin.data.skipping import BadImages, check_share
 from i2sb_plugin.data.views import View, check_crop, draw_view
 
 __all__ = ["PairedFolderDataset", "PairedFolderOptions"]
@@ -45,6 +46,7 @@ class PairedFolderOptions:
         None  # the same, of dataroot_cond; a list has one for each of its places
     )
     grey_to_rgb: bool = False  # accept grey files where the channels are 3, repeated three times
+    skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -53,6 +55,7 @@ class PairedFolderOptions:
             if getattr(self, option) not in (None, 1, 3, 4):
                 raise InputError(f"{option} is {getattr(self, option)}; set 1, 3, 4 or null (as in the first image)")
         self._check_conditions()
+        check_share(self.skip_bad, self.phase)
         if self.scale < 1:
             raise InputError(f"scale is {self.scale}; set a whole number of 1 or more")
         if "{}" not in self.filename_tmpl:
@@ -98,6 +101,7 @@ class PairedFolderDataset(Dataset):
     H = scale*h and W = scale*w exactly: nothing is cut silently. Phase ``train``: a random crop of ``gt_size``, flips
     and turns, the same for all images that belong together, drawn from torch's default generator, which is seeded
     anew in every worker and epoch; with masks, crops are drawn until one shows a part of the hole, 20 times at most.
+    ``skip_bad`` lets other pairs stand in for a few unusable ones, see :class:`~i2sb_plugin.data.skipping.BadImages`.
     Raises InputError naming the option or the file.
     """
 
@@ -112,9 +116,9 @@ class PairedFolderDataset(Dataset):
         self.lq = ImageSource(options.dataroot_lq, "dataroot_lq", options.io_backend)
         self._pairs = pair_names(self.gt, self.lq, options.filename_tmpl, subset)
         self.paths = [{"lq_path": self.lq.path(lq), "gt_path": self.gt.path(gt)} for gt, lq in self._pairs]
-        first_gt, first_lq = self._pairs[0]
-        self.channels_gt = options.channels_gt or self.gt.load(first_gt).shape[2]
-        self.channels_lq = options.channels_lq or self.lq.load(first_lq).shape[2]
+        self._bad = BadImages(options.skip_bad, [self.gt.describe(name) for name, _ in self._pairs])
+        self.channels_gt = options.channels_gt or self._first_channels(self.gt, 0)
+        self.channels_lq = options.channels_lq or self._first_channels(self.lq, 1)
         self.masks: Masks | None = None
         if options.dataroot_mask is not None:
             self.masks = Masks(options.dataroot_mask, "dataroot_mask", self.gt, options.io_backend, subset)
@@ -135,16 +139,13 @@ class PairedFolderDataset(Dataset):
         companions = [*self.conditions, *([self.masks] if self.masks else [])]
         return faults + [fault for companion in companions for fault in companion.header_faults(gt_name)]
 
+    def _first_channels(self, source: ImageSource, side: int) -> int:
+        return self._bad.readable(0, lambda index: source.load(self._pairs[index][side]))[1].shape[2]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
-        gt_name, lq_name = self._pairs[index]
-        gt = self._pixels(self.gt, gt_name, self.channels_gt, "channels_gt")
-        lq = self._pixels(self.lq, lq_name, self.channels_lq, "channels_lq")
-        self._check_sizes(gt, lq, gt_name, lq_name)
-        conditions = [condition.load(gt_name, gt.shape[:2]) for condition in self.conditions]
-        hole = self.masks.load(gt_name, gt.shape[:2]) if self.masks else None
+        index, (gt, lq, conditions, hole) = self._bad.readable(index, self.read)
         if self.options.phase == "train":
-            check_crop(gt, self.options.gt_size, self.gt.describe(gt_name))
             view = self._draw_view(lq, hole)
             gt, lq = view.of(gt, self.scale), view.of(lq)
             conditions = [view.of(condition, self.scale) for condition in conditions]
@@ -153,6 +154,21 @@ class PairedFolderDataset(Dataset):
         if conditions:
             item["cond"] = torch.cat([to_tensor(condition) for condition in conditions])
         return item if hole is None else {**item, "mask": to_mask(hole)}
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray | None]:
+        """Return what belongs to pair ``index``: clean, degraded, conditions (all H,W,C) and the hole (H,W,1) or None.
+
+        Raises InputError if any of them can not be used.
+        """
+        gt_name, lq_name = self._pairs[index]
+        gt = self._pixels(self.gt, gt_name, self.channels_gt, "channels_gt")
+        lq = self._pixels(self.lq, lq_name, self.channels_lq, "channels_lq")
+        self._check_sizes(gt, lq, gt_name, lq_name)
+        conditions = [condition.load(gt_name, gt.shape[:2]) for condition in self.conditions]
+        hole = self.masks.load(gt_name, gt.shape[:2]) if self.masks else None
+        if self.options.phase == "train":
+            check_crop(gt, self.options.gt_size, self.gt.describe(gt_name))
+        return gt, lq, conditions, hole
 
     def _draw_view(self, lq: np.ndarray, hole: np.ndarray | None) -> View:
         """Draw a view of ``lq``, again while it misses the hole."""
