@@ -11,6 +11,7 @@ from basicsr_ext import registries
 from basicsr_ext.errors import did_you_mean
 from basicsr_ext.option_keys import LOADER_KEYS, SECTIONS, is_known, section_keys, section_types
 from basicsr_ext.option_schema import call_faults, convert, is_near, parse_block
+from basicsr_ext.option_trial import trial_faults
 from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["Findings", "check", "inspect_options", "known_names", "model_class"]
@@ -38,8 +39,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     can tell it says in a class method ``option_faults(opt) -> list[str]``, asked once the blocks are right.
     """
     found = Findings()
-    _required(opt, is_train, found)
     model = model_class(opt, found)
+    _required(opt, is_train, model, found)
     blocks = getattr(model, "option_blocks", {}) if model else {}
     mentioned = registries.mentioned_keys(model) if model else frozenset()
     _section("", opt, mentioned, {name.partition(".")[0] for name in blocks}, found)
@@ -57,6 +58,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     _training(_mapping(opt.get("train")), model, found)
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         _registered("METRIC", metric, f"val.metrics.{name}", found, ("type", "better"), _DATA_ARGUMENTS)
+    if not found.faults:
+        found.faults.extend(trial_faults(opt, is_train))
     if not found.faults and hasattr(model, "option_faults"):
         found.faults.extend(model.option_faults(opt))  # type: ignore[union-attr]
     return found
@@ -66,7 +69,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _required(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
+def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found: Findings) -> None:
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
         if opt.get(key) in (None, ""):
             found.faults.append(f"{key} is missing; give {what}")
@@ -74,14 +77,18 @@ def _required(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
         found.faults.append(f"name is {opt['name']!r}; it names a folder, so write it without slashes")
     if not opt.get("datasets"):
         found.faults.append("datasets is missing; give at least one data set")
-    if not any(str(key).startswith("network_") for key in opt):
-        found.faults.append("network_g is missing; give a block with `type:` and the arguments of the network")
+    needed = registries.needed_keys(model) if model else {"": {"network_g"}, "train": set()}
+    for name in sorted({key for key in needed[""] if key.startswith("network_")} - opt.keys()):
+        found.faults.append(f"{name} is missing; give a block with `type:` and the arguments of the network")
     if not is_train:
         return
     if not _mapping(opt.get("train")):
         found.faults.append("train is missing; give total_iter, optim_g, scheduler and a loss, or use `basicsr test`")
     elif opt["train"].get("total_iter") is None:
         found.faults.append("train.total_iter is missing; give the number of iterations")
+    blocks = {key for key in needed["train"] if key.startswith("optim_") or key == "scheduler"}
+    for name in sorted(blocks - _mapping(opt.get("train")).keys()) if _mapping(opt.get("train")) else ():
+        found.faults.append(f"train.{name} is missing; give a block with `type:` and its arguments")
     train_set = _mapping(opt.get("datasets")).get("train")
     if opt.get("datasets") and train_set is None:
         found.faults.append("datasets.train is missing; a training run needs it")
@@ -220,7 +227,7 @@ def _optimizer(block: Mapping[str, Any], where: str, model: type | None, found: 
     known = {n: c for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)}
     known.pop("Optimizer", None)
     name = block.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         if not _overrides(model, "get_optimizer"):
             listing = did_you_mean(name, known)
             found.faults.append(f"{where}.type is {name!r}, which is no optimiser of torch; {listing}")
@@ -233,7 +240,7 @@ def _optimizer(block: Mapping[str, Any], where: str, model: type | None, found: 
 
 def _scheduler(block: Mapping[str, Any], total_iter: Any, model: type | None, found: Findings) -> None:
     where, name, known = "train.scheduler", block.get("type"), known_schedulers()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         if not _overrides(model, "setup_schedulers"):
             found.faults.append(f"{where}.type is {name!r}, which is no scheduler; {did_you_mean(name, known)}")
         return

@@ -39,7 +39,17 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[s
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         seen[key] = key_node.start_mark.line + 1
     loader.flatten_mapping(node)
-    return OrderedDict(loader.construct_pairs(node, deep=True))
+    pairs = loader.construct_pairs(node, deep=True)
+    for (key_node, _), (key, _) in zip(node.value, pairs):
+        if not isinstance(key, str):
+            problem = f"the key {_excerpt(key)} is no text; write it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+    return OrderedDict(pairs)
+
+
+def _excerpt(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union, get_args
 
-__all__ = ["LOADER_KEYS", "SECTIONS", "is_known", "section_keys", "section_types"]
+__all__ = ["LOADER_KEYS", "SECTIONS", "is_known", "section_keys", "section_types", "whole_keys"]
 
 # Optional and Union are spelt out: these annotations are evaluated at run time on Python 3.10 too
 _OptStr = Optional[str]  # noqa: UP045
@@ -123,6 +123,12 @@ LOADER_KEYS = frozenset(_LOADER)
 def section_types(section: str) -> dict[str, tuple[Any, float | None]]:
     """Return name -> (type, least value) of a section: "", "path", "train", "val", "logger", "datasets.*"."""
     return SECTIONS[section]
+
+
+def whole_keys(section: str) -> list[str]:
+    """Names of the options of a section whose value is a whole number, never a fraction."""
+    kinds = {name: get_args(kind) or (kind,) for name, (kind, _) in SECTIONS[section].items()}
+    return [name for name, parts in kinds.items() if int in parts and float not in parts]
 
 
 def section_keys(section: str, key: object) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin
 
 from basicsr_ext.errors import did_you_mean
 
@@ -185,7 +186,7 @@ def call_faults(
         for name, p in parameters.items()
         if name not in given and p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     }
-    hints = _hints(function)
+    hints = _documented(function, named) | _hints(function)
     faults: list[str] = []
     for key, value in mapping.items():
         if key in named:
@@ -205,6 +206,17 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(target)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def _documented(function: Callable[..., Any], named: Collection[str]) -> dict[str, Any]:
+    """The kinds of parameters that have no annotation, from lines of the docstring such as ``scale (int): ...``.
+
+    Whatever may be a number is taken as one, since docstrings are not exact; other words tell nothing.
+    """
+    text = "\n".join(inspect.getdoc(thing) or "" for thing in (function, getattr(function, "__init__", None)) if thing)
+    kinds = {"int": float, "float": float, "int | float": float, "float | int": float, "str": str}
+    found = re.findall(r"^\s*(\w+) \(([\w| ]+?)(?:, optional)?\):", text, re.MULTILINE)
+    return {name: Optional[kinds[words]] for name, words in found if name in named and words in kinds}  # noqa: UP045
 
 
 def _check_argument(value: Any, parameter: inspect.Parameter, hint: Any, where: str, faults: list[str]) -> None:

@@ -15,6 +15,7 @@ from basicsr_ext.errors import InputError
 from basicsr_ext.launch import Launch
 from basicsr_ext.option_check import Findings, check, inspect_options, known_names
 from basicsr_ext.option_file import apply_overrides, load_yaml
+from basicsr_ext.option_keys import whole_keys
 from basicsr_ext.option_schema import parse_block
 
 __all__ = [
@@ -148,6 +149,7 @@ def resolve(
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
+    _whole(opt, whole_keys(""))
     notes = _resolve_gpus(opt, here)
     for section in ("path", "logger"):
         if not opt.get(section):
@@ -187,6 +189,7 @@ def _set_defaults(block: dict[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _whole(block: Mapping[str, Any] | None, keys: Iterable[str]) -> None:
+    """Turn 5e3 into 5000 where a whole number is meant: YAML reads it as a float."""
     for key in keys:
         if block and isinstance(block.get(key), float):
             block[key] = int(block[key])  # type: ignore[index]
@@ -199,7 +202,7 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
         opt["val"].setdefault("suffix", None)
         _set_defaults(opt["val"], {"save_img": not is_train} | ({"val_freq": 5000} if is_train else {}))
     for section in ("logger", "val", "train"):
-        _whole(opt.get(section), ("print_freq", "save_checkpoint_freq", "val_freq", "total_iter", "warmup_iter"))
+        _whole(opt.get(section), whole_keys(section))
     opt["path"].setdefault("resume_state", None)
     opt["path"].setdefault("strict_load_g", True)
     opt["path"].setdefault("pretrain_network_g", None)
@@ -212,6 +215,7 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
 
 def _resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
     dataset["phase"] = name.split("_")[0]
+    _whole(dataset, whole_keys("datasets.*"))
     dataset.setdefault("name", name)
     if "scale" in opt:
         dataset["scale"] = opt["scale"]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["all_registries", "find", "mentioned_keys", "names", "providers"]
+__all__ = ["all_registries", "find", "mentioned_keys", "names", "needed_keys", "providers"]
 
 _SUFFIX = "_basicsr"
 
 
 def find(registry: Any, name: object) -> Any | None:
     """Return what is registered under ``name`` (or under ``name_basicsr``, as BasicSR looks it up), else None."""
+    if not isinstance(name, str):
+        return None
     entries = dict(iter(registry))
     return entries.get(name, entries.get(f"{name}{_SUFFIX}"))
 
@@ -63,6 +66,32 @@ def mentioned_keys(cls: type) -> frozenset[str]:
     modules = {base.__module__ for base in inspect.getmro(cls)}
     skipped = ("builtins", "torch", "abc", "typing")
     return frozenset().union(*(_words(name) for name in modules if name.partition(".")[0] not in skipped))
+
+
+def needed_keys(cls: type) -> dict[str, set[str]]:
+    """The keys that a model of BasicSR's kind takes for granted: of the option file ("") and of its block "train".
+
+    Read from the methods that build networks, optimisers and schedules, without running them.
+    """
+    found: dict[str, set[str]] = {"": set(), "train": set()}
+    for name in ("__init__", "init_training_settings", "setup_optimizers", "setup_schedulers"):
+        for base in inspect.getmro(cls):
+            method = vars(base).get(name)
+            if method is None:
+                continue
+            text = _source(method)
+            found[""] |= set(re.findall(r"""(?:self\.|\b)opt\[['"](\w+)['"]\]""", text))
+            found["train"] |= set(re.findall(r"""(?:train_opt|opt\[['"]train['"]\])\[['"](\w+)['"]\]""", text))
+            if f"super().{name}(" not in text and f", self).{name}(" not in text:
+                break
+    return found
+
+
+def _source(thing: Any) -> str:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return ""
 
 
 @functools.lru_cache(maxsize=256)

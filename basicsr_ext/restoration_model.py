@@ -268,7 +268,7 @@ class RestorationModel(SRModel):
 
 
 def _precision(opt: dict) -> str:
-    wish = opt.get("train", {}).get("precision", "auto")
+    wish = (opt.get("train") or {}).get("precision", "auto")
     if wish != "auto":
         return wish
     return "bf16" if opt["num_gpu"] != 0 and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
