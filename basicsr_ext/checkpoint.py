@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import os
 import pickle
 import re
 import zipfile
+import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from basicsr_ext import records
 from basicsr_ext.errors import InputError, did_you_mean
 
 __all__ = [
     "SaveError",
     "atomic_save",
-    "load_best",
+    "atomic_write_text",
     "load_checkpoint",
     "load_state",
     "load_weights",
-    "network_labels",
     "newest_checkpoint",
-    "newest_resumable",
     "plain",
     "read_safetensors_metadata",
     "remove_unfinished",
-    "resumable_iterations",
-    "save_best",
     "save_safetensors",
 ]
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
-class SaveError(OSError):
+class SaveError(InputError, OSError):
     """A file could not be written; what lay under its name before is untouched."""
 
 
@@ -66,25 +65,39 @@ def plain(thing: Any, place: str = "state") -> Any:
     raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
 
 
-def atomic_save(thing: Any, path: str | os.PathLike[str]) -> None:
+def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
     """Write a checkpoint so that its name never stands for half a file, even if the process or the machine dies.
+
+    Returns the SHA-256 of what was written.
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
 
     """
 
-    def write(unfinished: Path) -> None:
+    def write(unfinished: Path) -> str:
         with unfinished.open("wb") as file:
-            torch.save(thing, file)
+            hashing = records.HashingFile(file)
+            torch.save(thing, hashing)
+        return hashing.hexdigest()
 
-    _save_whole(path, write)
+    return _save_whole(path, write)
+
+
+def atomic_write_text(text: str, path: str | os.PathLike[str]) -> str:
+    """Write a text as :func:`atomic_save` writes a checkpoint: UTF-8, whole or not at all."""
+
+    def write(unfinished: Path) -> str:
+        unfinished.write_bytes(text.encode("utf-8"))
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    return _save_whole(path, write)
 
 
 def save_safetensors(
     tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write the weights of one network, whole or not at all, with texts that describe them.
+) -> str:
+    """Write the weights of one network, whole or not at all, with texts that describe them; returns the SHA-256.
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
@@ -94,28 +107,38 @@ def save_safetensors(
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
-    def write(unfinished: Path) -> None:
+    def write(unfinished: Path) -> str:
         unfinished.touch()
         mode = unfinished.stat().st_mode
         save_file(own, unfinished, {"format": "pt", **(metadata or {})})
         unfinished.chmod(mode)  # save_file leaves the file to its owner alone
+        return records.digest(unfinished)
 
-    _save_whole(path, write)
+    return _save_whole(path, write)
 
 
-def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], str]) -> str:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        write(unfinished)
+        digest = write(unfinished)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _sync_folder(path.parent)
     except Exception as error:
         cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
-        unfinished.unlink(missing_ok=True)
-        raise SaveError(f"cannot save {path}: {cause}; the files saved before it are untouched") from error
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched") from error
+    return digest
+
+
+def _reason(cause: BaseException) -> str:
+    """The system's words for an error (``No space left on device``) and its number, without the temporary name."""
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror} (errno {cause.errno})"
+    return str(cause)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -168,13 +191,30 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _torch_load(path: Path, mmap: bool) -> Any:
     if path.stat().st_size == 0:
         raise EOFError("the file is empty")
+    if not records.verify(path):
+        _check_members(path)
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
 
 
+def _check_members(path: Path) -> None:
+    """Compare every member of a torch file with its CRC-32, which torch itself does not look at."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            wrong = file.testzip()
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, zlib.error) as error:
+        raise RuntimeError(str(error)) from error
+    if wrong is not None:
+        raise RuntimeError(f"{wrong} in it does not have its CRC-32")
+
+
 def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
-    """Load a checkpoint onto the CPU, unpickling tensors and plain containers only.
+    """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
+
+    They are those of the record that lies with a save (:mod:`basicsr_ext.records`), else those of a torch file's parts.
 
     Args:
         path: File written by ``torch.save``, or one that ends in ``.safetensors``: a bare state dict.
@@ -190,6 +230,8 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
         raise InputError(f"{said}no such checkpoint file: {path}")
     try:
         return _torch_load(path, mmap)
+    except InputError as error:
+        raise InputError(f"{said}{error}") from error
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign or zipfile.is_zipfile(path):
@@ -234,19 +276,6 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
     return {str(k).removeprefix("module."): v for k, v in loaded.items()}
 
 
-def network_labels(opt: Mapping[str, Any]) -> list[str]:
-    """Labels of the networks that a resumed run loads, such as ``net_g``."""
-    ignored = opt["path"].get("ignore_resume_networks") or ()
-    return [f"net_{k.removeprefix('network_')}" for k in opt if k.startswith("network_") and k not in ignored]
-
-
-def resumable_iterations(opt: Mapping[str, Any]) -> list[int]:
-    """Iterations with a training state in the run's folder, newest first; files with other names are ignored."""
-    folder = Path(opt["path"]["training_states"])
-    found = (re.fullmatch(r"(\d+)\.state", p.name) for p in folder.glob("*.state")) if folder.is_dir() else ()
-    return sorted((int(m.group(1)) for m in found if m), reverse=True)
-
-
 def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
     """Load a training state.
 
@@ -265,67 +294,6 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
             "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
         )
     return state
-
-
-def _best_file(state: Path) -> Path:
-    return state.with_name(f"{state.stem}.best.json")
-
-
-def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration: int) -> None:
-    """Keep the best metrics beside the state of an iteration, because BasicSR validates after it has saved.
-
-    Args:
-        opt: Options of the run.
-        best: ``best_metric_results`` of the model; None removes what an earlier pass through the iteration left.
-        iteration: The iteration of the state; without such a state nothing is written.
-
-    """
-    folder = opt["path"].get("training_states")
-    state = Path(folder or "") / f"{iteration}.state"
-    if not folder or not state.is_file():
-        return
-    path = _best_file(state)
-    if best is None:
-        path.unlink(missing_ok=True)
-        return
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(plain(best, "best_metric_results")), encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The best metrics that :func:`save_best` kept beside a state, or None."""
-    try:
-        return json.loads(_best_file(Path(state)).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _pairs(opt: Mapping[str, Any]) -> Iterator[tuple[Path, list[Path]]]:
-    labels = network_labels(opt)
-    for iteration in resumable_iterations(opt):
-        nets = [Path(opt["path"]["models"]) / f"{label}_{iteration}.pth" for label in labels]
-        yield Path(opt["path"]["training_states"]) / f"{iteration}.state", nets
-
-
-def newest_resumable(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
-    """Find the newest training state that loads together with its networks.
-
-    Returns:
-        The state's path, or None if there is none, and one sentence per newer file that was passed over.
-
-    """
-    passed_over = []
-    for state, nets in _pairs(opt):
-        try:
-            load_state(state)
-            for net in nets:
-                load_checkpoint(net, mmap=True)
-        except InputError as error:
-            passed_over.append(f"passed over {state.name}: {error}")
-        else:
-            return state, passed_over
-    return None, passed_over
 
 
 def newest_checkpoint(opt: Mapping[str, Any]) -> Path | None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
-import random
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext import distributed
-from basicsr_ext.checkpoint import atomic_save, load_best, load_weights, plain, save_best
+from basicsr_ext.checkpoint import atomic_save, load_weights, plain, save_safetensors
 from basicsr_ext.errors import InputError
+from basicsr_ext.option_changes import option_text, versions
+from basicsr_ext.positions import global_batch_size
 from basicsr_ext.repairs.models import method_repair
+from basicsr_ext.resumable import load_best, save_best
+from basicsr_ext.saving import saves_of
 
 __all__ = ["REPAIRS"]
+
+_NO_CONFIGURATION = ("datasets", "path", "train", "logger", "dist_params", "start")
 
 Network = torch.nn.Module
 
@@ -82,30 +84,42 @@ def _on_cpu(net: Network) -> OrderedDict[str, torch.Tensor]:
 def _save_network(
     self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params"
 ) -> None:
-    """Save one network, or several under a key each, into one file.
+    """Save one network, or several under a key each, into one file; with ``logger.save_safetensors`` the last one also
+    as safetensors (the averaged weights, where there are two).
 
     Raises:
-        SaveError: The file could not be written; files saved before are untouched.
+        SaveError: The file could not be written, and the run ends for it; files saved before are untouched.
 
     """
     nets = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
     if len(nets) != len(keys):
         raise ValueError(f"save_network got {len(nets)} networks and {len(keys)} keys; give one key for each")
-    name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
+    saves = saves_of(self)
+    path = saves.models / f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
     weights = {key: _on_cpu(self.get_bare_model(one)) for one, key in zip(nets, keys)}
-    atomic_save(weights, os.path.join(self.opt["path"]["models"], name))
+    saves.write(current_iter, path, lambda place: atomic_save(weights, place))
+    if saves.safetensors:
+        texts = {"weights": keys[-1], "configuration": _configuration(self.opt)}
+        beside = path.with_suffix(".safetensors")
+        saves.write(current_iter, beside, lambda place: save_safetensors(weights[keys[-1]], place, texts))
+
+
+def _configuration(opt: Mapping[str, Any]) -> str:
+    """What restoring needs of the options, as JSON."""
+    kept = {k: v for k, v in opt.items() if k in ("model_type", "scale", "val", "network_g") or isinstance(v, Mapping)}
+    return option_text({k: v for k, v in kept.items() if k not in _NO_CONFIGURATION and not k.endswith("_d")})
 
 
 @master_only
 def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
-    """Save what a resumed run needs besides the networks; plain numbers and tensors only.
+    """Save what a resumed run needs besides the networks, plain numbers and tensors only; then the save is whole.
 
     A model may define ``training_state_extras() -> dict`` and ``load_training_state_extras(dict)`` for state of its
     own, such as a gradient scaler's.
 
     Raises:
-        SaveError: The file could not be written; files saved before are untouched.
+        SaveError: The save could not be finished, and the run ends for it; files saved before are untouched.
 
     """
     if current_iter == -1:
@@ -113,47 +127,32 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     state = {
         "epoch": epoch,
         "iter": current_iter,
+        "position": _position(self.opt, current_iter),
         "optimizers": [o.state_dict() for o in self.optimizers],
         "schedulers": [s.state_dict() for s in self.schedulers],
         "best_metric_results": getattr(self, "best_metric_results", {}),
-        "random": _random_state(self.device),
+        "random": {"manual_seed": self.opt.get("manual_seed"), "iter": current_iter},
+        "options": self.opt.get("resolved") or option_text(self.opt),
+        "versions": versions(),
     }
     if hasattr(self, "training_state_extras"):
         state["extras"] = self.training_state_extras()
+    saves = saves_of(self)
     save_best(self.opt, None, current_iter)
-    atomic_save(plain(state), os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
+    saves.write(current_iter, saves.states / f"{current_iter}.state", lambda place: atomic_save(plain(state), place))
+    saves.commit(current_iter, state["best_metric_results"])
 
 
-def _random_state(device: torch.device) -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "world_size": distributed.world_size(),
-        "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if device.type == "cuda" else None,
-    }
-
-
-def _restore_random_state(saved: Mapping[str, Any] | None, opt: Mapping[str, Any], iteration: int) -> None:
-    """Go on with the saved streams; several processes, whose streams are not saved, get fresh ones instead."""
-    if saved is None or saved["world_size"] != 1 or distributed.world_size() != 1:
-        seed = ((opt.get("manual_seed") or 0) * 1_000_003 + iteration) * 1_009 + distributed.rank()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed % 2**63)
-        return
-    version, words, gauss_next = saved["python"]
-    random.setstate((version, tuple(words), gauss_next))
-    kind, keys, *rest = saved["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(saved["torch"])
-    if saved["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(saved["cuda"])
+def _position(opt: Mapping[str, Any], iteration: int) -> int | None:
+    """How many samples all processes have taken after an iteration; None where the options do not say it."""
+    start, batch = opt.get("start") or {"iter": 0, "position": 0}, global_batch_size(opt)
+    if batch is None or start.get("position") is None:
+        return None
+    return start["position"] + (iteration - start["iter"]) * batch
 
 
 def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
-    """Restore optimisers, schedulers, best metrics and random streams.
+    """Restore optimisers, schedulers and best metrics; random streams follow from seed and iteration alone.
 
     Raises:
         InputError: The state belongs to another set of optimisers or schedulers.
@@ -177,7 +176,6 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
     _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
     if hasattr(self, "load_training_state_extras"):
         self.load_training_state_extras(resume_state.get("extras") or {})
-    _restore_random_state(resume_state.get("random"), self.opt, resume_state["iter"])
 
 
 def _say_kept_learning_rates(optimizers: list[Any], saved: list[Any]) -> None:
@@ -216,15 +214,15 @@ REPAIRS = [
     ),
     method_repair(
         "atomic-state",
-        "A failed save of the training state is ignored, a killed one leaves half a file, and best metrics and random "
-        "streams are not in it.",
+        "A failed save of the training state is ignored, a killed one leaves half a file, and best metrics, the place "
+        "in the data, options and versions are not in it.",
         "save_training_state",
         "Just ignore it",
         _save_training_state,
     ),
     method_repair(
         "resume-training",
-        "A resumed run forgets its best metrics and repeats the random draws of the run's start.",
+        "A resumed run forgets its best metrics, and a changed learning rate is ignored without a word.",
         "resume_training",
         "resume_state['optimizers']",
         _resume_training,

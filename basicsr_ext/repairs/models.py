@@ -15,9 +15,9 @@ from basicsr.models import base_model
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext import distributed
-from basicsr_ext.checkpoint import save_best
 from basicsr_ext.compat import Repair, source_says
 from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
+from basicsr_ext.resumable import save_best
 from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["REPAIRS", "method_repair"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 
 from basicsr_ext import distributed
-from basicsr_ext.checkpoint import load_state, network_labels, newest_resumable, remove_unfinished, resumable_iterations
+from basicsr_ext.checkpoint import load_state, remove_unfinished
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError
+from basicsr_ext.option_changes import changed_options, changed_versions
+from basicsr_ext.positions import global_batch_size
+from basicsr_ext.resumable import network_labels, newest_resumable, resumable_iterations
 
 __all__ = ["REPAIRS", "load_resume_state"]
 
@@ -22,22 +26,27 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Find and load the state from which a run goes on.
 
     With ``--auto_resume`` it is the newest one in the run's own folder that loads together with its networks; if there
-    is none, or without the flag, ``path.resume_state``. Writes ``opt['start']`` (epoch and iteration), ``opt['path']
-    ['resume_state']`` and the paths of the networks.
+    is none, or without the flag, ``path.resume_state``. Says which one it is and what differs from its options. Writes
+    ``opt['start']`` (epoch, iteration, position in the data), ``opt['path']['resume_state']`` and the paths of the
+    networks.
 
     Raises:
         InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
             holds states, of which not one loads.
 
     """
-    opt["start"] = {"epoch": 0, "iter": 0}
+    opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     path = distributed.broadcast_object(_newest_in_run(opt) if opt["auto_resume"] and distributed.is_main() else None)
     path = path or opt["path"].get("resume_state")
     if path is None:
         return None
     state = load_state(path, "path.resume_state")
     opt["path"]["resume_state"] = str(path)
-    opt["start"] = {"epoch": state["epoch"], "iter": state["iter"]}
+    opt["start"] = {"epoch": state["epoch"], "iter": state["iter"], "position": state.get("position")}
+    if opt.get("manual_seed_drawn") and (state.get("random") or {}).get("manual_seed") is not None:
+        opt["manual_seed"] = state["random"]["manual_seed"]
+    if distributed.is_main():
+        _say_what_changed(opt, state, path)
     for label in network_labels(opt):
         opt["path"].pop(f"pretrain_network_{label.removeprefix('net_')}", None)
     check_resume(opt, state["iter"])
@@ -64,6 +73,32 @@ def _newest_in_run(opt: dict[str, Any]) -> str | None:
     explicit = opt["path"].get("resume_state")
     logger.warning(f"{where}; {f'resuming from {explicit}' if explicit else 'training starts from the beginning'}.")
     return None
+
+
+def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
+    """List the options and versions that differ from those of the save, before the run goes on with the new ones."""
+    logger = get_root_logger()
+    logger.warning(f"Resuming from {path}, iteration {state['iter']}.")
+    if "options" not in state:
+        logger.warning("The state does not hold the options that it was saved with; changes can not be listed.")
+        return
+    changed = [f"  {line}" for line in changed_options(state["options"], opt)]
+    if changed:
+        logger.warning(
+            "\n".join(["Options that differ from those of the save (the new ones hold, but for lr):", *changed])
+        )
+    saved = json.loads(state["options"])
+    before, now = (o.get("world_size", 1) for o in (saved, opt))
+    if before != now:
+        logger.warning(
+            f"The save was made by {before} process(es), this run has {now}: it takes the samples in the same order, "
+            f"{global_batch_size(saved)} -> {global_batch_size(opt)} in an iteration; random draws of the model differ."
+        )
+    others = changed_versions(state.get("versions") or {})
+    if others:
+        logger.warning(
+            f"Versions that differ from those of the save: {', '.join(others)}; results may be rounded otherwise."
+        )
 
 
 def _point_to_networks(opt: dict[str, Any], state: Path, iteration: int) -> None:

@@ -13,87 +13,42 @@ import basicsr.train
 import numpy as np
 import torch
 from basicsr.data import prefetch_dataloader
+from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
+from torch.utils.data import DataLoader
 
+from basicsr_ext import distributed, run_lock
 from basicsr_ext.compat import Repair, apply, rebind, source_says
 from basicsr_ext.errors import InputError
+from basicsr_ext.option_changes import option_text
+from basicsr_ext.positions import PositionSampler, SeededSamples
+from basicsr_ext.random_streams import seed_from, seed_streams
+from basicsr_ext.saving import check_options
 
-__all__ = ["REPAIRS", "BudgetLoader", "BudgetSampler", "worker_init_fn"]
+__all__ = ["REPAIRS", "BudgetLoader", "worker_init_fn"]
 
 
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    """Seed a worker's Python and NumPy streams from torch's, which differs by worker, rank and epoch.
+    """Let a worker go its own way: its streams follow from torch's seed, which differs by worker, rank and epoch.
 
-    In a spawned worker it also repairs the BasicSR that was just imported there.
+    What the samples of a training run draw does not depend on that (see :class:`basicsr_ext.positions.SeededSamples`).
+    The run's lock is left to the process that trains, and in a spawned worker BasicSR is repaired.
     """
     del worker_id, num_workers, rank, seed
+    run_lock.release_all()
     apply()
     stream = torch.initial_seed()
     random.seed(stream)
     np.random.seed(stream % 2**32)
 
 
-class BudgetSampler:
-    """A sampler that gives each epoch exactly the batches that are left of the run's budget.
-
-    Epoch ``e`` covers the iterations from ``e * per_epoch`` on. A resumed run skips those behind it, and the last epoch
-    ends at ``total_iter``. Nothing is given before the first :meth:`set_epoch`.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int, start: dict[str, int], total_iter: int):
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.per_epoch = len(sampler) // batch_size
-        self.total_iter = total_iter
-        self.start = start
-        first = start["epoch"] * self.per_epoch
-        same_epochs = first <= start["iter"] <= first + self.per_epoch
-        self.origin = 0 if same_epochs else start["iter"] - first
-        self.epoch: int | None = None
-
-    def window(self) -> tuple[int, int]:
-        """First batch of this epoch to give, and the one to stop before."""
-        if self.epoch is None:
-            return 0, 0
-        first_iter = self.origin + self.epoch * self.per_epoch
-        begin = min(max(self.start["iter"] - first_iter, 0), self.per_epoch)
-        end = min(max(self.total_iter - first_iter, begin), self.per_epoch)
-        return begin, end
-
-    @property
-    def last_epoch(self) -> int:
-        """The epoch in which ``total_iter`` falls; the one before the start if nothing is left to do."""
-        if self.start["iter"] >= self.total_iter:
-            return self.start["epoch"] - 1
-        return math.ceil((self.total_iter - self.origin) / self.per_epoch) - 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch."""
-        self.epoch = epoch
-        self.sampler.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[int]:
-        begin, end = self.window()
-        indices = list(self.sampler) if end > begin else []
-        return iter(indices[begin * self.batch_size : end * self.batch_size])
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "sampler":
-            raise AttributeError(name)
-        return getattr(self.sampler, name)
-
-
 class BudgetLoader:
     """A data loader that starts no worker before its first batch is asked for.
 
-    BasicSR's prefetchers call ``iter(loader)`` twice before the first epoch. The seeds of the workers follow from seed,
-    rank and epoch alone.
+    BasicSR's prefetchers call ``iter(loader)`` twice before the first epoch.
     """
 
-    def __init__(self, loader: Any, sampler: BudgetSampler, seed: int):
+    def __init__(self, loader: Any, sampler: PositionSampler, seed: int):
         self.loader = loader
         self.budget = sampler
         self.seed = seed
@@ -101,11 +56,11 @@ class BudgetLoader:
     def __iter__(self) -> Iterator[Any]:
         begin, end = self.budget.window()
         if end > begin:
-            rank = getattr(self.budget.sampler, "rank", 0)
-            seed = ((self.seed * 1_000_003 + rank) * 1_000_003 + int(self.budget.epoch or 0)) % 2**63
+            seed = seed_from("loader", self.seed, self.budget.rank, self.budget.epoch or 0)
             self.loader.generator = torch.Generator().manual_seed(seed)
             try:
-                yield from self.loader
+                # a thread that reads images itself would share the random streams of the training step
+                yield from self.loader if self.loader.num_workers else DataLoader.__iter__(self.loader)
             except InputError as error:
                 raise InputError(_without_traceback(str(error))) from error
 
@@ -136,10 +91,17 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
             name = val_loader.dataset.opt["name"]
             raise InputError(f"validation set {name} is empty; correct its folders, or remove it and the val section")
     _refuse_empty_epoch(opt, loader, sampler)
-    start = opt.get("start") or {"epoch": 0, "iter": 0}
-    budget = BudgetSampler(sampler, loader.batch_size, start, total_iter)
+    check_options(opt)
+    opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
+    start = opt.setdefault("start", {"epoch": 0, "iter": 0, "position": 0})
+    ratio = opt["datasets"]["train"].get("dataset_enlarge_ratio", 1)
+    budget = PositionSampler(
+        len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]
+    )
+    start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
-    logger.info(f"Whole batches per epoch: {budget.per_epoch}; the run ends in epoch {budget.last_epoch}.")
+    vars(loader)["dataset"] = SeededSamples(loader.dataset, opt["manual_seed"])  # torch refuses a plain assignment
+    logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
     return BudgetLoader(loader, budget, opt["manual_seed"]), budget, val_loaders, budget.last_epoch, total_iter
@@ -156,6 +118,21 @@ def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
         f"per process ({len(loader.dataset)} images x dataset_enlarge_ratio {ratio} / {opt['world_size']} processes): "
         f"not one batch of {loader.batch_size}; lower the batch size, or set dataset_enlarge_ratio to {needed} or more"
     )
+
+
+# ---- random streams
+
+
+def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
+    """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
+    seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, distributed.rank())
+    seed_streams(seed, self.device)
+    _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
+
+
+def _repair_streams() -> None:
+    _update_learning_rate.unrepaired = BaseModel.update_learning_rate  # type: ignore[attr-defined]
+    BaseModel.update_learning_rate = _update_learning_rate
 
 
 # ---- prefetcher and clock
@@ -219,9 +196,15 @@ REPAIRS = [
     Repair(
         "train-budget",
         "Training can stop before total_iter without a word, or count past it, because epochs are rounded up while "
-        "incomplete batches are dropped.",
+        "incomplete batches are dropped; order and augmentation depend on the number of workers and processes.",
         lambda: source_says(basicsr.train.create_train_val_dataloader, "math.ceil"),
         lambda: rebind(basicsr.train.create_train_val_dataloader, create_train_val_dataloader),
+    ),
+    Repair(
+        "iteration-seeds",
+        "What an iteration draws depends on all that was drawn before, so a resumed run is another run.",
+        lambda: not source_says(BaseModel.update_learning_rate, "seed"),
+        _repair_streams,
     ),
     Repair(
         "prefetch-errors",

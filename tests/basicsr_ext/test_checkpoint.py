@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_ext import checkpoint
+from basicsr_ext import checkpoint, resumable
 from basicsr_ext.errors import InputError
 
 
@@ -31,7 +31,7 @@ def test_a_save_that_is_killed_leaves_the_file_before_it(tmp_path):
     checkpoint.atomic_save({"w": torch.zeros(2)}, path)
     code = f"""
 import os, signal, torch
-from basicsr_ext import checkpoint
+from basicsr_ext import checkpoint, resumable
 os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
 """
@@ -120,16 +120,16 @@ def test_weights_are_found_under_their_key_or_bare(tmp_path):
 
 def test_the_newest_pair_that_loads_is_taken(tmp_path):
     opt = opt_in(tmp_path)
-    assert checkpoint.newest_resumable(opt) == (None, []) and checkpoint.newest_checkpoint(opt) is None
+    assert resumable.newest_resumable(opt) == (None, []) and checkpoint.newest_checkpoint(opt) is None
     for iteration in (9, 10, 20, 100):
         save_pair(opt, iteration)
     states, models = tmp_path / "training_states", tmp_path / "models"
     (states / "best.state").write_bytes(b"")
-    assert checkpoint.resumable_iterations(opt) == [100, 20, 10, 9]
-    assert checkpoint.newest_resumable(opt) == (states / "100.state", [])
+    assert resumable.resumable_iterations(opt) == [100, 20, 10, 9]
+    assert resumable.newest_resumable(opt) == (states / "100.state", [])
     (states / "100.state").write_bytes((states / "100.state").read_bytes()[:50])
     (models / "net_g_20.pth").unlink()
-    found, passed_over = checkpoint.newest_resumable(opt)
+    found, passed_over = resumable.newest_resumable(opt)
     assert found == states / "10.state"
     assert "100.state is damaged" in passed_over[0] and "net_g_20.pth" in passed_over[1]
     assert checkpoint.newest_checkpoint(opt) == models / "net_g_100.pth"
@@ -138,9 +138,9 @@ def test_the_newest_pair_that_loads_is_taken(tmp_path):
 def test_networks_that_resuming_ignores_need_no_file(tmp_path):
     opt = opt_in(tmp_path, ("network_g", "network_d"))
     save_pair(opt, 5)
-    assert checkpoint.newest_resumable(opt)[0] is None
+    assert resumable.newest_resumable(opt)[0] is None
     opt["path"]["ignore_resume_networks"] = ["network_d"]
-    assert checkpoint.newest_resumable(opt)[0].name == "5.state"
+    assert resumable.newest_resumable(opt)[0].name == "5.state"
 
 
 def test_a_network_given_as_a_state_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_files_have_basicsrs_layout(tmp_path):
     state = checkpoint.load_state(f"{opt['path']['training_states']}/3.state")
     assert state["iter"] == 3 and state["epoch"] == 0 and len(state["optimizers"]) == len(state["schedulers"]) == 1
     names = {p.name for p in tmp_path.glob("experiments/run/*/*")}
-    assert names == {"net_g_3.pth", "net_g_latest.pth", "3.state"}
+    assert names == {"net_g_3.pth", "net_g_latest.pth", "3.state", "3.sha256"}
 
 
 def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
@@ -58,7 +59,7 @@ def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
     BaseModel.save_training_state.unrepaired(model, 0, 2)  # ends without an error and without a file
     after = checkpoint.load_weights(f"{opt['path']['models']}/net_g_1.pth")
     assert after["conv_first.weight"].equal(before["conv_first.weight"])
-    assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {"net_g_1.pth", "1.state"}
+    assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {"net_g_1.pth", "net_g_latest.pth", "1.state", "1.sha256"}
 
 
 def test_states_load_even_with_numpy_numbers_in_them(tmp_path):
@@ -108,6 +109,7 @@ def test_other_keys_and_shapes_are_listed_both_ways(tmp_path):
     weights["extra.weight"] = weights.pop("conv_hr.bias")
     weights["conv_last.bias"] = torch.zeros(4)
     torch.save({"params": weights}, saved)
+    Path(tmp_path / "experiments/run/training_states/1.sha256").unlink()
     with pytest.raises(InputError) as caught:
         model_of(opt)
     text = str(caught.value)
@@ -124,6 +126,9 @@ def test_missing_and_damaged_networks_are_named(tmp_path):
         model_of(opt)
     with open(saved, "r+b") as file:
         file.truncate(1000)
+    with pytest.raises(InputError, match=r"path\.pretrain_network_g: checkpoint .*net_g_1\.pth is damaged, or was"):
+        model_of(opt)
+    Path(tmp_path / "experiments/run/training_states/1.sha256").unlink()
     with pytest.raises(InputError, match=r"path\.pretrain_network_g: checkpoint .*net_g_1\.pth is damaged"):
         model_of(opt)
     opt["path"]["pretrain_network_g"] = "no.pth"
@@ -145,14 +150,14 @@ def test_nothing_to_resume_is_said(tmp_path, capsys, monkeypatch):
     log = type("Log", (), {"warning": staticmethod(said.append)})
     monkeypatch.setattr("basicsr_ext.repairs.resume.get_root_logger", lambda: log)
     state, opt = resumed(options(tmp_path))
-    assert state is None and opt["start"] == {"epoch": 0, "iter": 0}
+    assert state is None and opt["start"] == {"epoch": 0, "iter": 0, "position": 0}
     assert "no training state in" in said[0] and "from the beginning" in said[0]
     assert resumed(options(tmp_path), auto=False)[0] is None and len(said) == 1
 
 
 def test_the_newest_whole_pair_is_resumed_from_any_folder(tmp_path, monkeypatch):
     opt = options(tmp_path)
-    model = stepped(opt)
+    model = stepped({**opt, "resolved": json.dumps(opt)})
     for iteration in (9, 10, 20):
         model.save(1, iteration)
     states = tmp_path / "experiments/run/training_states"
@@ -164,10 +169,11 @@ def test_the_newest_whole_pair_is_resumed_from_any_folder(tmp_path, monkeypatch)
     monkeypatch.setattr("basicsr_ext.repairs.resume.get_root_logger", lambda: log)
     monkeypatch.chdir(tmp_path / "gt")
     state, opt = resumed(opt)
-    assert state["iter"] == 10 and opt["start"] == {"epoch": 1, "iter": 10}
+    assert state["iter"] == 10 and opt["start"] == {"epoch": 1, "iter": 10, "position": 20}
     assert opt["path"]["resume_state"] == str(states / "10.state")
     assert opt["path"]["pretrain_network_g"] == str(tmp_path / "experiments/run/models/net_g_10.pth")
-    assert len(said) == 1 and "20.state is damaged" in said[0]
+    assert "20.state is damaged" in said[0] and "Resuming from" in said[1] and "10.state, iteration 10" in said[1]
+    assert len(said) == 2, "no option differs"
     assert not (states / ".30.state.unfinished").exists()
 
 
@@ -209,7 +215,7 @@ def test_wrong_resume_states_are_refused(tmp_path):
             resumed(opt, auto=False)
 
 
-def test_best_metrics_and_random_streams_come_back(tmp_path):
+def test_best_metrics_come_back(tmp_path):
     opt = options(tmp_path)
     model = stepped(opt, 2)
     model.best_metric_results = {
@@ -217,30 +223,26 @@ def test_best_metrics_and_random_streams_come_back(tmp_path):
         "old": {"gone": {"better": "higher", "val": 1.0, "iter": 1}},
     }
     model.save(0, 2)
-    expected = random.random(), np.random.random(), torch.rand(1).item()
     state, opt = resumed(opt)
     again = model_of(opt)
     again.resume_training(state)
     assert again.best_metric_results == {"v": model.best_metric_results["v"]}
-    assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
     assert again.optimizers[0].state_dict()["state"][0]["step"] == 2
     again = model_of(opt)
     BaseModel.resume_training.unrepaired(again, state)
     assert not hasattr(again, "best_metric_results")
 
 
-def test_a_state_of_other_processes_gives_fresh_streams(tmp_path):
-    opt = options(tmp_path)
-    stepped(opt).save(0, 2)
-    state, opt = resumed(opt)
-    model = model_of(opt)
-    state["random"]["world_size"] = 4
+def test_the_draws_of_an_iteration_follow_from_seed_and_number_alone(tmp_path):
+    model = model_of(options(tmp_path))
 
     def drawn(iteration):
-        model.resume_training({**state, "iter": iteration})
+        model.update_learning_rate(iteration)
         return random.random(), np.random.random(), torch.rand(1).item()
 
     assert drawn(2) == drawn(2) and len({*drawn(2), *drawn(3)}) == 6
+    BaseModel.update_learning_rate.unrepaired(model, 2)
+    assert random.random() != drawn(2)[0]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path):

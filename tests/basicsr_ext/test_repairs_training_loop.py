@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from basicsr_ext import compat
 from basicsr_ext.errors import InputError
+from basicsr_ext.positions import PositionSampler, SeededSamples
 
 compat.apply()
 
@@ -20,7 +21,7 @@ from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchDataLoader  # noqa: E402
 from basicsr.utils import MessageLogger  # noqa: E402
 
-from basicsr_ext.repairs.training_loop import BudgetLoader, BudgetSampler  # noqa: E402
+from basicsr_ext.repairs.training_loop import BudgetLoader  # noqa: E402
 
 LOG = logging.getLogger("test")
 
@@ -57,19 +58,20 @@ def loop(loader, sampler, last_epoch, total_iter, start_epoch=0, start_iter=0):
 
 def budgeted(count, batch, total, start=(0, 0), workers=0, ratio=1, kind=DataLoader, seed=1, **loader_options):
     data = Draws(count)
-    sampler = EnlargedSampler(data, 1, 0, ratio)
     init = partial(basicsr.data.worker_init_fn, num_workers=workers, rank=0, seed=seed)
     loader = kind(
         dataset=data,
         batch_size=batch,
-        sampler=sampler,
+        sampler=EnlargedSampler(data, 1, 0, ratio),
         drop_last=True,
         num_workers=workers,
         worker_init_fn=init,
         **loader_options,
     )
-    budget = BudgetSampler(sampler, batch, {"epoch": start[0], "iter": start[1]}, total)
+    where = dict(zip(("epoch", "iter", "position"), start))
+    budget = PositionSampler(count, ratio, batch, where, total)
     loader.batch_sampler.sampler = budget
+    vars(loader)["dataset"] = SeededSamples(data, seed)
     return BudgetLoader(loader, budget, seed), budget
 
 
@@ -96,12 +98,13 @@ def test_a_resumed_loop_sees_the_batches_that_the_unbroken_one_would(count, batc
     loader, budget = budgeted(count, batch, total, ratio=ratio)
     whole, _ = loop(loader, budget, budget.last_epoch, total)
     assert len(whole) == total
-    epoch = max(cut - 1, 0) // budget.per_epoch  # the epoch in which iteration `cut` was saved
-    loader, budget = budgeted(count, batch, total, (epoch, cut), ratio=ratio)
+    epoch = max(cut - 1, 0) * batch // budget.epoch_size  # the epoch in which iteration `cut` was saved
+    loader, budget = budgeted(count, batch, total, (epoch, cut, cut * batch), ratio=ratio)
     rest, counted = loop(loader, budget, budget.last_epoch, total, epoch, cut)
     assert counted == total and len(rest) == total - cut
     for mine, theirs in zip(rest, whole[cut:]):
         assert mine["index"].tolist() == theirs["index"].tolist()
+        assert mine["draws"].equal(theirs["draws"])
 
 
 def test_a_state_of_another_batch_size_still_ends_at_total_iter():
