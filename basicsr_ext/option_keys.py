@@ -66,6 +66,10 @@ _VAL: dict[str, tuple[Any, float | None]] = {
 _LOGGER: dict[str, tuple[Any, float | None]] = {
     "print_freq": (int, 1),
     "save_checkpoint_freq": (int, 1),
+    "keep_last": (Optional[int], 1),  # noqa: UP045
+    "keep_best": (_OptStr, None),
+    "save_safetensors": (bool, None),
+    "max_failed_saves": (int, 1),
     "use_tb_logger": (bool, None),
     "wandb": (_OptBlock, None),
 }

@@ -286,4 +286,5 @@ def _start_processes(opt: dict[str, Any], here: Launch) -> None:
         opt["rank"], opt["world_size"] = get_dist_info()
     if opt.get("manual_seed") is None:
         opt["manual_seed"] = distributed.broadcast_object(random.randint(1, 10000))
+        opt["manual_seed_drawn"] = True  # a resumed run takes that of its save
     set_random_seed(opt["manual_seed"] + opt["rank"])
