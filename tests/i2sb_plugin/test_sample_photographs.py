@@ -62,7 +62,7 @@ def test_a_prepared_folder_is_left_as_it_is(photographs):
 
 def test_processes_that_prepare_at_once_leave_one_complete_folder(tmp_path):
     root = tmp_path / "photographs"
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     workers = [context.Process(target=prepare, args=(root,)) for _ in range(3)]
     for worker in workers:
         worker.start()
