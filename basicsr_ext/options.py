@@ -165,7 +165,8 @@ def resolve(
     if is_train:
         _resolve_train_paths(opt, root)
         return notes
-    return notes + _resolve_test_paths(opt, root, file_name or opt["name"])
+    by_hand = any(entry.lstrip("+ ").startswith("path:pretrain_network_g") for entry in args.force_yml or [])
+    return notes + _resolve_test_paths(opt, root, file_name or opt["name"], by_hand)
 
 
 def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
@@ -243,14 +244,19 @@ def _resolve_train_paths(opt: dict[str, Any], root: str) -> None:
     path["visualization"] = os.path.join(folder, "visualization")
 
 
-def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str) -> list[str]:
-    """Point to the results and, unless a network is given, to that of the run ``name``, or else as in the file."""
+def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand: bool) -> list[str]:
+    """Point to the results and, unless a network is given, to that of the run ``name``, or else as in the file.
+
+    In a training file ``path.pretrain_network_g`` is where the training began: the run's own network is tested if there
+    is one, unless the command line (``by_hand``) names another.
+    """
     path = opt["path"]
     experiments = os.path.abspath(path.pop("experiments_root", None) or os.path.join(root, "experiments"))
     base = os.path.abspath(path.get("results_root") or os.path.join(root, "results"))
     path["results_root"] = path["log"] = os.path.join(base, opt["name"])
     path["visualization"] = os.path.join(path["results_root"], "visualization")
-    if path["pretrain_network_g"] is not None:
+    start = path["pretrain_network_g"]
+    if start is not None and (by_hand or not opt.get("train")):
         return []
     from basicsr_ext import preflight
 
@@ -259,8 +265,12 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str) -> list[
     found = next((file for file in trained if os.path.isfile(file)), None)
     if found is not None:
         path["pretrain_network_g"] = found
-        path.setdefault("param_key_g", preflight.best_key(found))
-        return [f"path.pretrain_network_g is not set: {found} is tested"]
+        if start is not None or path.get("param_key_g") is None:
+            path["param_key_g"] = preflight.best_key(found)
+        said = "is not set" if start is None else f"is {start}, where the training began"
+        return [f"path.pretrain_network_g {said}: {found} is tested"]
+    if start is not None:
+        return []
     if preflight.has_weights(opt):
         raise InputError(
             f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "

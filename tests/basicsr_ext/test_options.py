@@ -248,8 +248,8 @@ def test_a_test_needs_no_training_section(tmp_path):
 # ---- resolving
 
 
-def resolved(opt, root, is_train=True, debug=False, file_name=None, here=None):
-    args = argparse.Namespace(debug=debug, auto_resume=False)
+def resolved(opt, root, is_train=True, debug=False, file_name=None, here=None, force_yml=None):
+    args = argparse.Namespace(debug=debug, auto_resume=False, force_yml=force_yml)
     notes = resolve(opt, args, root, is_train, here or launch.Launch(), file_name)
     return opt, notes
 
@@ -293,6 +293,21 @@ def test_a_test_takes_the_averaged_weights_of_the_run_that_the_file_names(tmp_pa
     assert opt["path"]["param_key_g"] == "params_ema"
     assert opt["path"]["results_root"] == str(tmp_path / "out/other")
     assert str(models) in notes[0]
+
+
+def test_a_test_of_a_training_file_takes_the_trained_network_not_the_one_it_began_with(tmp_path):
+    models = tmp_path / "experiments/tiny/models"
+    models.mkdir(parents=True)
+    torch.save({"params": {}, "params_ema": {}}, models / "net_g_latest.pth")
+    start = str(tmp_path / "start.pth")
+    opt = options(tmp_path)
+    opt["path"]["pretrain_network_g"] = start
+    found, notes = resolved(opt, tmp_path, is_train=False)
+    assert found["path"]["pretrain_network_g"] == str(models / "net_g_latest.pth")
+    assert f"is {start}, where the training began" in notes[0]
+    opt["path"]["pretrain_network_g"] = start
+    by_hand = [f"path:pretrain_network_g={start}"]
+    assert resolved(opt, tmp_path, is_train=False, force_yml=by_hand)[0]["path"]["pretrain_network_g"] == start
 
 
 def test_debug_renames_and_speeds_up(tmp_path):
