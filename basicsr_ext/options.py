@@ -221,10 +221,12 @@ def _resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any])
     if "scale" in opt:
         dataset["scale"] = opt["scale"]
     for key, value in dataset.items():
-        if key.startswith(("dataroot", "meta_info")) and isinstance(value, str):
-            dataset[key] = os.path.expanduser(value)
+        if key.startswith(("dataroot", "meta_info")):
+            expand = os.path.expanduser
+            dataset[key] = [expand(v) for v in value] if isinstance(value, list) else expand(value) if value else value
     if dataset.get("io_backend") is None:
-        roots = [str(dataset[key]) for key in dataset if key.startswith("dataroot") and dataset[key]]
+        given = [dataset[key] for key in dataset if key.startswith("dataroot") and dataset[key]]
+        roots = [root for value in given for root in (value if isinstance(value, list) else [value])]
         lmdb = bool(roots) and all(root.endswith(".lmdb") for root in roots)
         dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
     if dataset["phase"] == "train":
