@@ -1,6 +1,6 @@
 """Makes the pictures of docs/tasks.md: every degradation of a photograph, and what a network trained on it restores.
 
-    python docs/make_tasks.py --work /tmp/tasks [--only jpeg blur_motion] [--iterations 1500]
+    python docs/make_tasks.py --work FOLDER [--only jpeg blur_motion] [--iterations 1500]
 
 Each picture shows lq (enlarged where it is smaller) and its restoration. A small network is trained for each on
 scikit-image's photographs, about a minute on a CPU; the photographs that are shown are not among them.
