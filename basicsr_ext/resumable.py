@@ -14,7 +14,7 @@ from basicsr_ext import records
 from basicsr_ext.checkpoint import atomic_write_text, load_checkpoint, load_state, plain
 from basicsr_ext.errors import InputError
 
-__all__ = ["load_best", "network_labels", "newest_resumable", "resumable_iterations", "save_best"]
+__all__ = ["check_save", "load_best", "network_labels", "newest_resumable", "resumable_iterations", "save_best"]
 
 
 def network_labels(opt: Mapping[str, Any]) -> list[str]:
@@ -83,8 +83,13 @@ def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
         ) from error
 
 
-def _check_save(opt: Mapping[str, Any], iteration: int) -> Path:
-    """Load a state with its networks, and compare every file of its record."""
+def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
+    """Load a training state with its networks, and compare every file of its record; returns the state's path.
+
+    Raises:
+        InputError: A file is missing, damaged or not listed in the record.
+
+    """
     folder = Path(opt["path"]["training_states"])
     state = folder / f"{iteration}.state"
     nets = [Path(opt["path"]["models"]) / f"{label}_{iteration}.pth" for label in network_labels(opt)]
@@ -94,8 +99,9 @@ def _check_save(opt: Mapping[str, Any], iteration: int) -> Path:
         for path in (state, *nets):
             if path.is_file() and records.listed_name(path, folder) not in listed:
                 raise InputError(f"the record {record} does not list {path.name}; the save was not finished")
-        for name in listed:
-            load_checkpoint(folder / name, mmap=True)
+        for path in [folder / name for name in listed]:
+            if path.suffix == ".safetensors":
+                load_checkpoint(path)
     load_state(state)
     for net in nets:
         load_checkpoint(net, mmap=True)
@@ -118,7 +124,7 @@ def newest_resumable(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
     whole = [i for i in iterations if i not in bare]
     for iteration in whole + bare:
         try:
-            state = _check_save(opt, iteration)
+            state = check_save(opt, iteration)
         except InputError as error:
             passed_over.append(f"passed over {iteration}.state: {error}")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext import records
 from basicsr_ext.checkpoint import SaveError, atomic_write_text
 from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.resumable import save_best
 
 __all__ = ["Saves", "check_options", "saves_of"]
 
@@ -30,13 +32,15 @@ def saves_of(model: Any) -> Saves:
 
 
 def check_options(opt: Mapping[str, Any]) -> None:
-    """Refuse what ``logger.keep_best`` could not do.
+    """Refuse, before a run starts, what the options of ``logger`` could not do.
 
     Raises:
-        InputError: There is no such metric, or validations fall between two saves.
+        InputError: ``keep_best`` names no metric, or validations fall between two saves; or safetensors is missing.
 
     """
     logger, val = opt["logger"], opt.get("val") or {}
+    if logger.get("save_safetensors") and importlib.util.find_spec("safetensors") is None:
+        raise InputError("logger.save_safetensors is true, but safetensors is not installed: pip install safetensors")
     wanted, metrics = logger.get("keep_best"), val.get("metrics") or {}
     if wanted is None:
         return
@@ -65,7 +69,6 @@ class Saves:
         self.keep_best: str | None = logger.get("keep_best")
         self.safetensors = bool(logger.get("save_safetensors"))
         self.failures = 0
-        self.newest: int | None = (opt.get("start") or {}).get("iter") or None  # the newest whole save
         self._iteration: int | None = None
         self._digests: dict[Path, str] = {}
         self._failed = False
@@ -112,21 +115,37 @@ class Saves:
         except SaveError as error:
             self._fail(error)
             return
-        self.failures, self.newest = 0, iteration
+        self.failures = 0
         self._point_latest(iteration)
         if self.keep_last is not None:
             self._remove_old(iteration, best or {})
 
+    def keep_metrics(self, opt: Mapping[str, Any], best: Mapping[str, Any], iteration: int) -> None:
+        """Keep the best metrics of a validation beside the save of its iteration.
+
+        Raises:
+            SaveError: They could not be written, and the run ends for it.
+
+        """
+        try:
+            save_best(opt, best, iteration)
+        except SaveError as error:
+            self._count(error)
+
     def _fail(self, error: SaveError) -> None:
         self._failed = True
-        self.failures += 1
         self._remove_unrecorded()
+        self._count(error)
+
+    def _count(self, error: SaveError) -> None:
+        self.failures += 1
         if self._iteration == LATEST or self.failures >= self.max_failures:
             ends = "the run ends" if self._iteration == LATEST else (
                 f"the run stops at iteration {self._iteration} (failed saves in a row: {self.failures}; "
                 f"logger.max_failed_saves is {self.max_failures})"
             )  # fmt: skip
-            onward = f"go on from iteration {self.newest} with --auto_resume" if self.newest else "start again"
+            newest = max((int(p.stem) for p in self.states.glob("*.sha256") if p.stem.isdigit()), default=None)
+            onward = "start again" if newest is None else f"go on from iteration {newest} with --auto_resume"
             raise SaveError(f"{error}; {ends}. Put that right, then {onward}") from error
         get_root_logger().error(
             f"{error}; failed saves in a row: {self.failures}, logger.max_failed_saves is {self.max_failures}: "

@@ -17,7 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from basicsr_ext import distributed
 from basicsr_ext.compat import Repair, source_says
 from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
-from basicsr_ext.resumable import save_best
+from basicsr_ext.saving import saves_of
 from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["REPAIRS", "method_repair"]
@@ -163,8 +163,8 @@ def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_
     better = val > best["val"] if best["better"] == "higher" else val < best["val"]
     if better:
         best["val"], best["iter"] = float(val), current_iter
-    if self.opt.get("is_train") and distributed.is_main():
-        save_best(self.opt, self.best_metric_results, current_iter)
+    if self.opt.get("is_train") and distributed.is_main() and self.opt["path"].get("training_states"):
+        saves_of(self).keep_metrics(self.opt, self.best_metric_results, current_iter)
 
 
 REPAIRS = [
