@@ -16,6 +16,7 @@ from basicsr_ext.schedulers import known_schedulers
 
 __all__ = ["Findings", "check", "inspect_options", "known_names", "model_class"]
 
+_LONGEST_NAME = 160  # bytes; what is added for logs, locks and images fits into the 255 of most file systems
 _DATA_ARGUMENTS = ("img", "img1", "img2", "self")
 
 
@@ -73,8 +74,7 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
         if opt.get(key) in (None, ""):
             found.faults.append(f"{key} is missing; give {what}")
-    if isinstance(opt.get("name"), str) and ("/" in opt["name"] or "\\" in opt["name"]):
-        found.faults.append(f"name is {opt['name']!r}; it names a folder, so write it without slashes")
+    found.faults.extend(_name_faults(opt.get("name")))
     if not opt.get("datasets"):
         found.faults.append("datasets is missing; give at least one data set")
     needed = registries.needed_keys(model) if model else {"": {"network_g"}, "train": set()}
@@ -94,6 +94,16 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
         found.faults.append("datasets.train is missing; a training run needs it")
     elif isinstance(train_set, Mapping) and train_set.get("batch_size_per_gpu") is None:
         found.faults.append("datasets.train.batch_size_per_gpu is missing; give a whole number from 1")
+
+
+def _name_faults(name: Any) -> list[str]:
+    if not isinstance(name, str):
+        return []
+    if any(sign in name for sign in "/\\\0") or name in (".", ".."):
+        return [f"name is {name!r}; it names a folder, so write it without slashes"]
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        return [f"name has {len(name)} characters; it names files and folders, so shorten it to {_LONGEST_NAME} bytes"]
+    return []
 
 
 def model_class(opt: Mapping[str, Any], found: Findings | None = None) -> type | None:

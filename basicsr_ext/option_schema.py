@@ -13,7 +13,7 @@ from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin
 
 from basicsr_ext.errors import did_you_mean
 
-__all__ = ["call_faults", "convert", "is_near", "parse_block", "type_name"]
+__all__ = ["call_faults", "convert", "documented_kinds", "is_near", "parse_block", "type_name"]
 
 T = TypeVar("T")
 _SCALARS = (bool, int, float, str)
@@ -186,7 +186,7 @@ def call_faults(
         for name, p in parameters.items()
         if name not in given and p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     }
-    hints = _documented(function, named) | _hints(function)
+    hints = documented_kinds(function, named) | _hints(function)
     faults: list[str] = []
     for key, value in mapping.items():
         if key in named:
@@ -208,7 +208,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _documented(function: Callable[..., Any], named: Collection[str]) -> dict[str, Any]:
+def documented_kinds(function: Callable[..., Any], named: Collection[str]) -> dict[str, Any]:
     """The kinds of parameters that have no annotation, from lines of the docstring such as ``scale (int): ...``.
 
     Whatever may be a number is taken as one, since docstrings are not exact; other words tell nothing.

@@ -62,7 +62,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class ValOptions:
-    """Keys of ``val:``; ``batch_size`` is the number of equally large images restored at once."""
+    """Keys of ``val:``; those of BasicSR first, then ours.
+
+    Attributes:
+        batch_size: number of equally large images that are restored at once.
+
+    """
 
     val_freq: float = 5000
     save_img: bool = False

@@ -17,6 +17,10 @@ class Interpolation(nn.Module):
 
     The bicubic kernel is Keys' with a = -0.5, as MATLAB's and PIL's.
 
+    Args:
+        scale: size of the result divided by that of the image.
+        mode: a name in :data:`basicsr_ext.archs.interpolation_arch.MODES`.
+
     Raises:
         ValueError: ``mode`` is unknown.
 

@@ -26,7 +26,7 @@ class PairedDegradationOptions:
     """Options of :class:`PairedDegradationDataset`; BasicSR's loader keys may stand beside them."""
 
     dataroot_gt: str  # folder, LMDB, sample:train or sample:val
-    degradation: Mapping[str, Any]  # {type: name, its options}
+    degradation: Mapping[str, Any] = field(metadata={"blocks": DEGRADATIONS})  # {type: name, its options}
     phase: str = "train"  # train, val or test
     scale: int | None = None  # default: the degradation's
     io_backend: Mapping[str, Any] = field(default_factory=lambda: {"type": "disk"})  # type: disk or lmdb

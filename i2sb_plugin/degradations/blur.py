@@ -74,7 +74,13 @@ class _Blur:
 @DEGRADATIONS.register("blur_uniform")
 @dataclass(frozen=True)
 class UniformBlur(_Blur):
-    """Mean of the ``size`` x ``size`` pixels around each; ``size`` is odd, ``padding`` reflect or zeros."""
+    """Mean of the ``size`` x ``size`` pixels around each; ``size`` is odd, ``padding`` reflect or zeros.
+
+    Attributes:
+        size: side of the kernel in pixels, odd.
+        padding: ``reflect`` or ``zeros``: what lies beyond the edge.
+
+    """
 
     size: int = 9
     padding: Padding = "reflect"
@@ -90,7 +96,14 @@ class UniformBlur(_Blur):
 @DEGRADATIONS.register("blur_gauss")
 @dataclass(frozen=True)
 class GaussBlur(_Blur):
-    """Gaussian of ``sigma`` pixels, a number or a range; cut to ``size`` pixels (odd; 6 sigma if left out)."""
+    """Gaussian of ``sigma`` pixels, a number or a range; cut to ``size`` pixels (odd; 6 sigma if left out).
+
+    Attributes:
+        sigma: standard deviation in pixels, or the range that it is drawn from.
+        size: side of the kernel in pixels, odd; None for 6 sigma.
+        padding: ``reflect`` or ``zeros``: what lies beyond the edge.
+
+    """
 
     sigma: Range = 2.0
     size: int | None = None
@@ -110,7 +123,14 @@ class GaussBlur(_Blur):
 @DEGRADATIONS.register("blur_motion")
 @dataclass(frozen=True)
 class MotionBlur(_Blur):
-    """Straight movement over ``length`` pixels, ``angle`` degrees counter-clockwise from the right; ranges allowed."""
+    """Straight movement over ``length`` pixels, ``angle`` degrees counter-clockwise from the right; ranges allowed.
+
+    Attributes:
+        length: of the movement in pixels, or the range that it is drawn from.
+        angle: degrees counter-clockwise from the right, or the range that they are drawn from.
+        padding: ``reflect`` or ``zeros``: what lies beyond the edge.
+
+    """
 
     length: Range = 15.0
     angle: Range = 30.0
@@ -137,6 +157,14 @@ class AnisotropicBlur(_Blur):
     """Gaussian of ``sigma_x`` pixels along ``angle`` (as in blur_motion) and ``sigma_y`` across; ranges allowed.
 
     Cut to ``size`` pixels (odd; 6 times the larger sigma if left out).
+
+    Attributes:
+        sigma_x: standard deviation along ``angle`` in pixels, or the range that it is drawn from.
+        sigma_y: the same across ``angle``.
+        angle: degrees counter-clockwise from the right, or the range that they are drawn from.
+        size: side of the kernel in pixels, odd; None for 6 times the larger sigma.
+        padding: ``reflect`` or ``zeros``: what lies beyond the edge.
+
     """
 
     sigma_x: Range = 4.0
@@ -165,6 +193,12 @@ class KernelBlur(_Blur):
     """The user's kernel: ``path`` is a .npy file of numbers, h x w, odd sides; the picture of a point is the kernel.
 
     ``normalise`` divides it by its sum. The file is read when this is built; raises InputError naming it.
+
+    Attributes:
+        path: .npy file of the kernel.
+        normalise: divide the kernel by its sum.
+        padding: ``reflect`` or ``zeros``: what lies beyond the edge.
+
     """
 
     path: str

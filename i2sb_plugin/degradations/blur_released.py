@@ -83,6 +83,10 @@ class ReleasedUniformBlur(_Released):
 
     ``stable``: break ties of the sort as on a GPU, where the published models were trained; ``false``: as PyTorch's
     unstable sort does on a CPU. Takes and returns C,H,W or B,C,H,W. Raises InputError for images below 9 pixels.
+
+    Attributes:
+        stable: break ties of the sort as on a GPU; false: as PyTorch's unstable sort on a CPU.
+
     """
 
     stable: bool = True
@@ -95,6 +99,10 @@ class ReleasedGaussBlur(_Released):
     """The release's "blur-gauss" (sigma 10 cut to 5 taps), exactly; for its checkpoints. ``blur_gauss`` is honest.
 
     ``stable`` as in :class:`ReleasedUniformBlur`. Raises InputError for images below 5 pixels.
+
+    Attributes:
+        stable: break ties of the sort as on a GPU; false: as PyTorch's unstable sort on a CPU.
+
     """
 
     stable: bool = True

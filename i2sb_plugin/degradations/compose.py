@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,9 +28,15 @@ class Composition:
     ``probabilities``: one for each, that it is applied at all (1 if left out); a member that reduces the size must have
     1, and the scale is the product of all. Holes add up; ``mask`` is there if any member makes one, 0 where it did not.
     Raises InputError naming the member.
+
+    Attributes:
+        of: degradation blocks, each with its type.
+        order: the one in which they are given, or shuffled anew for every image.
+        probabilities: that each is applied at all; None for 1. One that reduces the size must have 1.
+
     """
 
-    of: tuple[Mapping[str, Any], ...]
+    of: tuple[Mapping[str, Any], ...] = field(metadata={"blocks": DEGRADATIONS})
     order: Literal["given", "shuffled"] = "given"
     probabilities: tuple[float, ...] | None = None
 

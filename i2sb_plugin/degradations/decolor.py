@@ -22,6 +22,11 @@ class Decolor:
 
     A fourth channel is kept, a grey image stays as it is. Add ``bridge.add_x1_noise`` for the draws of colourisation:
     without it one grey image has one answer. Raises InputError for images of other channel counts.
+
+    Attributes:
+        weights: ``luma`` (ITU-R BT.601) or the ``mean`` of the channels.
+        channels: 3 repeats the grey value, 1 leaves one channel.
+
     """
 
     weights: Literal["luma", "mean"] = "luma"

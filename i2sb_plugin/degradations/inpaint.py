@@ -109,6 +109,14 @@ class FreeformInpainting(_FromStore):
     ``masks``: Palette's .npz file, in which ``area`` finds the array (or ``key``, its name) of masks of ``mask_size``
     pixels square, or a folder of mask images, white in the hole; one is drawn for every image, or ``index`` is taken.
     Raises InputError naming the option or file; images must have the size of the masks.
+
+    Attributes:
+        area: smallest and largest part of the image that a hole covers.
+        masks: Palette's .npz file, or a folder of mask images, white in the hole; None draws brush strokes.
+        key: name of the array in the file; None for the one of ``area``.
+        mask_size: side of the masks in the file, in pixels.
+        index: number of the mask to take; None draws one for every image.
+
     """
 
     area: tuple[float, float] = (0.1, 0.2)
@@ -144,6 +152,15 @@ class MaskInpainting(_FromStore):
     One is drawn for every image, or ``index`` is taken, counted in the order of the names. ``resize`` fits masks to
     images of another size (nearest pixel); without it other sizes raise InputError, as do masks without a hole.
     ``key`` and ``mask_size`` belong to .npz files.
+
+    Attributes:
+        masks: folder of mask images, white in the hole, or .npz file of bit-packed masks.
+        invert: the hole is black in the images.
+        resize: fit masks to images of another size, to the nearest pixel.
+        key: name of the array in the file.
+        mask_size: side of the masks in the file, in pixels.
+        index: number of the mask to take, in the order of names; None draws one for every image.
+
     """
 
     masks: str

@@ -40,6 +40,11 @@ class Jpeg:
     leaves [0,1] where JPEG overshoots. Grey images have luma only; a fourth channel is kept as it is.
     Sides that are no multiple of 16 (8 for grey) are filled with the edge and cropped again, unless ``pad`` is off.
     Raises InputError for other channel counts, and for such sides without ``pad``.
+
+    Attributes:
+        quality: 1 to 100.
+        pad: fill sides up to whole blocks with the edge, and crop again.
+
     """
 
     quality: int = 10

@@ -23,6 +23,10 @@ class CodecJpeg:
 
     Takes grey, RGB or RGBA (the fourth channel is kept) of any size and runs on the CPU.
     Raises InputError for other channel counts.
+
+    Attributes:
+        quality: 1 to 100, or the range that it is drawn from.
+
     """
 
     quality: int | tuple[int, int] = 10

@@ -28,6 +28,14 @@ class Mixture:
     ``honest_blur`` takes true blurs (uniform of 9 pixels, Gaussian of sigma 10 cut to 5 pixels) for the released
     ones, which break ties as ``stable`` says;
     ``index`` fixes the choice: number ``index`` modulo 9. Raises InputError as the nine do (sides divisible by 4).
+
+    Attributes:
+        masks: Palette's .npz file, or a folder of mask images; None draws brush strokes.
+        mask_size: side of the masks in the file, in pixels.
+        honest_blur: true blurs, uniform of 9 pixels and Gaussian of sigma 10 cut to 5, for the released ones.
+        stable: how the released blurs break ties, see blur_released_uniform.
+        index: take number ``index`` modulo 9; None draws one for every image.
+
     """
 
     masks: str | None = None

@@ -20,6 +20,11 @@ class GaussNoise:
     """White noise of standard deviation ``sigma`` in units of [0,1], so 25 grey levels are 25/255 = 0.098.
 
     A range [smallest, largest] draws the level of each image evenly. ``grey``: the same noise in all channels.
+
+    Attributes:
+        sigma: standard deviation in units of [0,1], or the range that it is drawn from.
+        grey: the same noise in all channels.
+
     """
 
     sigma: Range = 0.098
@@ -47,7 +52,12 @@ class GaussNoise:
 @DEGRADATIONS.register("noise_poisson")
 @dataclass(frozen=True)
 class PoissonNoise:
-    """Poisson noise where white counts ``peak`` photons: variance image/peak. A range is drawn for each image."""
+    """Poisson noise where white counts ``peak`` photons: variance image/peak. A range is drawn for each image.
+
+    Attributes:
+        peak: photons that white counts, or the range that they are drawn from.
+
+    """
 
     peak: Range = 100.0
     scale: ClassVar[int] = 1

@@ -38,6 +38,25 @@ class RealESRGAN:
     seeded from ``generator`` and put back, so that the same seed gives the same result. JPEG is libjpeg's.
     Takes grey, RGB or RGBA, C,H,W or B,C,H,W; ``lq`` is in [0,1], smaller by ``scale``; a fourth channel is only
     reduced. Runs on the CPU. Raises InputError naming the option, or if ``scale`` does not divide the size.
+
+    Attributes:
+        scale: size of the image divided by that of the result.
+        sharpen: sharpen the image first, as the release does.
+        kernel_prob, kernel_prob2: of the six kernels: isotropic, anisotropic, both generalised, both plateau-shaped.
+        blur_sigma, blur_sigma2: range of the standard deviations of kernels, in pixels.
+        betag_range, betag_range2: range of the exponent of generalised kernels.
+        betap_range, betap_range2: range of the exponent of plateau-shaped kernels.
+        sinc_prob, sinc_prob2: probability of a sinc kernel instead.
+        resize_prob, resize_prob2: of enlarging, reducing and keeping the size.
+        resize_range, resize_range2: range of the factor of resizing.
+        gaussian_noise_prob, gaussian_noise_prob2: probability of Gaussian noise; Poisson noise otherwise.
+        noise_range, noise_range2: range of the standard deviation of Gaussian noise, in grey levels.
+        poisson_scale_range, poisson_scale_range2: range of the factor of Poisson noise.
+        gray_noise_prob, gray_noise_prob2: probability of the same noise in all channels.
+        jpeg_range, jpeg_range2: range of the quality of JPEG.
+        second_blur_prob: probability that the second round blurs.
+        final_sinc_prob: probability of the sinc filter at the end.
+
     """
 
     scale: int = 4

@@ -22,6 +22,10 @@ class BicubicReduction:
     The same operator as MATLAB's ``imresize(image, 1/scale)``: weights that sum to one, edges mirrored with the edge
     repeated. Takes C,H,W or B,C,H,W, returns ``lq`` of C,H/scale,W/scale, which may leave the range of the input
     where edges overshoot. Raises InputError if ``scale`` does not divide the size.
+
+    Attributes:
+        scale: size of the image divided by that of the result.
+
     """
 
     scale: int = 4

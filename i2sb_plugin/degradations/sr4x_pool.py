@@ -20,6 +20,10 @@ class PoolReduction:
 
     Takes C,H,W or B,C,H,W, returns ``lq`` of C,H/scale,W/scale in the range of the input.
     Raises InputError if ``scale`` does not divide the size.
+
+    Attributes:
+        scale: size of the image divided by that of the result; it must divide the sides.
+
     """
 
     scale: int = 4

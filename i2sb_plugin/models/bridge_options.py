@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from basicsr_ext.errors import InputError, did_you_mean
@@ -12,7 +12,7 @@ from basicsr_ext.option_schema import parse_block
 from basicsr_ext.restoration_model import TrainOptions, ValOptions
 from i2sb_plugin import samplers
 from i2sb_plugin.bridge import RELEASED_BETA_MIN, Bridge
-from i2sb_plugin.degradations import build_degradation
+from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
 from i2sb_plugin.degradations.base import Operator, known_operator
 
 __all__ = [
@@ -84,7 +84,7 @@ class ConsistencyOptions:
 
     """
 
-    degradation: dict
+    degradation: dict = field(metadata={"blocks": DEGRADATIONS})
     strength: float = 1.0
 
     def __post_init__(self) -> None:
@@ -105,8 +105,11 @@ class SamplerOptions:
         type: a name in :data:`i2sb_plugin.samplers.SAMPLERS`.
         nfe: network evaluations of one draw.
         clip: clamp predictions of x0 to [-1, 1].
-        spacing, first: see :func:`i2sb_plugin.samplers.step_grid`.
-        eta, order: of the sampler ``dbim``.
+        spacing: how the visited steps lie on the grid, a name in :data:`i2sb_plugin.samplers.SPACINGS`.
+        first: time in (0, 1) of the first node after x1, such as 0.999 for a short stochastic first step; None leaves
+            it to ``spacing``.
+        eta: randomness of the sampler ``dbim``, from 0 (none) to 1.
+        order: of the sampler ``dbim``, 1 to 3.
         draws: restorations that are averaged; their standard deviation is saved beside the result.
         consistency: correct each prediction of x0 by the known operator, see :class:`ConsistencyOptions`.
 
@@ -141,13 +144,23 @@ class SamplerOptions:
 
 @dataclass(frozen=True)
 class BridgeTrainOptions(TrainOptions):
-    """Keys of ``train:`` with ``bridge_opt``, the block of the loss."""
+    """Keys of ``train:``.
+
+    Attributes:
+        bridge_opt: the loss of the prediction, such as ``{type: BridgeLoss}``, which is also what is left out.
+
+    """
 
     bridge_opt: dict | None = None
 
 
 @dataclass(frozen=True)
 class BridgeValOptions(ValOptions):
-    """Keys of ``val:`` with ``sampler``."""
+    """Keys of ``val:``.
+
+    Attributes:
+        sampler: how restorations walk the bridge, see :class:`SamplerOptions`.
+
+    """
 
     sampler: dict | None = None
