@@ -1,9 +1,14 @@
 """What every test starts from."""
 
 import logging
+import os
 import sys
 
-import pytest
+# Before torch is imported, here and in the processes that tests start: networks this small gain nothing from a second
+# thread, and lose much where they wait for a busy core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,12 @@ def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
     BaseModel.save_training_state.unrepaired(model, 0, 2)  # ends without an error and without a file
     after = checkpoint.load_weights(f"{opt['path']['models']}/net_g_1.pth")
     assert after["conv_first.weight"].equal(before["conv_first.weight"])
-    assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {"net_g_1.pth", "net_g_latest.pth", "1.state", "1.sha256"}
+    assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {
+        "net_g_1.pth",
+        "net_g_latest.pth",
+        "1.state",
+        "1.sha256",
+    }
 
 
 def test_states_load_even_with_numpy_numbers_in_them(tmp_path):
