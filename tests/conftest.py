@@ -8,7 +8,7 @@ import sys
 # thread, and lose much where they wait for a busy core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(autouse=True)
