@@ -78,7 +78,8 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
     if not opt.get("datasets"):
         found.faults.append("datasets is missing; give at least one data set")
     needed = registries.needed_keys(model) if model else {"": {"network_g"}, "train": set()}
-    for name in sorted({key for key in needed[""] if key.startswith("network_")} - opt.keys()):
+    networks = {key for key in needed[""] if key.startswith("network_") and (is_train or key == "network_g")}
+    for name in sorted(networks - opt.keys()):  # a discriminator serves training alone
         found.faults.append(f"{name} is missing; give a block with `type:` and the arguments of the network")
     if not is_train:
         return

@@ -21,4 +21,6 @@ def fresh_toolkit_log():
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
         home.initialized_logger.clear()
