@@ -71,7 +71,10 @@ def test_a_hang_is_a_fault():
 
 @pytest.mark.parametrize(("name", "cases"), [("fuzz_options", 10_000), ("fuzz_images", 2_000)])
 def test_the_recorded_campaign_found_no_fault(name, cases):
-    record = json.loads((RESULTS / f"{name}.json").read_text())
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"no campaign is recorded yet: python -m benchmarks.reliability.{name}")
+    record = json.loads(path.read_text())
     assert record["cases"] >= cases
     assert set(record["outcomes"]) == {"accepted", "refused"}
     assert record["faults"] == {}
