@@ -55,13 +55,13 @@ def image_kind(content: bytes) -> ImageKind | None:
 def _png(content: bytes) -> ImageKind:
     width, height = struct.unpack_from(">II", content, 16)
     place, odd = 8, None
-    while place + 8 <= len(content):
+    while place + 8 <= len(content) and content[place + 4 : place + 8] != b"IEND":
         length, name = struct.unpack_from(">I4s", content, place)
+        place += 12 + length
         if name == b"acTL":
             odd = "is an animation (APNG); save the frame that is meant as a file of its own"
-        if name in (b"acTL", b"IDAT"):
-            break
-        place += 12 + length
+        if place > len(content):  # OpenCV would reserve what is claimed
+            odd = f"is damaged: a part of it claims {length:,} bytes, more than the file has; replace it"
     return ImageKind("PNG", width, height, odd)
 
 

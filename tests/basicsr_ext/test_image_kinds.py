@@ -68,6 +68,14 @@ def test_an_image_below_the_limit_is_no_bomb():
     assert image_kinds.refusal(bomb(13_377, 13_377)) is None
 
 
+def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
+    content = files()["rgb.png"]
+    place = content.index(b"IDAT") - 4
+    claimed = content[:place] + (1 << 30).to_bytes(4, "big") + content[place + 4 :]
+    with pytest.raises(InputError, match=r"x.png: is damaged: a part of it claims 1,073,741,824 bytes"):
+        decode_pixels(claimed, "x.png")
+
+
 def test_a_planar_tiff_that_is_cut_short_is_refused():
     tifffile = pytest.importorskip("tifffile")
     planes = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
