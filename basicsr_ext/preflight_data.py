@@ -17,6 +17,7 @@ __all__ = ["check_dataset", "missing_data", "training_size_faults"]
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
+_LONGEST_EPOCH = 1 << 27  # images; their order takes 1 GiB
 _PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")  # BasicSR's, which crop LQ and GT alike
 _REFUSALS = (ValueError, AssertionError, LookupError, TypeError, OSError, AttributeError, UnboundLocalError)
 
@@ -226,6 +227,11 @@ def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) ->
     ratio, batch = block["dataset_enlarge_ratio"], block["batch_size_per_gpu"]
     batch_here = batch if opt["dist"] else batch * max(1, opt["num_gpu"])
     per_rank = -(-count * ratio // world_size)
+    if not count * ratio <= _LONGEST_EPOCH:  # not a number either
+        return [
+            f"datasets.train.dataset_enlarge_ratio is {ratio:g}, which makes an epoch of {count * ratio:.3g} images, "
+            f"whose order alone fills the memory; set it to {max(1, _LONGEST_EPOCH // count)} or less"
+        ]
     if per_rank // batch_here >= 1:
         return []
     needed = -(-batch_here * world_size // count)

@@ -255,3 +255,12 @@ def test_a_grey_file_among_colour_ones_is_named_before_the_start(tmp_path):
     faults, notes = [], []
     check_dataset("datasets.val", block | {"dataroot_gt": str(folder)}, faults, notes)
     assert len(faults) == 1 and "2.png" in faults[0] and "grey_to_rgb" in faults[0] and "0.png" not in faults[0]
+
+
+@pytest.mark.parametrize("ratio", [10**9, float("inf"), float("nan")])
+def test_an_epoch_whose_order_fills_the_memory_is_refused(ratio, tmp_path):
+    opt = run_options(tmp_path, batch_size_per_gpu=2, dataset_enlarge_ratio=ratio)
+    (fault,) = training_size_faults(opt, 4, 1)
+    assert fault.endswith("whose order alone fills the memory; set it to 33554432 or less")
+    opt["datasets"]["train"]["dataset_enlarge_ratio"] = 33554432
+    assert training_size_faults(opt, 4, 1) == []
