@@ -17,8 +17,8 @@ __all__ = ["best_key", "channel_faults", "has_weights", "network_channels", "net
 
 _SHOWN = 3
 _INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
+_SCALES = ("upscale", "scale")
 _OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
-_REFUSALS = (ValueError, TypeError, LookupError, AssertionError, RuntimeError, OSError)
 
 
 def _build(options: Mapping[str, Any]) -> nn.Module:
@@ -38,7 +38,7 @@ def has_weights(opt: Mapping[str, Any]) -> bool:
     """Tell whether ``network_g`` has anything to load; False if it can not be built."""
     try:
         return bool(_build(opt["network_g"]).state_dict())
-    except (KeyError, *_REFUSALS):
+    except Exception:  # as in `network_faults`, which says why
         return False
 
 
@@ -57,7 +57,7 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
             continue
         try:
             network = _build(options)
-        except _REFUSALS as error:
+        except Exception as error:  # a class refuses its arguments in whatever way it likes
             text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
             said = text if text.startswith(name) else f"{name}: {options['type']} can not be built: {text}"
             faults.append(said)
@@ -100,7 +100,7 @@ def _checkpoint_faults(path: Mapping[str, Any], label: str, network: nn.Module) 
 
 
 def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | None) -> list[str]:
-    """Compare the channels of the first image with what ``network_g`` is built for.
+    """Compare the channels of the first image, and the sizes of the pair, with what ``network_g`` is built for.
 
     A model class may bring its own check, ``data_faults(opt, item) -> list[str]``. Models that are neither BasicSR's
     nor declare their options may join inputs in their own ways; these are not checked.
@@ -109,9 +109,9 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
     if own is not None:
         return own(opt, item)
     ours = hasattr(model, "option_blocks") or getattr(model, "__module__", "").startswith("basicsr.")
-    if not ours or not isinstance(item, Mapping):
+    if not ours or not isinstance(item, Mapping) or "network_g" not in opt:
         return []
-    faults = []
+    faults = _scale_faults(opt, where, item)
     for side, names in (("lq", _INPUTS), ("gt", _OUTPUTS)):
         option, wanted = _channels(opt["network_g"], names)
         image = item.get(side)
@@ -124,8 +124,22 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
     return faults
 
 
+def _scale_faults(opt: Mapping[str, Any], where: str, item: Mapping[str, Any]) -> list[str]:
+    lq, gt = item.get("lq"), item.get("gt")
+    option, scale = _channels(opt["network_g"], _SCALES)
+    if not (option and torch.is_tensor(lq) and torch.is_tensor(gt) and lq.dim() >= 3 and gt.dim() >= 3):
+        return []
+    there = gt.shape[-1] // lq.shape[-1]
+    if there == scale:
+        return []
+    return [
+        f"network_g.{option} is {scale}, but the clean images of {where} are {there} times as large as the degraded "
+        f"ones; set network_g.{option}: {there} or change the data"
+    ]
+
+
 def _channels(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:
-    """The option of ``network_g`` that counts channels, and its value or default."""
+    """The first of ``names`` that the class of ``network_g`` takes, and its value or default."""
     from basicsr.utils.registry import ARCH_REGISTRY
 
     parameters = inspect.signature(registries.find(ARCH_REGISTRY, options["type"])).parameters  # type: ignore[arg-type]

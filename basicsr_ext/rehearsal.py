@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +87,25 @@ def _rehearse(opt: dict[str, Any], is_train: bool, say: Callable[[str], None]) -
         count = sum(p.numel() for p in network.parameters())
         say(f"{name.replace('net', 'network')}: {type(model.get_bare_model(network)).__name__}, {count:,} parameters")
     if is_train:
-        _train_once(model, datasets["train"], opt, say)
+        with _shapes_fit("datasets.train: one batch can not be trained"):
+            _train_once(model, datasets["train"], opt, say)
     for name, dataset in datasets.items():
         if name != "train" and opt.get("val") is not None:
-            _validate_once(model, dataset, opt, is_train)
+            with _shapes_fit(f"datasets.{name}: one image can not be restored"):
+                _validate_once(model, dataset, opt, is_train)
             say(f"datasets.{name}: one image restored and measured")
+
+
+@contextmanager
+def _shapes_fit(where: str) -> Iterator[None]:
+    """Turn torch's words on shapes into InputError: options that do not fit each other are what they come from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"size|shape|channels", str(error)):
+            raise
+        said = str(error).splitlines()[0]
+        raise InputError(f"{where}: {said}; network_g, the data and the losses must fit each other") from error
 
 
 def _train_once(model: Any, dataset: Any, opt: dict[str, Any], say: Callable[[str], None]) -> None:

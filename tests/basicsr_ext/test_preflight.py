@@ -264,3 +264,15 @@ def test_an_epoch_whose_order_fills_the_memory_is_refused(ratio, tmp_path):
     assert fault.endswith("whose order alone fills the memory; set it to 33554432 or less")
     opt["datasets"]["train"]["dataset_enlarge_ratio"] = 33554432
     assert training_size_faults(opt, 4, 1) == []
+
+
+def test_a_network_of_another_scale_than_the_data_is_refused(tmp_path):
+    from basicsr.models.sr_model import SRModel
+
+    opt = options(tmp_path)
+    opt["network_g"]["upscale"] = 4
+    item = {"lq": torch.zeros(3, 8, 8), "gt": torch.zeros(3, 16, 16)}
+    (fault,) = channel_faults(opt, "datasets.train", item, SRModel)
+    assert fault.startswith("network_g.upscale is 4, but the clean images of datasets.train are 2 times as large")
+    opt["network_g"]["upscale"] = 2
+    assert channel_faults(opt, "datasets.train", item, SRModel) == []
