@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from basicsr_ext import cli, compat, resumable
-from basicsr_ext.checkpoint import load_weights
+from basicsr_ext.checkpoint import load_state, load_weights
 from tests.cli_runs import bridge_options, options, run, write
 from tests.toolkit import command
 
@@ -88,20 +88,27 @@ def test_another_seed_gives_other_weights_and_a_changed_option_is_said(here, mon
     assert "  manual_seed: 1 -> 2\n" in log and "  datasets.train.gt_size: 16 -> 12\n" in log
 
 
-def test_a_run_of_two_processes_goes_on_in_one_with_the_same_samples(here, capsys):
+def test_three_then_two_then_four_processes_train_on_the_samples_of_one(here):
     """At the same batch of all processes the gradients are the same but for rounding."""
     opt = small(here, False)
-    opt["datasets"]["train"] |= {"batch_size_per_gpu": 4, "dataset_enlarge_ratio": 3}
+    opt["datasets"]["train"] |= {"batch_size_per_gpu": 12, "dataset_enlarge_ratio": 7}
     path = write(here, opt)
     assert train(path, "name=one", resume=False) == 0
-    halves = ["name=two", "datasets:train:batch_size_per_gpu=2", "train:total_iter=4"]
-    out = command("train", "-opt", str(path), "--launcher", "pytorch", "--force_yml", *halves, processes=2)
-    assert out.returncode == 0, out.stderr[-3000:]
-    assert train(path, "name=two") == 0
+    said = ""
+    for processes, last in ((3, 4), (2, 8), (4, STEPS)):
+        changes = ["name=many", f"datasets:train:batch_size_per_gpu={12 // processes}", f"train:total_iter={last}"]
+        words = ["train", "-opt", str(path), "--auto_resume", "--launcher", "pytorch", "--force_yml", *changes]
+        out = command(*words, processes=processes)
+        assert out.returncode == 0, out.stderr[-3000:]
+        said += out.stderr
     one = final(here, "one")
-    differences = [(value - one[key]).abs().max().item() for key, value in final(here, "two").items()]
+    differences = [(value - one[key]).abs().max().item() for key, value in final(here, "many").items()]
     assert max(differences) < 1e-6
-    assert "The save was made by 2 process(es), this run has 1" in capsys.readouterr().err
+    for before, after in ((3, 2), (2, 4)):
+        order = "it takes the samples in the same order, 12 -> 12"
+        assert f"made by {before} process(es), this run has {after}: {order}" in said
+    state = here / "experiments/many/training_states/8.state"
+    assert load_state(state)["position"] == 8 * 12
 
 
 def test_a_disk_that_is_full_ends_the_run_with_a_message_and_code_2(here, capsys):
