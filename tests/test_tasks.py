@@ -57,6 +57,8 @@ TASKS = {
     "sr4x_bicubic": Task({"type": "sr4x_bicubic"}, gain=0.05, iterations=200, rate=4e-3),  # against bicubic
     "blur_uniform": Task({"type": "blur_uniform"}, gain=0.2, iterations=200, rate=4e-3),
     "blur_gauss": Task({"type": "blur_gauss"}, gain=0.5),
+    "blur_released_uniform": Task({"type": "blur_released_uniform"}, gain=1),
+    "blur_released_gauss": Task({"type": "blur_released_gauss"}, gain=1),
     "inpaint_center": Task({"type": "inpaint_center"}, gain=5, **HOLE),
     "inpaint_freeform_10_20": Task(freeform(0.1, 0.2), gain=5, nfe=2, **HOLE),
     "inpaint_freeform_20_30": Task(freeform(0.2, 0.3), gain=5, nfe=2, **HOLE),
