@@ -47,16 +47,14 @@ class _Released:
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply A to C,H,W or B,C,H,W in [0,1] (the release's operator is linear there, not in [-1,1])."""
         f = self._factors(x)
-        spectrum = f.right_rows.T @ x @ f.right_columns * f.weights
-        return f.left_rows @ spectrum @ f.left_columns.T
+        return _filtered(x, (f.right_rows, f.right_columns), f.weights, (f.left_rows, f.left_columns))
 
     def adjoint(
         self, y: torch.Tensor, size: tuple[int, int] | None = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Apply the transpose of A."""
         f = self._factors(y)
-        spectrum = f.left_rows.T @ y @ f.left_columns * f.weights
-        return f.right_rows @ spectrum @ f.right_columns.T
+        return _filtered(y, (f.left_rows, f.left_columns), f.weights, (f.right_rows, f.right_columns))
 
     def pseudo_inverse(
         self, y: torch.Tensor, size: tuple[int, int] | None = None, mask: torch.Tensor | None = None
@@ -64,8 +62,7 @@ class _Released:
         """Apply the pseudo-inverse of A, which is exact: values that are not 0 are at least 9e-4."""
         f = self._factors(y)
         inverse = torch.where(f.weights > 0, 1 / f.weights, 0)
-        spectrum = f.left_rows.T @ y @ f.left_columns * inverse
-        return f.right_rows @ spectrum @ f.right_columns.T
+        return _filtered(y, (f.left_rows, f.left_columns), inverse, (f.right_rows, f.right_columns))
 
     def _factors(self, x: torch.Tensor) -> _Factors:
         if min(x.shape[-2:]) < len(self.taps):
@@ -109,6 +106,22 @@ class ReleasedGaussBlur(_Released):
     taps: ClassVar[tuple[float, ...]] = tuple(
         torch.softmax(-(torch.arange(-2, 3, dtype=torch.float64) ** 2) / 200, 0).tolist()
     )
+
+
+def _filtered(
+    x: torch.Tensor,
+    into: tuple[torch.Tensor, torch.Tensor],
+    weights: torch.Tensor,
+    back: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Weigh the coefficients of C,H,W or B,C,H,W in the basis ``into`` (rows, columns), and lead them ``back``.
+
+    On a CPU image by image: the four products of one image stay in its cache, which is worth a fifth of the time.
+    """
+    if x.ndim == 4 and x.device.type == "cpu" and len(x) > 1:
+        return torch.stack([_filtered(image, into, weights, back) for image in x])
+    spectrum = into[0].T @ (x @ into[1]) * weights
+    return back[0] @ (spectrum @ back[1].T)
 
 
 @lru_cache(maxsize=8)
