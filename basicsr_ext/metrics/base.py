@@ -1,0 +1,341 @@
+"""The contract of a metric, their registry, and how options become metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from basicsr.utils.registry import METRIC_REGISTRY, Registry
+
+from basicsr_ext import distributed, registries
+from basicsr_ext.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.metrics.weights import WeightsFile
+from basicsr_ext.option_schema import parse_block
+
+__all__ = [
+    "METRICS",
+    "Cost",
+    "Metric",
+    "MetricRegistry",
+    "Sample",
+    "build_metric",
+    "build_metrics",
+    "collect",
+    "metric_names",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What restoring an image took; None where it was not measured.
+
+    Attributes:
+        seconds: wall-clock time of the restoration alone.
+        peak_memory: bytes, the most that was held at a time.
+        parameters: number of the networks' parameters.
+        flops: floating-point operations of the whole restoration: all network calls.
+        network_calls: how often the network was called, the NFE of a sampler.
+
+    """
+
+    seconds: float | None = None
+    peak_memory: int | None = None
+    parameters: int | None = None
+    flops: float | None = None
+    network_calls: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One restored image and what belongs to it. Images are H,W,C uint8 in OpenCV's order (grey, BGR or BGRA).
+
+    Attributes:
+        index: number of the image in its data set; every image of the set has its own.
+        name: of the image, for messages.
+        restored: the image to judge.
+        gt: ground truth, of the size of ``restored``.
+        lq: the input of the restoration.
+        operator: A of ``lq = A(gt)``: maps a float image 1,C,H,W in [0, 1] (RGB) to 1,C,h,w, without noise.
+        hole: where nothing of ``lq`` is known: h,w, True in the hole of an inpainting; None if there is none.
+        draws: the image restored with several seeds.
+        cost: what the restoration took.
+
+    """
+
+    index: int
+    name: str
+    restored: np.ndarray
+    gt: np.ndarray | None = None
+    lq: np.ndarray | None = None
+    operator: Callable[[torch.Tensor], torch.Tensor] | None = None
+    hole: np.ndarray | None = None
+    draws: tuple[np.ndarray, ...] | None = None
+    cost: Cost | None = None
+
+
+class Metric:
+    """A dataclass whose fields are its options. What is kept of each image lies in ``records``, by its index.
+
+    A metric of single images implements :meth:`measure`; one of a set implements :meth:`measure`, which returns what
+    is to be kept of an image (numbers or an array), and :meth:`reduce`. Nothing else depends on the order in which
+    images come or on the process that has them, so shards merged give the whole, to the last bit.
+
+    Attributes:
+        higher_is_better: which of two figures is the better one.
+        unit: of the figure, empty for a plain number.
+        digits: behind the point, for tables.
+        needs: what a sample must have beside ``restored``: names of its fields.
+        per_image: whether an image has a figure of its own.
+        least: fewest images that give a figure.
+        packages: modules that must be installed; ``extra`` is the extra of this package that brings them.
+
+    """
+
+    higher_is_better: bool = False
+    unit: ClassVar[str] = ""
+    digits: ClassVar[int] = 4
+    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
+    per_image: ClassVar[bool] = True
+    least: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+
+    @cached_property
+    def records(self) -> dict[int, Any]:
+        """What is kept of each image, by its index; picklable."""
+        return {}
+
+    def measure(self, sample: Sample) -> Any:
+        """The figure of one image, or what is kept of it."""
+        raise NotImplementedError
+
+    def reduce(self, records: list[Any]) -> float:
+        """The figure of the set from the records in the order of the images; the mean unless overridden."""
+        return math.fsum(records) / len(records)
+
+    def update(self, sample: Sample) -> float | None:
+        """Take an image; returns its figure if images have one.
+
+        Raises:
+            InputError: the sample lacks what the metric needs, or sizes differ.
+
+        """
+        for need in sorted(self.needs):
+            if getattr(sample, need) is None:
+                raise InputError(
+                    f"{self.title} needs {_NEEDS[need]}, which {sample.name} does not have; {_CURES[need]}"
+                )
+        if "gt" in self.needs and sample.gt.shape != sample.restored.shape:  # type: ignore[union-attr]
+            raise InputError(
+                f"{sample.name} is restored to {sample.restored.shape} but its ground truth has the shape "
+                f"{sample.gt.shape} (height, width, channels); {self.title} compares equal sizes"  # type: ignore[union-attr]
+            )
+        record = self.measure(sample)
+        self.records[sample.index] = record
+        return float(record) if self.per_image else None
+
+    def merge(self, other: Metric) -> None:
+        """Take over the images of another metric with the same options."""
+        self.records.update(other.records)
+
+    def compute(self) -> float:
+        """The figure of all images taken so far.
+
+        Raises:
+            InputError: there are fewer images than the figure needs.
+
+        """
+        if len(self.records) < self.least:
+            raise InputError(
+                f"{self.title} needs at least {self.least} image(s) but was given {len(self.records)}; "
+                "add images or take it off the list of metrics"
+            )
+        return float(self.reduce([self.records[index] for index in sorted(self.records)]))
+
+    @property
+    def title(self) -> str:
+        """Its registered name."""
+        return next((name for name, cls in METRICS if cls is type(self)), type(self).__name__)
+
+    def weights_files(self) -> list[WeightsFile]:
+        """The files of network weights that it reads."""
+        return []
+
+    def check(self) -> None:
+        """Look for the packages and files that it needs, before anything is restored.
+
+        Raises:
+            InputError: one is missing; says how to get it.
+
+        """
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                raise InputError(
+                    f"{self.title} needs the package {package}, which is not installed: "
+                    f"pip install 'basicsr-i2sb[{self.extra}]'"
+                )
+        for file in self.weights_files():
+            file.find(getattr(self, "weights", None))
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything that another needs to get the same figure: library, options, image count, files of weights."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        options.pop("weights", None)
+        found = {"type": self.title, **options, "images": len(self.records), "better": self.better}
+        found |= {"unit": self.unit} if self.unit else {}
+        found |= {"library": [_version(package) for package in self.packages]} if self.packages else {}
+        files = [file.identity(getattr(self, "weights", None)) for file in self.weights_files()]
+        return found | ({"weights": files} if files else {})
+
+    @property
+    def better(self) -> str:
+        """ "higher" or "lower", as BasicSR's option says it."""
+        return "higher" if self.higher_is_better else "lower"
+
+
+_NEEDS = {
+    "gt": "the ground truth",
+    "lq": "the input image",
+    "operator": "a degradation whose operator is known",
+    "draws": "several draws of one image",
+    "cost": "the cost of the restoration",
+}
+_CURES = {
+    "gt": "give the data set `dataroot_gt` or take the metric off the list",
+    "lq": "measure where the inputs are at hand",
+    "operator": "use a data set that degrades with a fixed, known operator or take the metric off the list",
+    "draws": "let `basicsr benchmark` restore with several seeds",
+    "cost": "measure where the restoration itself runs",
+}
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    names = metadata.packages_distributions().get(package, [package])
+    return f"{names[0]} {metadata.version(names[0])}"
+
+
+class MetricRegistry(Registry):
+    """Metrics by name: ``@METRICS.register("name")`` above ``@dataclass``."""
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:  # type: ignore[override]
+        """Give a class its ``name``; registering the same class again is harmless.
+
+        Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
+        """
+
+        def add(cls: type[T]) -> type[T]:
+            if not (dataclasses.is_dataclass(cls) and issubclass(cls, Metric)):
+                raise TypeError(
+                    f"metric '{name}': {cls.__name__} must be a Metric and a dataclass; "
+                    "put @dataclass below @METRICS.register"
+                )
+            taken = self._obj_map.get(name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(
+                    f"metric '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
+                    f"choose another name for {cls.__module__}.{cls.__qualname__}"
+                )
+            self._obj_map[name] = cls
+            return cls
+
+        return add
+
+    def get(self, name: str, suffix: str = "") -> type:
+        """Return the class called ``name``; raises UnknownName, an InputError, with the nearest names."""
+        if name not in self._obj_map:
+            raise UnknownName(f"metric {name!r} is unknown; {did_you_mean(name, metric_names())}")
+        return self._obj_map[name]
+
+
+METRICS = MetricRegistry("restoration_metric")
+
+
+def metric_names() -> list[str]:
+    """Every ``type`` that a metric may have: ours and those that BasicSR's registry holds."""
+    return sorted({*METRICS.keys(), *registries.names(METRIC_REGISTRY)})
+
+
+def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:
+    """Build a metric from ``{"type": name, **its options}``; a type of BasicSR's registry is used as it is.
+
+    Args:
+        options: one block of ``val.metrics``; ``better`` may say again what the metric says itself.
+        where: dotted name of the block, for messages.
+        weights: folder of network weights for metrics whose own option ``weights`` is not set.
+
+    Raises:
+        InputError: the type or an option is unknown or wrong.
+
+    """
+    if not isinstance(options, Mapping) or not isinstance(options.get("type"), str):
+        raise InputError(f"{where}.type is missing; give the name of a metric; {did_you_mean('', metric_names())}")
+    name = options["type"]
+    if name not in METRICS and registries.find(METRIC_REGISTRY, name) is not None:
+        from basicsr_ext.metrics.basicsr_metric import BasicSRMetric
+
+        return BasicSRMetric.of(options, where)
+    if name not in METRICS:
+        raise UnknownName(f"{where}.type is {name!r}, which is not registered; {did_you_mean(name, metric_names())}")
+    cls = METRICS.get(name)
+    own = {key: value for key, value in options.items() if key not in ("type", "better")}
+    if weights is not None and "weights" in {field.name for field in dataclasses.fields(cls)}:
+        own.setdefault("weights", str(weights))
+    built, faults = parse_block(cls, own, where)
+    if built is None:
+        raise InputError("; ".join(faults))
+    if options.get("better") not in (None, built.better):
+        raise InputError(
+            f"{where}.better is {options['better']!r}, but of {name} the {built.better} is better; drop it"
+        )
+    return built
+
+
+def build_metrics(
+    options: Mapping[str, Mapping[str, Any]] | None, weights: str | None = None, where: str = "val.metrics"
+) -> dict[str, Metric]:
+    """Build the metrics of a block such as ``val.metrics``: name -> metric, each checked to have what it needs.
+
+    Raises:
+        InputError: a type or an option is unknown or wrong, or a package or a file of weights is missing.
+
+    """
+    built = {name: build_metric(block, f"{where}.{name}", weights) for name, block in (options or {}).items()}
+    for name, metric in built.items():
+        try:
+            metric.check()
+        except InputError as error:
+            raise InputError(f"{where}.{name}: {error}") from None
+    return built
+
+
+def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Merge the metrics over all processes and compute each of them once, on rank 0: the same figures everywhere.
+
+    Raises:
+        InputError: a metric refuses its images; in every process.
+
+    """
+    for records in distributed.gather_objects({name: metric.records for name, metric in metrics.items()}):
+        for name, metric in metrics.items():
+            metric.records.update(records[name])
+    outcome: dict[str, float] | InputError = {}
+    if distributed.is_main():
+        try:
+            outcome = {name: metric.compute() for name, metric in metrics.items()}
+        except InputError as error:
+            outcome = error
+    outcome = distributed.broadcast_object(outcome)
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
