@@ -123,8 +123,8 @@ class RestorationModel(SRModel):
         """
         return net(batch["lq"]).float().clamp(0, 1)
 
-    def progress_strip(self, batch: Batch, net: nn.Module) -> Tensor | None:
-        """A picture C,H,W in [0, 1] of how the first image of a validation came about; None for none."""
+    def progress_strip(self, batch: Batch, net: nn.Module, seed: int = 0) -> Tensor | None:
+        """A picture C,H,W in [0, 1] of how one image is restored with the noise of ``seed``; None for none."""
         return None
 
     # ---- training

@@ -22,8 +22,8 @@ _ENTRY = re.compile(r"\+?\w+(:\w+)*=")
 _ELSEWHERE = ("datasets", "logger", "path", "dist_params", "network_d")
 
 
-def find_options(checkpoint: str | Path, option_file: str | Path | None = None) -> tuple[dict[str, Any], str]:
-    """Find the options that a checkpoint's network was trained with.
+def find_options(checkpoint: str | Path | None, option_file: str | Path | None = None) -> tuple[dict[str, Any], str]:
+    """Find the options that a checkpoint's network was trained with; None for one without weights, of ``option_file``.
 
     The first of these is taken: ``option_file``; the configuration inside the checkpoint, a JSON text with
     ``network_g`` among a safetensors file's metadata or at a .pth's root; the option file of the run that wrote it,
@@ -36,9 +36,10 @@ def find_options(checkpoint: str | Path, option_file: str | Path | None = None) 
         InputError: There are none, several option files compete, or the options are wrong.
 
     """
-    checkpoint = Path(checkpoint).expanduser()
-    if not checkpoint.is_file():
-        raise InputError(f"--checkpoint {checkpoint}: no such file; give a network's file such as net_g_latest.pth")
+    if checkpoint is not None or option_file is None:
+        checkpoint = Path(checkpoint or "").expanduser()
+        if not checkpoint.is_file():
+            raise InputError(f"--checkpoint {checkpoint}: no such file; give a network's file such as net_g_latest.pth")
     source = str(option_file or checkpoint)
     opt: dict[str, Any] | None
     if option_file is not None:

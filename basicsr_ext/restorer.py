@@ -45,7 +45,7 @@ class Restorer:
     def __init__(
         self,
         opt: Mapping[str, Any],
-        checkpoint: str | Path,
+        checkpoint: str | Path | None,
         device: str = "auto",
         tile: int | None = None,
         overlap: int | None = None,
@@ -60,7 +60,8 @@ class Restorer:
         inputs, outputs = network_channels(self.opt["network_g"])
         self.channels = getattr(self._model, "lq_channels", inputs), outputs
         net = self._model.net_g
-        _load(net, checkpoint)
+        if checkpoint is not None:
+            _load(net, checkpoint)
         if tile is None:
             tile = default_tile(network_multiple(net), self._enlarges)
         self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say).eval()
@@ -117,6 +118,11 @@ class Restorer:
     def takes_cond(self) -> bool:
         """Whether the network needs condition images beside the one to restore."""
         return getattr(self._model, "takes_cond", False)
+
+    @property
+    def network(self) -> TiledNetwork:
+        """The network, in tiles."""
+        return self._net
 
     @property
     def network_calls(self) -> int:
@@ -188,11 +194,7 @@ class Restorer:
         wanted = self.channels[0]
         if wanted not in (None, image.shape[1]):
             raise InputError(_channels_fault(image.shape[1], wanted))
-        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
-        if mask is not None:
-            batch |= self._masked(image, mask)
-        if cond is not None:
-            batch |= self._conditioned(image, cond)
+        batch = self._batch(image, mask, cond)
         try:
             restored = self._run(batch, seed)
         except torch.cuda.OutOfMemoryError as error:
@@ -205,6 +207,28 @@ class Restorer:
             restored = torch.where(mask.bool(), restored, image)
         extras = {name: picture.float().cpu() for name, picture in getattr(self._model, "extras", {}).items()}
         return restored.clamp_(0, 1), extras
+
+    @torch.no_grad()
+    def walk(
+        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
+    ) -> Tensor | None:
+        """A picture C,H,W in [0, 1] of how the restoration of one image comes about; None from a model without one.
+
+        Arguments are those of :meth:`restore`.
+        """
+        self.take(**flags)
+        if self._of_basicsr:
+            return None
+        self._model.feed_data(self._batch(image, mask, cond))
+        return self._model.progress_strip(self._model.batch, self._net, seed)
+
+    def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
+        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+        if mask is not None:
+            batch |= self._masked(image, mask)
+        if cond is not None:
+            batch |= self._conditioned(image, cond)
+        return batch
 
     def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         if not self.takes_mask:

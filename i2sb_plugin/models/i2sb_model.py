@@ -149,11 +149,11 @@ class I2SBModel(RestorationModel):
 
         return predict_x0
 
-    def progress_strip(self, batch: dict[str, Any], net: nn.Module) -> Tensor:
-        """The walk of one image side by side: x1, up to six points of it with the last, and the ground truth."""
-        points = [space.decode(self.start(batch, [torch.Generator().manual_seed(0)])[0])[0]]
+    def progress_strip(self, batch: dict[str, Any], net: nn.Module, seed: int = 0) -> Tensor:
+        """The walk of one image side by side: x1, up to six points of it with the last, and the ground truth if any."""
+        points = [space.decode(self.start(batch, [torch.Generator().manual_seed(seed)])[0])[0]]
         wanted = {self.steps[k] for k in samplers.space_indices(len(self.steps), min(len(self.steps), 7))[1:]}
-        self.restore(batch, net, [torch.Generator().manual_seed(0)], _keep(points, wanted))
+        self.restore(batch, net, [torch.Generator().manual_seed(seed)], _keep(points, wanted))
         if "gt" in batch:
             points.append(batch["gt"][0])
         return torch.cat([point[:3].cpu() for point in points], dim=-1)
