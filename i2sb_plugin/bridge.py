@@ -66,12 +66,20 @@ def standard_normal(like: Tensor, generator: Generators = None) -> Tensor:
     Raises:
         ValueError: the list's length is not the batch size.
     """
-    if isinstance(generator, list):
-        if len(generator) != len(like):
-            raise ValueError(f"generator is a list of {len(generator)} but the batch has {len(like)} images")
-        return torch.cat([standard_normal(image[None], g) for image, g in zip(like, generator)])
-    device = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+    noise = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    if not isinstance(generator, list):
+        return _draw(noise, generator)
+    if len(generator) != len(like):
+        raise ValueError(f"generator is a list of {len(generator)} but the batch has {len(like)} images")
+    for image, own in zip(noise, generator):
+        _draw(image, own)
+    return noise
+
+
+def _draw(image: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None or generator.device == image.device:
+        return image.normal_(generator=generator)
+    return image.copy_(torch.randn(image.shape, generator=generator, dtype=image.dtype, device=generator.device))
 
 
 @dataclass(frozen=True)

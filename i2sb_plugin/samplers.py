@@ -163,6 +163,7 @@ def ancestral(
             xt = torch.where(mask.bool(), xt, _known(bridge, x1, previous, generator))
         if callback is not None:
             callback(previous, xt, x0)
+        del x0  # before the next prediction takes memory of its own
     return xt
 
 
