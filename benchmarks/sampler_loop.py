@@ -5,7 +5,7 @@ batch, each operation makes a new tensor, and every point and prediction is kept
 comparison, nothing is). Both draw the same noise and run in one process in the order A B A B ...; each figure is a
 ratio of neighbours.
 
-    python -m benchmarks.sampler_loop --out benchmarks/results/sampler_loop.json
+    OMP_NUM_THREADS=1 python -m benchmarks.sampler_loop --out benchmarks/results/sampler_loop.json
 """
 
 from __future__ import annotations
@@ -61,12 +61,18 @@ def ours(x1: Tensor, steps: list[int], callback: samplers.Callback | None = None
     return samplers.ancestral(predict_x0, BRIDGE, x1, steps, clip=True, callback=callback)
 
 
+def noise(like: Tensor, times: int) -> None:
+    """The draws of a walk and nothing else."""
+    for _ in range(times):
+        torch.randn_like(like)
+
+
 def free(xt: Tensor) -> Tensor:
     """A network that costs nothing: eps = 0, without memory of its own."""
     return torch.zeros((), dtype=xt.dtype).expand_as(xt)
 
 
-def paired(first: Callable[[], Tensor], second: Callable[[], Tensor], pairs: int) -> dict:
+def paired(first: Callable[[], object], second: Callable[[], object], pairs: int) -> dict:
     """Ratios of seconds, first by second, of neighbouring runs, after one run of each to warm up."""
     runs = {"first": [], "second": []}
     for k in range(pairs + 1):
@@ -98,7 +104,7 @@ def measure(size: int, batch: int, nfe: int, pairs: int) -> list[dict]:
         "straightforward, keeps all / ours": (lambda: straightforward(x1, steps, True), lambda: ours(x1, steps)),
         "straightforward, keeps none / ours": (lambda: straightforward(x1, steps, False), lambda: ours(x1, steps)),
         "ours, callback copies each 100th step / ours": (lambda: ours(x1, steps, watch), lambda: ours(x1, steps)),
-        "noise alone / ours": (lambda: [torch.randn_like(x1) for _ in steps[2:]][-1], lambda: ours(x1, steps)),
+        "noise alone / ours": (lambda: noise(x1, len(steps) - 2), lambda: ours(x1, steps)),
     }
     rows = [{"what": what} | common | paired(*pair, pairs) for what, pair in comparisons.items()]
     torch.manual_seed(0)
