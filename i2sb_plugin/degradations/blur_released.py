@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -116,12 +117,12 @@ def _filtered(
 ) -> torch.Tensor:
     """Weigh the coefficients of C,H,W or B,C,H,W in the basis ``into`` (rows, columns), and lead them ``back``.
 
-    On a CPU image by image: the four products of one image stay in its cache, which is worth a fifth of the time.
+    On a CPU plane by plane: its four products stay in the cache, which saves a fifth of the time.
     """
-    if x.ndim == 4 and x.device.type == "cpu" and len(x) > 1:
-        return torch.stack([_filtered(image, into, weights, back) for image in x])
-    spectrum = into[0].T @ (x @ into[1]) * weights
-    return back[0] @ (spectrum @ back[1].T)
+    if x.device.type != "cpu":
+        return back[0] @ (into[0].T @ (x @ into[1]) * weights @ back[1].T)
+    planes = zip(x.reshape(-1, *x.shape[-2:]), cycle(weights))
+    return torch.stack([back[0] @ ((into[0].T @ (p @ into[1])).mul_(w) @ back[1].T) for p, w in planes]).view(x.shape)
 
 
 @lru_cache(maxsize=8)
