@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from copy import deepcopy
@@ -79,7 +78,7 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
         faults.append(_said(where, error))
         return dataset, None
     finally:
-        _close_databases(dataset)
+        _let_go_of_databases(dataset)
 
 
 def _said(where: str, error: Exception) -> str:
@@ -91,12 +90,10 @@ def _said(where: str, error: Exception) -> str:
     return f"{where} can not be read: {text or type(error).__name__}"
 
 
-def _close_databases(dataset: Any) -> None:
-    """Close LMDB handles of BasicSR's file client: a forked worker must not inherit them."""
-    client = getattr(getattr(dataset, "file_client", None), "client", None)
-    for handle in getattr(client, "_client", {}).values() if client is not None else ():
-        with contextlib.suppress(Exception):
-            handle.close()
+def _let_go_of_databases(dataset: Any) -> None:
+    """Drop the LMDB handles of BasicSR's file client, so that they close unless another data set reads on by them."""
+    if getattr(dataset, "file_client", None) is not None:
+        dataset.file_client = None
 
 
 def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:

@@ -243,6 +243,21 @@ def test_an_lmdb_is_checked_by_its_list(kind, crop, words, tmp_path):
         assert words in faults[0]
 
 
+def test_an_lmdb_that_another_data_set_reads_stays_open(tmp_path):
+    from basicsr.data import build_dataset
+
+    names = ("gt", "lq")
+    roots = {f"dataroot_{n}": as_lmdb(write_images(tmp_path / n, 2, s)) for n, s in zip(names, (32, 16))}
+    common = {"name": "x", "phase": "val", "scale": 2, "io_backend": {"type": "lmdb"}, **roots}
+    held = build_dataset({**common, "type": "PairedFolderDataset"})
+    first = held[0]["gt"]
+    for _ in range(2):
+        faults = []
+        check_dataset("datasets.val", {**common, "type": "PairedImageDataset"}, faults, [])
+        assert faults == []
+        assert held[0]["gt"].equal(first)
+
+
 def test_a_grey_file_among_colour_ones_is_named_before_the_start(tmp_path):
     from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset  # noqa: F401  (registers itself)
 
