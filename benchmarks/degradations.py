@@ -6,7 +6,7 @@ neighbours in the order A B A B ..., in one process, on random images that are s
 blur is the released one, which is not the blur of its kernel: the difference of the true blur is that to the kernel
 convolved directly.
 
-    python benchmarks/degradations.py --ddrm ../ddrm --threads 1 --out benchmarks/results/degradations.json
+    python -m benchmarks.degradations --ddrm ../ddrm --threads 1 --out benchmarks/results/degradations.json
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from timing import machine, paired, write
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.timing import machine, paired, write
 from i2sb_plugin.degradations import build_degradation
 
 SEED = 0
