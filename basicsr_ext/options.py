@@ -28,6 +28,7 @@ __all__ = [
     "prepare",
     "raise_faults",
     "resolve",
+    "resolve_dataset",
 ]
 
 _EARLY = ("plugins", "model_type")  # these decide which other options exist
@@ -158,7 +159,7 @@ def resolve(
         opt["val"] = {}  # in training its absence means: do not validate
     _resolve_defaults(opt, is_train)
     for name, dataset in opt["datasets"].items():
-        _resolve_dataset(opt, str(name), dataset)
+        resolve_dataset(opt, str(name), dataset)
     for key, value in opt["path"].items():
         if isinstance(value, str):
             opt["path"][key] = os.path.expanduser(value)
@@ -214,7 +215,8 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
         opt["logger"]["save_checkpoint_freq"] = 8
 
 
-def _resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
+def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
+    """Fill in place what a data set needs and its block ``datasets.<name>`` left out."""
     dataset["phase"] = name.split("_")[0]
     _whole(dataset, whole_keys("datasets.*"))
     dataset.setdefault("name", name)

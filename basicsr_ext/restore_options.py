@@ -14,9 +14,10 @@ from basicsr_ext.checkpoint import load_checkpoint, read_safetensors_metadata
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_check import inspect_options, model_class
 from basicsr_ext.option_file import apply_overrides, load_yaml
+from basicsr_ext.option_schema import convert, parse_block
 from basicsr_ext.options import raise_faults
 
-__all__ = ["find_options", "recorded_overrides", "set_option", "single_image_model"]
+__all__ = ["find_options", "recorded_overrides", "set_option", "single_image_model", "with_flags"]
 
 _ENTRY = re.compile(r"\+?\w+(:\w+)*=")
 _ELSEWHERE = ("datasets", "logger", "path", "dist_params", "network_d")
@@ -160,3 +161,37 @@ def set_option(opt: dict[str, Any], dotted: str, value: Any) -> None:
             opt[section] = {}
         opt = opt[section]
     opt[key] = value
+
+
+def with_flags(opt: Mapping[str, Any], model: type, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the options with the values of some of the model's ``restore_flags``.
+
+    Raises:
+        InputError: the model has no such flag, or does not allow a value.
+
+    """
+    known: Mapping[str, tuple[type, str, str]] = getattr(model, "restore_flags", {})
+    unknown = [name for name in flags if name not in known]
+    if unknown:
+        listing = did_you_mean(unknown[0], known) if known else "it has none of its own"
+        raise InputError(f"{unknown[0]} is not an option of restoring with {model.__name__}; {listing}")
+    changed, faults = copy.deepcopy(dict(opt)), []
+    for name, value in flags.items():
+        kind, dotted, _ = known[name]
+        set_option(changed, dotted, convert(value, kind, name, faults))
+    faults = faults or _block_faults(changed, model, [known[name][1] for name in flags])
+    if faults:
+        raise InputError("; ".join(faults))
+    return changed
+
+
+def _block_faults(opt: Mapping[str, Any], model: type, changed: list[str]) -> list[str]:
+    """Faults of the blocks of options that were changed."""
+    faults: list[str] = []
+    for name in sorted({dotted.rpartition(".")[0] for dotted in changed}):
+        cls, block = getattr(model, "option_blocks", {}).get(name), opt
+        for section in name.split("."):
+            block = block[section]
+        if cls is not None:
+            faults += parse_block(cls, block, name)[1]
+    return faults

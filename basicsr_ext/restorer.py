@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from basicsr_ext.checkpoint import load_weights
-from basicsr_ext.errors import InputError, did_you_mean
-from basicsr_ext.option_schema import convert, parse_block
+from basicsr_ext.errors import InputError
 from basicsr_ext.pictures import Picture
 from basicsr_ext.preflight_network import best_key, network_channels
-from basicsr_ext.restore_options import find_options, set_option, single_image_model
+from basicsr_ext.restore_options import find_options, single_image_model, with_flags
 from basicsr_ext.tiling import TiledNetwork, network_multiple
 
 __all__ = ["Restorer", "find_device"]
@@ -153,20 +152,9 @@ class Restorer:
 
         """
         given = {name: value for name, value in flags.items() if value is not None}
-        unknown = [name for name in given if name not in self.flags]
-        if unknown:
-            model = type(self._model).__name__
-            known = did_you_mean(unknown[0], self.flags) if self.flags else "it has none of its own"
-            raise InputError(f"{unknown[0]} is not an option of restoring with {model}; {known}")
         if given == self._given:
             return
-        opt, faults = copy.deepcopy(self.opt), []
-        for name, value in given.items():
-            kind, dotted, _ = self.flags[name]
-            set_option(opt, dotted, convert(value, kind, name, faults))
-        faults = faults or _block_faults(opt, type(self._model), [self.flags[name][1] for name in given])
-        if faults:
-            raise InputError("; ".join(faults))
+        opt = with_flags(self.opt, type(self._model), given)
         self._model.take_options(opt)
         self._given = given
 
@@ -310,18 +298,6 @@ def find_device(name: str) -> torch.device:
 def _channels_fault(found: int, wanted: int) -> str:
     kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
     return f"the image has {found} channel(s) ({kinds[0]}), but the network takes {wanted} ({kinds[1]}); convert it"
-
-
-def _block_faults(opt: Mapping[str, Any], model: type, changed: list[str]) -> list[str]:
-    """Faults of the blocks of options that were changed."""
-    faults: list[str] = []
-    for name in sorted({dotted.rpartition(".")[0] for dotted in changed}):
-        cls, block = getattr(model, "option_blocks", {}).get(name), opt
-        for section in name.split("."):
-            block = block[section]
-        if cls is not None:
-            faults += parse_block(cls, block, name)[1]
-    return faults
 
 
 def _build(opt: dict[str, Any], device: torch.device) -> Any:
