@@ -25,7 +25,7 @@ def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | Non
     """Put all pictures of ``records``, whose paths are relative to ``root``, below ``folder``.
 
     Returns the records with paths relative to ``folder``; each image of a data set also gets ``thumb``, a path, and
-    ``crops``, a list of [left, top, side] in pixels where the methods differ most. NaN and infinite numbers become null.
+    ``crops``, a list of [left, top, side] in pixels where the methods differ most. NaN and infinities become null.
 
     Raises:
         InputError: a picture is missing or unreadable.

@@ -148,6 +148,7 @@ function drawImage() {
   const pair = state.mode !== "grid" && a?.file(shown) && b?.file(shown);
   byId("stage-place").hidden = !pair;
   if (pair) drawStage(shown, a, b);
+  else byId("stage-place").replaceChildren();
   byId("grid").hidden = state.mode !== "grid";
   byId("viewer").classList.toggle("difference", state.mode === "difference");
   byId("cut-label").hidden = !(pair && state.mode === "slider");

@@ -35,7 +35,9 @@ function sortedMethods(columns) {
   if (!column) return list;
   const sign = sorting.descending ? -1 : 1;
   const missing = (value) => value === null || value === undefined || value === "";
+  const failed = (method) => method.status === "failed";
   return list.sort((one, two) => {
+    if (failed(one) || failed(two)) return failed(one) - failed(two);
     const [p, q] = [column.value(one), column.value(two)];
     if (missing(p) || missing(q)) return missing(p) - missing(q);
     return sign * (column.text ? String(p).localeCompare(String(q)) : p - q);
