@@ -315,10 +315,6 @@ def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str
     built, faults = parse_block(cls, own, where)
     if built is None:
         raise InputError("; ".join(faults))
-    if options.get("better") not in (None, built.better):
-        raise InputError(
-            f"{where}.better is {options['better']!r}, but of {name} the {built.better} is better; drop it"
-        )
     return built
 
 
@@ -337,6 +333,9 @@ def build_metrics(
             metric.check()
         except InputError as error:
             raise InputError(f"{where}.{name}: {error}") from None
+        given = options[name].get("better")  # type: ignore[index]
+        if given not in (None, metric.better):
+            raise InputError(f"{where}.{name}.better is {given!r}, but the {metric.better} is better; drop it")
     return built
 
 

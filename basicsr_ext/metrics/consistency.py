@@ -1,0 +1,44 @@
+"""Whether the restored image, degraded again, is the input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from basicsr_ext.metrics.base import METRICS, Metric, Sample
+
+__all__ = ["Consistency"]
+
+
+def _pixels(image: np.ndarray) -> torch.Tensor:
+    """H,W,C uint8 in OpenCV's order to 1,C,H,W float64 RGB in [0, 1]."""
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
+    return torch.from_numpy(np.ascontiguousarray(image[:, :, order])).permute(2, 0, 1)[None].double() / 255
+
+
+@METRICS.register("consistency")
+@dataclass
+class Consistency(Metric):
+    """PSNR between A(restored) and the input, for a degradation A that is known and without its noise.
+
+    The input has 8 bits, so a perfect restoration reaches about 59 dB; where pixels are missing they do not count.
+    """
+
+    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
+    unit: ClassVar[str] = "dB"
+    digits: ClassVar[int] = 2
+    needs: ClassVar[frozenset[str]] = frozenset({"lq", "operator"})
+
+    def measure(self, sample: Sample) -> float:
+        """The PSNR of one image."""
+        with torch.no_grad():
+            again = sample.operator(_pixels(sample.restored).float()).double().clamp(0, 1)  # type: ignore[misc]
+        error = (again.cpu() - _pixels(sample.lq)).square()  # type: ignore[arg-type]
+        if sample.hole is not None:
+            error = error[..., torch.from_numpy(~sample.hole)]
+        mse = float(error.mean()) if error.numel() else 0.0
+        return math.inf if mse == 0 else -10 * math.log10(mse)
