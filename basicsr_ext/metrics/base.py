@@ -87,7 +87,7 @@ class Metric:
     """A dataclass whose fields are its options. What is kept of each image lies in ``records``, by its index.
 
     A metric of single images implements :meth:`measure`; one of a set implements :meth:`measure`, which returns what
-    is to be kept of an image (numbers or an array), and :meth:`reduce`. Nothing else depends on the order in which
+    is to be kept of an image (a number, or a dict of arrays and text), and :meth:`reduce`. Nothing else depends on the order in which
     images come or on the process that has them, so shards merged give the whole, to the last bit.
 
     Attributes:
@@ -206,15 +206,19 @@ class Metric:
         for file in self.weights_files():
             file.find(getattr(self, "weights", None))
 
-    def provenance(self) -> dict[str, Any]:
-        """Everything that another needs to get the same figure: library, options, image count, files of weights."""
+    def identity(self) -> dict[str, Any]:
+        """What makes two metrics the same, whatever images they took: type, options, libraries, files of weights."""
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         options.pop("weights", None)
-        found = {"type": self.title, **options, "images": len(self.records), "better": self.better}
+        found = {"type": self.title, **options, "better": self.better}
         found |= {"unit": self.unit} if self.unit else {}
         found |= {"library": [_version(package) for package in self.packages]} if self.packages else {}
         files = [file.identity(getattr(self, "weights", None)) for file in self.weights_files()]
-        found |= {"weights": files} if files else {}
+        return found | ({"weights": files} if files else {})
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything that another needs to get the same figure: :meth:`identity`, the images taken, and notes."""
+        found = self.identity() | {"images": len(self.records)}
         return found | ({"notes": self.notes()} if self.notes() else {})
 
     @property

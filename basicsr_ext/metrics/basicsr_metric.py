@@ -60,9 +60,9 @@ class BasicSRMetric(Metric):
         """Its name in BasicSR's registry."""
         return self.name
 
-    def provenance(self) -> dict[str, Any]:
-        """Library, arguments (crop and colour space among them) and image count."""
-        found = super().provenance()
+    def identity(self) -> dict[str, Any]:
+        """Library and arguments, crop and colour space among them."""
+        found = super().identity()
         del found["name"], found["arguments"], found["higher_is_better"]
         colour = "Y of YCbCr (ITU-R BT.601)" if self.arguments.get("test_y_channel") else "as in the image"
         return found | self.arguments | {"colour space": colour}

@@ -56,6 +56,6 @@ class DISTS(Metric):
         with exact():
             return float(model(*(to_rgb(image).to(device) / 255 for image in pair)))
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """With the colour space."""
-        return super().provenance() | {"colour space": "RGB"}
+        return super().identity() | {"colour space": "RGB"}

@@ -72,7 +72,7 @@ class FID(SetDistance):
             "use kid or patch_fid instead"
         ]
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """With what the resizing is."""
         resize = "bilinear to 299, TensorFlow 1.x" if self.mode == "tensorflow" else "bilinear to 299, not antialiased"
-        return super().provenance() | {"resize": resize}
+        return super().identity() | {"resize": resize}

@@ -84,6 +84,6 @@ class IQA(Metric):
         with exact():
             return float(model(*(to_rgb(image) / 255 for image in images)))  # type: ignore[arg-type]
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """With the licence."""
-        return super().provenance() | {"licence": LICENCE, "colour space": "RGB"}
+        return super().identity() | {"licence": LICENCE, "colour space": "RGB"}

@@ -78,6 +78,6 @@ class LPIPS(Metric):
         first, second = (self.cropped(image, sample) for image in (sample.restored, sample.gt))
         return lpips_distance(self.net, first, second, self.weights)
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """With the version of the linear layers and the colour space."""
-        return super().provenance() | {"version": "0.1", "colour space": "RGB"}
+        return super().identity() | {"version": "0.1", "colour space": "RGB"}

@@ -79,6 +79,10 @@ class PatchFID(SetDistance):
             "set a smaller stride, or features with fewer dimensions (alexnet has 256)"
         ]
 
+    def identity(self) -> dict[str, Any]:
+        """With the crops."""
+        return super().identity() | {"crop": f"{self.patch} every {self.stride} pixels"}
+
     def provenance(self) -> dict[str, Any]:
         """With the number of crops."""
-        return super().provenance() | {"crops": self.crops, "crop": f"{self.patch} every {self.stride} pixels"}
+        return super().provenance() | {"crops": self.crops}

@@ -132,10 +132,13 @@ class SetDistance(Metric):
         files = _files(self.reference, self.title)
         return {"set": Path(self.reference).name, "images": len(files), "sha256": _set_digest(*_state_of(files))}
 
+    def identity(self) -> dict[str, Any]:
+        """With the network and what it sees."""
+        return super().identity() | {"features": self.network, "colour space": "RGB", "crop": "none"}
+
     def provenance(self) -> dict[str, Any]:
-        """With the reference set and the network."""
-        found = super().provenance() | {"reference": self.reference_identity(), "features": self.network}
-        return found | {"colour space": "RGB", "crop": "none"}
+        """With the reference set."""
+        return super().provenance() | {"reference": self.reference_identity()}
 
 
 def _files(reference: str, title: str) -> list[Path]:

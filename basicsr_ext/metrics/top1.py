@@ -94,7 +94,7 @@ class Top1(Metric):
         right = self._classes[sample.name] if self.labels else classify(self.net, sample.gt, self.weights)  # type: ignore[arg-type]
         return 100.0 * (classify(self.net, sample.restored, self.weights) == right)
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """With what counts as right."""
         against = "labels" if self.labels else "the class of the ground truth (agreement)"
-        return super().provenance() | {"against": against, "crop": "256, centre 224", "colour space": "RGB"}
+        return super().identity() | {"against": against, "crop": "256, centre 224", "colour space": "RGB"}
