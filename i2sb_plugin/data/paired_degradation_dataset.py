@@ -71,7 +71,8 @@ class PairedDegradationDataset(Dataset):
     """Reads clean images and degrades them: dict of ``lq`` (C,h,w), ``gt`` (C,H,W), float32 in [0,1], and their paths.
 
     ``lq`` keeps its own size, H = scale*h, and is clamped unless ``clamp`` is false; ``mask`` (1,h,w) is there if the
-    degradation makes one. ``resize`` comes first of all (PIL's antialiased bilinear filter, then the centre square).
+    degradation makes one. ``resize`` comes first of all (antialiased bilinear filter, then the centre square): PIL's
+    numbers, of 8-bit images in phase ``train`` at most one grey level away.
     Phase ``train``: a random crop of ``gt_size``, flips and turns; every draw takes torch's default generator, which
     is seeded anew in every worker and epoch. Other phases: the whole image, cut at right and bottom to a multiple of
     the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
@@ -152,7 +153,7 @@ class PairedDegradationDataset(Dataset):
         where = self.source.describe(name)
         pixels = match_channels(self.source.load(name), where, self.channels, self.options.grey_to_rgb)
         if self.options.resize is not None:
-            pixels = centre_square(pixels, self.options.resize)
+            pixels = centre_square(pixels, self.options.resize, fast=self.options.phase == "train")
         if self.options.cache:
             self._cache[name] = pixels
         return pixels

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from basicsr_ext.errors import InputError
 
@@ -55,26 +56,35 @@ def check_crop(pixels: np.ndarray, size: int, path: str, option: str = "gt_size"
         )
 
 
-def centre_square(pixels: np.ndarray, size: int) -> np.ndarray:
+def centre_square(pixels: np.ndarray, size: int, fast: bool = False) -> np.ndarray:
     """Resize the shorter side of H,W,C (uint8 or uint16) to ``size`` and return the centre square of it.
 
     PIL's bilinear filter with antialiasing, the longer side rounded down, the centre to the nearest pixel: what
-    torchvision's Resize and CenterCrop do to an image file, and the release (I2SB) with them.
+    torchvision's Resize and CenterCrop do to an image file, and the release (I2SB) with them. ``fast`` resizes uint8
+    as torchvision does a tensor: in less than half the time, at most one grey level away.
     """
     height, width = pixels.shape[:2]
     short = min(height, width)
     height, width = (size * length // short for length in (height, width))
     if short != size:
-        pixels = _resized(pixels, width, height)
+        resized = _resized_by_torch if fast and pixels.dtype == np.uint8 else _resized
+        pixels = resized(pixels, width, height)
     top, left = (round((length - size) / 2) for length in (height, width))
     return pixels[top : top + size, left : left + size]
 
 
+def _resized_by_torch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
+    return image[0].permute(1, 2, 0).numpy()
+
+
 def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize plane by plane: PIL has no 16-bit colour, and would weight colours by alpha."""
+    """Resize colours together and other images plane by plane: PIL has no 16-bit colour, and weighs by alpha."""
     if pixels.dtype == np.uint8:
-        planes = [Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR) for p in _planes(pixels)]
-        return np.stack([np.asarray(plane) for plane in planes], axis=2)
+        images = [pixels] if pixels.shape[2] == 3 else _planes(pixels)
+        done = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in images]
+        return np.asarray(done[0]) if pixels.shape[2] == 3 else np.stack([np.asarray(image) for image in done], axis=2)
     images = [Image.fromarray(plane.astype(np.float32)) for plane in _planes(pixels)]
     values = [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
     return np.stack(values, axis=2).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
