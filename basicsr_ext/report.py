@@ -11,7 +11,7 @@ import numpy as np
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["load_runs", "main", "sheet", "table"]
+__all__ = ["load_runs", "main", "sheet", "table", "write_sheet"]
 
 LABELS = {"psnr_y": "PSNR-Y (dB)", "ssim_y": "SSIM-Y", "seconds": "seconds per image"}
 DIGITS = {"psnr_y": 2, "ssim_y": 4, "seconds": 3}
@@ -64,12 +64,31 @@ def sheet(runs: list[dict], originals: str | Path, path: str | Path, crop: int =
     stems = [record["image"] for record in runs[0]["datasets"][name]["images"]]
     columns = [(run["name"], [_saved(run, name, stem) for stem in stems]) for run in runs]
     columns.append(("original", [_find(Path(originals), stem) for stem in stems]))
+    write_sheet(columns, path, crop)
+
+
+def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: int) -> None:
+    """Write the centres of images, twice as large, a captioned column for each list of files.
+
+    Args:
+        columns: captions, each with as many image files as the others.
+        path: of the PNG or JPEG to write.
+        crop: side of the part that is shown, in pixels.
+
+    Raises:
+        InputError: an image is missing, unreadable or smaller than ``crop``.
+        OSError: the picture can not be written.
+
+    """
+    rows = len(columns[0][1])
     gap, head = 6, 24
     side = 2 * crop
-    page = np.full((head + len(stems) * (side + gap) - gap, len(columns) * (side + gap) - gap, 3), 255, np.uint8)
+    page = np.full((head + rows * (side + gap) - gap, len(columns) * (side + gap) - gap, 3), 255, np.uint8)
     for c, (caption, files) in enumerate(columns):
         left = c * (side + gap)
-        cv2.putText(page, caption, (left + 2, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        width = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+        size = 0.5 * min(1, (side - 4) / max(width, 1))
+        cv2.putText(page, caption, (left + 2, 17), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
         for r, file in enumerate(files):
             top = head + r * (side + gap)
             page[top : top + side, left : left + side] = _centre(file, crop)

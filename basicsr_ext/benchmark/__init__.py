@@ -1,0 +1,1 @@
+"""``basicsr benchmark``: methods x data sets x metrics, by one option file."""

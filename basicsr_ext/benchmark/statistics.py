@@ -1,0 +1,61 @@
+"""How sure a mean over images is, and whether one method really differs from another on the same images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["Interval", "Paired", "bootstrap_mean", "paired"]
+
+_LEVEL = (0.025, 0.975)
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval; None where one image tells nothing of the spread."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Paired(NamedTuple):
+    """Mean of the differences of pairs, its 95 % interval, and the p-value of Wilcoxon's signed-rank test."""
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
+    """Mean of ``values`` (one of each image) and the percentile bootstrap's 95 % interval (Efron, 1979).
+
+    Args:
+        values: n finite numbers, n >= 1.
+        resamples: how often n of them are drawn with replacement.
+        seed: the same draws of images for the same n, so that methods are compared on the same resamples.
+
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, _LEVEL)
+    return Interval(mean, float(low), float(high))
+
+
+def paired(values: np.ndarray, baseline: np.ndarray, resamples: int, seed: int) -> Paired:
+    """Compare two methods on the same images: ``values`` - ``baseline``, both n finite numbers.
+
+    The p-value is two-sided, and exact for few images: with n of them it can not fall below 2 / 2^n. It is None for
+    one image, and 1 where no pair differs.
+    """
+    difference = values - baseline
+    interval = bootstrap_mean(difference, resamples, seed)
+    if len(difference) < 2:
+        return Paired(*interval, None)
+    p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
+    return Paired(*interval, p)

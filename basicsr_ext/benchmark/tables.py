@@ -1,0 +1,132 @@
+"""Tables from the records of a benchmark: Markdown, CSV, LaTeX. The best figure is bold, the second underlined."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["csv_text", "latex", "markdown", "ranks"]
+
+Records = Mapping[str, Any]
+_COSTS = (("parameters", "parameters"), ("flops", "FLOPs"), ("nfe", "NFE"), ("seconds_per_image", "s/image"))
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
+
+
+class _Style(NamedTuple):
+    """How a kind of table writes a text, a best and a second figure."""
+
+    text: Callable[[str], str]
+    best: str
+    second: str
+
+
+def _escaped_markdown(text: str) -> str:
+    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _escaped_latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+_MARKDOWN = _Style(_escaped_markdown, "**{}**", "<u>{}</u>")
+_TEX = _Style(_escaped_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+
+
+def ranks(records: Records, dataset: str, metric: str) -> dict[str, int]:
+    """Place of each method, 1 the best, by the figures as they are shown; equal ones share a place."""
+    about = next(one for one in records["metrics"] if one["name"] == metric)
+    shown = {
+        result["method"]: round(result["summary"][metric]["value"], about["digits"])
+        for result in records["results"]
+        if result["dataset"] == dataset and result["summary"][metric]["value"] is not None
+    }
+    order = sorted(set(shown.values()), reverse=about["higher_is_better"])
+    return {method: order.index(value) + 1 for method, value in shown.items()}
+
+
+def _cost(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name in ("parameters", "flops"):
+        for size, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= size:
+                return f"{value / size:.3g} {sign}"
+        return f"{value:.3g}"
+    return f"{value:.3f}" if name == "seconds_per_image" else str(value)
+
+
+def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
+    """Head and body of the table of one data set, ready to be joined."""
+    metrics = records["metrics"]
+    arrows = {True: "↑", False: "↓"}
+    units = [f" ({metric['unit']})" if metric["unit"] else "" for metric in metrics]
+    heads = [f"{m['label']}{unit} {arrows[m['higher_is_better']]}" for m, unit in zip(metrics, units)]
+    rows = [[style.text(cell) for cell in ("method", *(label for _, label in _COSTS), *heads)]]
+    results = {result["method"]: result for result in records["results"] if result["dataset"] == dataset}
+    places = {m["name"]: ranks(records, dataset, m["name"]) for m in metrics}
+    for method in records["methods"]:
+        cells = [style.text(method["label"]), *(style.text(_cost(name, method[name])) for name, _ in _COSTS)]
+        if method["status"] == "failed":
+            cells[0] += style.text(f" (failed: {_short(method['reason'])})")
+        summary = results.get(method["name"], {}).get("summary", {})
+        for m in metrics:
+            value = summary.get(m["name"], {}).get("value")
+            text = "" if value is None else f"{value:.{m['digits']}f}"
+            frame = {1: style.best, 2: style.second}.get(places[m["name"]].get(method["name"], 0), "{}")
+            cells.append(frame.format(text))
+        rows.append(cells)
+    return rows
+
+
+def _short(reason: str | None) -> str:
+    text = " ".join((reason or "").split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def markdown(records: Records) -> str:
+    """A table for each data set."""
+    parts = []
+    for dataset in records["datasets"]:
+        head, *body = _rows(records, dataset["name"], _MARKDOWN)
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        parts.append(f"{_escaped_markdown(dataset['name'])}, {len(dataset['images'])} images:\n\n{text}\n")
+    return "\n".join(parts)
+
+
+def latex(records: Records) -> str:
+    """A ``tabular`` for each data set, for the package booktabs."""
+    parts = []
+    for dataset in records["datasets"]:
+        head, *body = _rows(records, dataset["name"], _TEX)
+        head = [cell.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for cell in head]
+        lines = [rf"% {dataset['name']}, {len(dataset['images'])} images; needs \usepackage{{booktabs}}"]
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+        ]
+        lines += [" & ".join(row) + r" \\" for row in body]
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n")
+    return "\n".join(parts)
+
+
+def csv_text(records: Records) -> str:
+    """A line for each method, data set and metric: the set's figure with its interval, then those of each image."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "dataset", "metric", "image", "value", "low", "high"])
+    for result in records["results"]:
+        place = [result["method"], result["dataset"]]
+        for name, figure in result["summary"].items():
+            writer.writerow([*place, name, "", figure["value"], figure["low"], figure["high"]])
+            for image in result["images"] if name in (result["images"] or [{}])[0] else ():
+                writer.writerow([*place, name, image["image"], image[name], "", ""])
+    return out.getvalue()
