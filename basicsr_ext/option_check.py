@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from basicsr_ext import registries
-from basicsr_ext.errors import did_you_mean
+from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_keys import LOADER_KEYS, SECTIONS, is_known, section_keys, section_types
 from basicsr_ext.option_schema import call_faults, convert, is_near, parse_block
 from basicsr_ext.option_trial import trial_faults
@@ -17,7 +17,6 @@ from basicsr_ext.schedulers import known_schedulers
 __all__ = ["Findings", "check", "inspect_options", "known_names", "model_class"]
 
 _LONGEST_NAME = 160  # bytes; what is added for logs, locks and images fits into the 255 of most file systems
-_DATA_ARGUMENTS = ("img", "img1", "img2", "self")
 
 
 @dataclasses.dataclass
@@ -58,7 +57,7 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
             _registered("ARCH", network, name, found)
     _training(_mapping(opt.get("train")), model, found)
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
-        _registered("METRIC", metric, f"val.metrics.{name}", found, ("type", "better"), _DATA_ARGUMENTS)
+        _metric(str(name), metric, model, found)
     if not found.faults:
         found.faults.extend(trial_faults(opt, is_train))
     if not found.faults and hasattr(model, "option_faults"):
@@ -213,6 +212,24 @@ def _registered(
         return
     arguments = {key: value for key, value in block.items() if key not in own}
     found.faults.extend(call_faults(cls, arguments, where, given))
+
+
+def _metric(name: str, block: Any, model: type | None, found: Findings) -> None:
+    """Check a metric, the package and the weights it needs, and that the model's validation can take it."""
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    from basicsr_ext.metrics import build_metrics
+
+    try:
+        build_metrics({name: block})
+    except InputError as error:
+        found.faults.append(str(error))
+        return
+    if block["type"] not in METRIC_REGISTRY and model is not None and not hasattr(model, "evaluating"):
+        found.faults.append(
+            f"val.metrics.{name}.type is {block['type']}, which {model.__name__} can not measure, as BasicSR validates "
+            "image by image; measure it with `basicsr benchmark`"
+        )
 
 
 def _training(train: Mapping[str, Any], model: type | None, found: Findings) -> None:

@@ -98,9 +98,14 @@ def blocks() -> list[Block]:
     theirs = {name: cls for name, cls in known_schedulers().items() if cls.__module__.startswith("basicsr")}
     found += [_callable("scheduler", name, cls, ("optimizer", "last_epoch")) for name, cls in sorted(theirs.items())]
     better = Key("better", typing.Literal["higher", "lower"], "higher", "Which figures are the better ones.")
+    from basicsr_ext.metrics import METRICS
+
+    for name, cls in sorted(METRICS):
+        found.append(Block("metric", name, introduction(cls), tuple(describe_dataclass(cls)), True, _is_own(cls)))
     for name in registries.names(METRIC_REGISTRY):
-        block = _callable("metric", name, registries.find(METRIC_REGISTRY, name), _DATA)
-        found.append(dataclasses.replace(block, keys=(*block.keys, better)))
+        if name not in METRICS:
+            block = _callable("metric", name, registries.find(METRIC_REGISTRY, name), _DATA)
+            found.append(dataclasses.replace(block, keys=(*block.keys, better)))
     return found
 
 

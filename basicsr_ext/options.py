@@ -203,6 +203,7 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
     if opt.get("val") is not None:
         opt["val"].setdefault("suffix", None)
         _set_defaults(opt["val"], {"save_img": not is_train} | ({"val_freq": 5000} if is_train else {}))
+        _resolve_metrics(opt["val"].get("metrics") or {})
     for section in ("logger", "val", "train"):
         _whole(opt.get(section), whole_keys(section))
     opt["path"].setdefault("resume_state", None)
@@ -213,6 +214,15 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
             opt["val"]["val_freq"] = 8
         opt["logger"]["print_freq"] = 1
         opt["logger"]["save_checkpoint_freq"] = 8
+
+
+def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
+    """Say for each metric which figures are the better ones, where BasicSR would take the higher for granted."""
+    from basicsr_ext.metrics import build_metric
+
+    for block in metrics.values():
+        if "better" not in block and build_metric(block).better == "lower":
+            block["better"] = "lower"
 
 
 def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:

@@ -87,8 +87,8 @@ class Metric:
     """A dataclass whose fields are its options. What is kept of each image lies in ``records``, by its index.
 
     A metric of single images implements :meth:`measure`; one of a set implements :meth:`measure`, which returns what
-    is to be kept of an image (a number, or a dict of arrays and text), and :meth:`reduce`. Nothing else depends on the order in which
-    images come or on the process that has them, so shards merged give the whole, to the last bit.
+    is to be kept of an image (a number, or a dict of arrays and text), and :meth:`reduce`. Nothing depends on the order
+    in which images come or on the process that has them, so shards merged give the whole, to the last bit.
 
     Attributes:
         higher_is_better: which of two figures is the better one.
@@ -272,6 +272,8 @@ class MetricRegistry(Registry):
                     f"choose another name for {cls.__module__}.{cls.__qualname__}"
                 )
             self._obj_map[name] = cls
+            if cls.per_image and cls.needs <= {"gt"}:
+                METRIC_REGISTRY._obj_map.setdefault(name, _as_function(name, cls))
             return cls
 
         return add
@@ -281,6 +283,18 @@ class MetricRegistry(Registry):
         if name not in self._obj_map:
             raise UnknownName(f"metric {name!r} is unknown; {did_you_mean(name, metric_names())}")
         return self._obj_map[name]
+
+
+def _as_function(name: str, cls: type) -> Callable[..., float]:
+    """The metric of single images as BasicSR's registry holds them, for BasicSR's own models."""
+    built: dict[str, Metric] = {}
+
+    def calculate(img: np.ndarray, img2: np.ndarray | None = None, better: str | None = None, **options: Any) -> float:
+        metric = built.setdefault(repr(sorted(options.items())), build_metric({"type": name, **options}))
+        return float(metric.update(Sample(0, "the image", img, gt=img2)))  # type: ignore[arg-type]
+
+    calculate.__module__, calculate.__name__, calculate.__doc__ = cls.__module__, name, cls.__doc__
+    return calculate
 
 
 METRICS = MetricRegistry("restoration_metric")

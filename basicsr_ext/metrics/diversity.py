@@ -22,7 +22,7 @@ __all__ = ["Diversity"]
 class Diversity(Metric):
     """Spread over seeds: the standard deviation in grey levels of 255, or the mean LPIPS of all pairs of draws."""
 
-    by: Literal["std", "lpips"] = "std"
+    by: Literal["std", "lpips"] = "std"  # what is taken
     net: Literal["alex", "vgg", "squeeze"] = "alex"  # of LPIPS
     weights: str | None = None  # file of LPIPS' trunk, or folder that has it
 

@@ -31,8 +31,8 @@ class FID(SetDistance):
     Source: Heusel et al., NeurIPS 2017 (1706.08500).
     """
 
-    mode: Literal["tensorflow", "legacy_pytorch"] = "tensorflow"  # torch-fidelity's, or that of clean-fid and I2SB
-    layer: Literal["64", "192", "768", "2048"] = "2048"  # of Inception; FID without a further word is 2048
+    mode: Literal["tensorflow", "legacy_pytorch"] = "tensorflow"  # that of torch-fidelity, or of clean-fid and I2SB
+    layer: Literal[64, 192, 768, 2048] = 2048  # of Inception; a plain FID takes 2048
     reference: str | None = None  # folder of images; the ground truth of the data set if left out
     weights: str | None = None  # file of Inception, or folder that has it
 
@@ -40,7 +40,7 @@ class FID(SetDistance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "legacy_pytorch" and self.layer != "2048":
+        if self.mode == "legacy_pytorch" and self.layer != 2048:
             raise ValueError(f"layer is {self.layer}, but mode legacy_pytorch has 2048 alone; leave one of them out")
 
     @property
@@ -48,7 +48,7 @@ class FID(SetDistance):
         """Inception as the mode and the layer want it."""
         if self.mode == "legacy_pytorch":
             return "inception_pytorch"
-        return "inception" if self.layer == "2048" else f"inception_{self.layer}"
+        return "inception" if self.layer == 2048 else f"inception_{self.layer}"
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """The library's own distance."""

@@ -25,7 +25,7 @@ class KID(SetDistance):
 
     subset_size: int | None = None  # images in a subset; the smaller set, at most 1000, if left out
     subsets: int = 100  # how many are drawn and averaged
-    layer: Literal["64", "192", "768", "2048"] = "2048"  # of Inception
+    layer: Literal[64, 192, 768, 2048] = 2048  # of Inception
     reference: str | None = None  # folder of images; the ground truth of the data set if left out
     weights: str | None = None  # file of Inception, or folder that has it
 
@@ -34,7 +34,7 @@ class KID(SetDistance):
     @property
     def network(self) -> str:
         """Inception at the layer."""
-        return "inception" if self.layer == "2048" else f"inception_{self.layer}"
+        return "inception" if self.layer == 2048 else f"inception_{self.layer}"
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """The library's own distance, with its own seed."""

@@ -62,7 +62,7 @@ class LPIPS(Metric):
     Source: Zhang et al., CVPR 2018 (1801.03924).
     """
 
-    net: Literal["alex", "vgg", "squeeze"] = "alex"  # alex is what papers on restoration report
+    net: Literal["alex", "vgg", "squeeze"] = "alex"  # the trunk; papers on restoration report alex
     crop_border: int = 0  # pixels left out at every edge
     weights: str | None = None  # file of the trunk, or folder that has it
 
