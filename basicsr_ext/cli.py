@@ -41,11 +41,32 @@ def _arguments(program: str, rest: Sequence[str]) -> Iterator[None]:
 
 
 def _train(rest: list[str]) -> int:
-    return _pipeline("train", rest)
+    return _with_other_ranks(lambda: _pipeline("train", rest))
 
 
 def _test(rest: list[str]) -> int:
-    return _pipeline("test", rest)
+    return _with_other_ranks(lambda: _pipeline("test", rest))
+
+
+def _with_other_ranks(run: Callable[[], int]) -> int:
+    """Run what several processes may do together; the fault of one is told once, by the one that has it."""
+    try:
+        code = run()
+        _leave_process_group()
+        return code
+    except Exception as error:
+        from basicsr_ext import distributed, lifeline
+
+        if distributed.world_size() == 1:
+            raise
+        return lifeline.failed(error, *_verdict(error))
+
+
+def _verdict(error: Exception) -> tuple[str | None, int]:
+    """What to tell the user (None: the traceback), and the exit code."""
+    if isinstance(error, InputError):
+        return _plain(error), 2
+    return (str(error), 3) if isinstance(error, NonFiniteLoss) else (None, 1)
 
 
 def _pipeline(name: str, rest: list[str]) -> int:
@@ -63,30 +84,18 @@ def _pipeline(name: str, rest: list[str]) -> int:
     try:
         with _arguments(f"basicsr {name}", rest):
             run(os.getcwd())
-    except InputError as error:
-        raise _of_this_rank(error) from error
     finally:
         run_lock.release_all()
         _close_log()
-    _leave_process_group()
     return 0
-
-
-class _RankError(InputError):
-    """Bad input that one rank met in the middle of a run: the others know nothing of it."""
-
-
-def _of_this_rank(error: InputError) -> InputError:
-    from basicsr_ext import distributed
-
-    if distributed.world_size() == 1:
-        return error
-    return _RankError(f"rank {distributed.rank()}: {_plain(error)}")
 
 
 def _leave_process_group() -> None:
     import torch.distributed as dist
 
+    from basicsr_ext import lifeline
+
+    lifeline.end()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -108,7 +117,7 @@ def _check(rest: list[str]) -> int:
 def _restore(rest: list[str]) -> int:
     from basicsr_ext import restore
 
-    return restore.run(rest)
+    return _with_other_ranks(lambda: restore.run(rest))
 
 
 def _list(rest: list[str]) -> int:
@@ -179,12 +188,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed, _ = _parser(known).parse_known_args(words[:1])
     try:
         return known[parsed.command].run(words[1:])
-    except InputError as error:
-        _say(f"error: {_plain(error)}", everywhere=isinstance(error, _RankError))
-        return 2
-    except NonFiniteLoss as error:
-        _say(f"error: {error}", everywhere=True)  # it may be the loss of one rank alone
-        return 3
+    except (InputError, NonFiniteLoss) as error:
+        message, code = _verdict(error)
+        _say(f"error: {message}")
+        return code
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -193,8 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _say(text: str, everywhere: bool = False) -> None:
-    if everywhere or is_main_process():
+def _say(text: str) -> None:
+    if is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from basicsr_ext import lifeline
+
 __all__ = [
     "all_reduce_sum",
     "barrier",
@@ -48,10 +50,23 @@ def collective_device() -> torch.device:
 
 
 def barrier() -> None:
-    """Wait for all processes; returns at once without a group."""
-    if world_size() > 1:
+    """Wait for all processes, however long that takes; returns at once without a group.
+
+    Raises:
+        LostRank: Another process failed or was lost meanwhile.
+
+    """
+    line = lifeline.current()
+    if line is not None:
+        line.wait_for_all()
+    elif world_size() > 1:
         device = collective_device()
         dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _wait_without_limit() -> None:
+    if lifeline.current() is not None:
+        barrier()
 
 
 def all_reduce_sum(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,18 +91,20 @@ def all_reduce_sum(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gather_objects(thing: Any) -> list[Any]:
-    """Picklable objects of all processes in order of rank, on every process."""
+    """Picklable objects of all processes in order of rank, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return [thing]
+    _wait_without_limit()
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, thing)
     return gathered
 
 
 def broadcast_object(thing: Any) -> Any:
-    """The picklable object that rank 0 passed, on every process."""
+    """The picklable object that rank 0 passed, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return thing
+    _wait_without_limit()
     box = [thing]
     dist.broadcast_object_list(box, src=0)
     return box[0]

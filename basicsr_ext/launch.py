@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["Launch", "find_launch", "is_main_process"]
+__all__ = ["Launch", "find_launch", "is_main_process", "is_restart", "starter"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,16 @@ def is_main_process(environ: Mapping[str, str] | None = None) -> bool:
     if rank is None and int(environ.get("SLURM_NTASKS", "1")) > 1:
         rank = environ.get("SLURM_PROCID")
     return rank is None or rank == "0"
+
+
+def is_restart(environ: Mapping[str, str] | None = None) -> bool:
+    """True if torchrun started this process again after a failure (``--max-restarts``)."""
+    environ = os.environ if environ is None else environ
+    return environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+def starter(environ: Mapping[str, str] | None = None) -> str | None:
+    """A name of the torchrun on this machine that started this process, the same after a restart; None without it."""
+    environ = os.environ if environ is None else environ
+    parts = Path(environ.get("TORCHELASTIC_ERROR_FILE", "")).parts  # .../<drawn for this torchrun>/attempt_0/0/<file>
+    return f"{parts[-4]} on {socket.gethostname()}" if len(parts) > 3 else None

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import collections
 import inspect
+import json
 import logging
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 from basicsr.utils import logger as basicsr_logger
 from basicsr.utils import misc, options, registry
 
-from basicsr_ext import distributed
+from basicsr_ext import distributed, launch
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError, UnknownName, did_you_mean
 
-__all__ = ["REPAIRS", "get_root_logger", "make_exp_dirs", "mkdir_and_rename", "ordered_yaml", "parse_options"]
+__all__ = [
+    "REPAIRS",
+    "STARTERS",
+    "copy_opt_file",
+    "get_root_logger",
+    "make_exp_dirs",
+    "mkdir_and_rename",
+    "ordered_yaml",
+    "parse_options",
+]
 
 _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+STARTERS = ".torchrun"  # file in a run's folder: who started the processes that trained there last
 _FOLDERS = ("models", "training_states", "log", "visualization")
 
 
@@ -41,13 +53,21 @@ def mkdir_and_rename(path: str) -> None:
 
 
 def make_exp_dirs(opt: Mapping[str, Any]) -> None:
-    """Make the folders of a run, and no folder of any other key of ``path``."""
-    if not distributed.is_main():
-        return
-    mkdir_and_rename(opt["path"]["experiments_root" if opt["is_train"] else "results_root"])
-    for key in _FOLDERS:
-        if opt["path"].get(key) is not None:
-            os.makedirs(opt["path"][key], exist_ok=True)
+    """Make the folders of a run, and no folder of any other key of ``path``; the other ranks wait for it."""
+    if distributed.is_main():
+        mkdir_and_rename(opt["path"]["experiments_root" if opt["is_train"] else "results_root"])
+        for key in _FOLDERS:
+            if opt["path"].get(key) is not None:
+                os.makedirs(opt["path"][key], exist_ok=True)
+    distributed.barrier()
+
+
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
+    starters = distributed.gather_objects(launch.starter())
+    if distributed.is_main():
+        copy_opt_file.unrepaired(opt_file, experiments_root)  # type: ignore[attr-defined]
+        Path(experiments_root, STARTERS).write_text(json.dumps([name for name in starters if name]))
 
 
 # ---- logger
@@ -195,6 +215,12 @@ REPAIRS = [
         "Every extra key of path: becomes a folder, and one that is empty (None) ends the run.",
         lambda: source_says(misc.make_exp_dirs, "for key, path in path_opt.items()"),
         lambda: rebind(misc.make_exp_dirs, make_exp_dirs),
+    ),
+    Repair(
+        "option-copy",
+        "Every rank writes the copy of the option file, and before rank 0 has made its folder.",
+        lambda: not source_says(options.copy_opt_file, "rank"),
+        lambda: rebind(options.copy_opt_file, copy_opt_file),
     ),
     Repair(
         "run-put-aside",

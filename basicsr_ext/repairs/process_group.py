@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from basicsr.utils import dist_util
 
+from basicsr_ext import distributed, lifeline
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError
 
@@ -48,6 +49,8 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     dist.init_process_group(
         backend, rank=_variable("RANK", launcher), world_size=_variable("WORLD_SIZE", launcher), **limits
     )
+    if distributed.world_size() > 1:
+        lifeline.begin(distributed.gather_objects)
 
 
 def _variable(name: str, launcher: str) -> int:

@@ -11,12 +11,13 @@ import basicsr.train
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 
-from basicsr_ext import distributed
+from basicsr_ext import distributed, launch
 from basicsr_ext.checkpoint import load_state, remove_unfinished
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError
 from basicsr_ext.option_changes import changed_options, changed_versions
 from basicsr_ext.positions import global_batch_size
+from basicsr_ext.repairs.house import STARTERS
 from basicsr_ext.resumable import network_labels, newest_resumable, resumable_iterations
 
 __all__ = ["REPAIRS", "load_resume_state"]
@@ -25,10 +26,10 @@ __all__ = ["REPAIRS", "load_resume_state"]
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Find and load the state from which a run goes on.
 
-    With ``--auto_resume`` it is the newest one in the run's own folder that loads together with its networks; if there
-    is none, or without the flag, ``path.resume_state``. Says which one it is and what differs from its options. Writes
-    ``opt['start']`` (epoch, iteration, position in the data), ``opt['path']['resume_state']`` and the paths of the
-    networks.
+    With ``--auto_resume``, or where torchrun started the run again, it is the newest one in the run's own folder that
+    loads together with its networks; if there is none, or without the flag, ``path.resume_state``. Says which one it is
+    and what differs from its options. Writes ``opt['start']`` (epoch, iteration, position in the data),
+    ``opt['path']['resume_state']`` and the paths of the networks.
 
     Raises:
         InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
@@ -36,7 +37,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
 
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
-    path = distributed.broadcast_object(_newest_in_run(opt) if opt["auto_resume"] and distributed.is_main() else None)
+    wanted = _goes_on(opt)
+    path = distributed.broadcast_object(_newest_in_run(opt) if wanted and distributed.is_main() else None)
     path = path or opt["path"].get("resume_state")
     if path is None:
         return None
@@ -54,6 +56,20 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     if distributed.is_main():
         _make_folders(opt)
     return state
+
+
+def _goes_on(opt: dict[str, Any]) -> bool:
+    """Whether the run goes on from what its folder holds: by the flag, or since its own torchrun started it again."""
+    starters = set(distributed.gather_objects(launch.starter()))
+    if opt["auto_resume"] or not launch.is_restart() or not distributed.is_main():
+        return opt["auto_resume"]
+    try:
+        mine = starters & set(json.loads(Path(opt["path"]["experiments_root"], STARTERS).read_text()))
+    except (OSError, ValueError):  # torchrun's first attempt did not come to make the folder
+        mine = set()
+    if mine:
+        get_root_logger().warning("torchrun started the processes again: the run goes on from its newest save.")
+    return bool(mine)
 
 
 def _newest_in_run(opt: dict[str, Any]) -> str | None:
