@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
-from basicsr_ext.errors import InputError, NonFiniteLoss
+from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
 from basicsr_ext.launch import is_main_process
 
 __all__ = ["COMMANDS", "GROUP", "Command", "main"]
@@ -80,10 +80,15 @@ def _pipeline(name: str, rest: list[str]) -> int:
     compat.apply()
     from basicsr import test, train
 
+    from basicsr_ext import stopping
+
     run = train.train_pipeline if name == "train" else test.test_pipeline
     try:
-        with _arguments(f"basicsr {name}", rest):
+        with _arguments(f"basicsr {name}", rest), stopping.watch():
             run(os.getcwd())
+    except Interrupted:
+        _leave_process_group()
+        raise
     finally:
         run_lock.release_all()
         _close_log()
@@ -195,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Interrupted:  # the log has said what was saved
+        return 75
     except KeyboardInterrupt:
         _say("interrupted")
         return 130

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-__all__ = ["InputError", "NonFiniteLoss", "UnknownName", "did_you_mean", "raise_nonfinite"]
+__all__ = ["InputError", "Interrupted", "NonFiniteLoss", "UnknownName", "did_you_mean", "raise_nonfinite"]
 
 
 class InputError(ValueError):
@@ -21,6 +21,10 @@ class UnknownName(InputError, KeyError):
     """A name that no registry entry has; also a ``KeyError``, as BasicSR raises it."""
 
     __str__ = Exception.__str__
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped a training run between two iterations; its state is saved."""
 
 
 class NonFiniteLoss(RuntimeError):

@@ -69,6 +69,7 @@ class Saves:
         self.keep_best: str | None = logger.get("keep_best")
         self.safetensors = bool(logger.get("save_safetensors"))
         self.failures = 0
+        self.newest_whole: int | None = None  # iteration of the newest save that this process finished
         self._iteration: int | None = None
         self._digests: dict[Path, str] = {}
         self._failed = False
@@ -115,7 +116,7 @@ class Saves:
         except SaveError as error:
             self._fail(error)
             return
-        self.failures = 0
+        self.failures, self.newest_whole = 0, iteration
         self._point_latest(iteration)
         if self.keep_last is not None:
             self._remove_old(iteration, best or {})

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
-from basicsr_ext import distributed
-from basicsr_ext.errors import InputError
+from basicsr_ext import distributed, memory, stopping
+from basicsr_ext.errors import InputError, Interrupted
 
 __all__ = ["to_image", "validate"]
 
@@ -27,10 +27,12 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
 
     Every image gets a random generator of its own, made from ``manual_seed`` and its index, and the mean is taken in
     the order of the data set: the figures do not depend on batch size or number of processes. In a test run
-    the figures of every image go to ``metrics.json`` beside the images.
+    the figures of every image go to ``metrics.json`` beside the images. Where memory does not suffice, fewer images
+    are restored at once. When a signal stops the run, the validation is dropped, on every process.
 
     Raises:
-        InputError: an image is wanted by a metric but the data set has no ground truth.
+        InputError: an image is wanted by a metric but the data set has no ground truth, or memory does not suffice for
+            one image.
         RuntimeError: the network gave NaN or infinite values.
 
     """
@@ -38,27 +40,49 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     metrics = val.get("metrics") or {}
     mine = distributed.shard_indices(len(dataset))
     bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (val.get("pbar", False) and distributed.is_main()))
-    records: list[dict] = []
-    with torch.no_grad(), model.evaluating() as net, bar:
-        for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
-            model.feed_data(batch)
-            if tb_logger is not None and indices[0] == 0:
-                _log_strip(model, net, name, tb_logger, current_iter)
-            restored, seconds = _timed_restore(model, net, indices)
-            for k, index in enumerate(indices):
-                record = {"index": index, "image": Path(batch["lq_path"][k]).stem, "seconds": seconds / len(indices)}
-                image = to_image(restored[k])
-                if save_img:
-                    path = _image_path(model.opt, name, record["image"], current_iter)
-                    _write(path, image)
-                    record["file"] = str(path)
-                    for extra, pictures in model.extras.items():
-                        _write(path.with_name(f"{path.stem}_{extra}.png"), to_image(pictures[k]))
-                record |= _measure(metrics, image, batch, k, name)
-                records.append(record)
-            bar.update(len(indices))
-    records = sorted(sum(distributed.gather_objects(records), []), key=lambda r: r["index"])
+    records: list[dict] | None = []
+    try:
+        with torch.no_grad(), model.evaluating() as net, bar:
+            for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
+                for taken, restored, seconds in _restored(model, net, name, indices, batch):
+                    if tb_logger is not None and taken[0] == 0:
+                        _log_strip(model, net, name, tb_logger, current_iter)
+                    for k, index in enumerate(taken):
+                        image = to_image(restored[k])
+                        path = _image_path(model.opt, name, Path(model.batch["lq_path"][k]).stem, current_iter)
+                        record = {"index": index, "image": Path(model.batch["lq_path"][k]).stem, "seconds": seconds}
+                        record |= _save(path, image, model.extras, k) if save_img else {}
+                        records.append(record | _measure(metrics, image, model.batch, k, name))
+                    bar.update(len(taken))
+    except Interrupted:
+        records = None
+    gathered = distributed.gather_objects(records)
+    if None in gathered:
+        stopping.validation_abandoned(name, everywhere=True)
+        return
+    records = sorted(sum(gathered, []), key=lambda r: r["index"])
     _publish(model, name, list(metrics), records, current_iter, tb_logger)
+
+
+def _restored(
+    model: Any, net: Any, name: str, indices: list[int], batch: dict
+) -> Iterator[tuple[list[int], Tensor, float]]:
+    """The indices of some images that were restored together, their restorations, and the seconds of each."""
+
+    def restore(part: slice) -> tuple[Tensor, float]:
+        with stopping.abandonable():
+            return _timed_restore(model, net, indices[part])
+
+    for part, (restored, seconds) in memory.in_fitting_parts(model, name, batch, restore):
+        yield indices[part], restored, seconds / len(restored)
+
+
+def _save(path: Path, image: np.ndarray, extras: dict[str, Tensor], k: int) -> dict[str, str]:
+    """Write a restored image, and beside it what the model left with it; the file for its record."""
+    _write(path, image)
+    for extra, pictures in extras.items():
+        _write(path.with_name(f"{path.stem}_{extra}.png"), to_image(pictures[k]))
+    return {"file": str(path)}
 
 
 def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list[int], dict]]:

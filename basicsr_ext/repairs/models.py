@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.models import base_model
+from basicsr.models.sr_model import SRModel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr_ext import distributed
+from basicsr_ext import distributed, running, stopping
 from basicsr_ext.compat import Repair, source_says
-from basicsr_ext.errors import InputError, did_you_mean, raise_nonfinite
+from basicsr_ext.errors import InputError, Interrupted, did_you_mean, raise_nonfinite
 from basicsr_ext.saving import saves_of
 from basicsr_ext.schedulers import known_schedulers
 
@@ -56,11 +57,14 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     """Validate on bare networks, leaving the random streams of training where they were."""
     wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
+    alone = not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation  # on rank 0, no collectives
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
-        with _same_random_streams():
+        with _same_random_streams(), stopping.abandonable() if alone else contextlib.nullcontext():
             validate(dataloader, current_iter, tb_logger, save_img)
+    except Interrupted:
+        stopping.validation_abandoned(dataloader.dataset.opt["name"], everywhere=not self.opt["dist"])
     finally:
         for name, net in wrapped.items():
             setattr(self, name, net)
@@ -84,6 +88,7 @@ def _same_random_streams() -> Iterator[None]:
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Step the schedulers, and remember the iteration for messages."""
     self.current_iter = current_iter
+    running.now.model, running.now.iteration = self, current_iter
     _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
 
 

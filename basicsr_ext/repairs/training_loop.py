@@ -17,7 +17,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
 from torch.utils.data import DataLoader
 
-from basicsr_ext import distributed, run_lock
+from basicsr_ext import distributed, run_lock, running, stopping
 from basicsr_ext.compat import Repair, apply, rebind, source_says
 from basicsr_ext.errors import InputError
 from basicsr_ext.option_changes import option_text
@@ -35,6 +35,7 @@ def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> No
     The run's lock is left to the process that trains, and in a spawned worker BasicSR is repaired.
     """
     del worker_id, num_workers, rank, seed
+    stopping.leave_signals_to_parent()
     run_lock.release_all()
     apply()
     stream = torch.initial_seed()
@@ -173,6 +174,25 @@ def _prefetcher_loses_errors() -> bool:
     return issubclass(generator, threading.Thread) and not source_says(generator.run, "except")
 
 
+def _fetch_between_iterations(prefetcher: type) -> None:
+    """Let a prefetcher stop the run, if that was asked for, before it fetches a batch."""
+    fetch = prefetcher.next
+
+    def fetch_next(self: Any) -> Any:
+        stopping.iteration_ended()
+        if isinstance(self.ori_loader, BudgetLoader):
+            running.now.epoch = self.ori_loader.budget.epoch
+        running.now.batch = fetch(self)
+        return running.now.batch
+
+    prefetcher.next = fetch_next
+
+
+def _repair_fetching() -> None:
+    for prefetcher in (prefetch_dataloader.CPUPrefetcher, prefetch_dataloader.CUDAPrefetcher):
+        _fetch_between_iterations(prefetcher)
+
+
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
     options = {**opt["logger"], "use_tb_logger": bool(opt["logger"].get("use_tb_logger")) and tb_logger is not None}
@@ -211,6 +231,13 @@ REPAIRS = [
         "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
         _prefetcher_loses_errors,
         _repair_prefetcher,
+    ),
+    Repair(
+        "stop-between-iterations",
+        "SIGTERM (Slurm's preemption) and Ctrl-C end a run in the middle of an iteration; all since the last save is "
+        "lost.",
+        lambda: not source_says(prefetch_dataloader.CPUPrefetcher.next, "iteration_ended"),
+        _repair_fetching,
     ),
     Repair(
         "time-to-come",

@@ -1,0 +1,25 @@
+"""What the training loop is at: its model, iteration, epoch and batch, for those who watch over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Running", "now"]
+
+
+@dataclass
+class Running:
+    """The run of this process; ``model`` is None before the first iteration and after the last one."""
+
+    model: Any = None
+    iteration: int = 0
+    epoch: int = 0
+    batch: Any = None
+
+    def clear(self) -> None:
+        """Forget the run, so that its memory is free."""
+        self.__init__()  # type: ignore[misc]
+
+
+now = Running()
