@@ -8,7 +8,17 @@ from basicsr_ext.compat import Repair
 
 __all__ = ["all_repairs"]
 
-_MODULES = ("house", "process_group", "models", "checkpoints", "resume", "training_loop", "images", "pretrained")
+_MODULES = (
+    "house",
+    "process_group",
+    "models",
+    "checkpoints",
+    "resume",
+    "progress",
+    "training_loop",
+    "images",
+    "pretrained",
+)
 
 
 def all_repairs() -> list[Repair]:

@@ -1,0 +1,126 @@
+"""What the console shows of a training run: one bar that is kept up to date, or plain lines where it is no terminal.
+
+The log file keeps BasicSR's own lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TextIO
+
+import torch
+from tqdm import tqdm
+
+__all__ = ["Progress", "peak_memory"]
+
+_BAR = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar:18}| {desc}"
+
+
+class Progress:
+    """One line about the training run: losses, speed, the share of waiting for data, memory, time left.
+
+    Args:
+        opt: resolved options of the run.
+        start_iter: iterations that were done before.
+        stream: where to write; the console by default.
+
+    """
+
+    def __init__(self, opt: Mapping[str, Any], start_iter: int, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._start_iter, self._start_time = start_iter, time.perf_counter()
+        self._total = int(opt["train"]["total_iter"])
+        data = (opt.get("datasets") or {}).get("train") or {}
+        self._batch = data.get("batch_size_per_gpu", 0) * opt.get("world_size", 1)
+        self._hushed = False
+        self._bar: tqdm | None = None
+        self._consoles = [h for h in logging.getLogger("basicsr").handlers if type(h) is logging.StreamHandler]
+        for handler in self._consoles:
+            handler.addFilter(lambda _: not self._hushed)
+        if self._stream.isatty():
+            self._open_bar()
+
+    def _open_bar(self) -> None:
+        for handler in self._consoles:
+            handler.setStream(_AboveBars(self._stream))  # type: ignore[arg-type]
+        self._bar = tqdm(
+            total=self._total, initial=self._start_iter, file=self._stream, bar_format=_BAR, dynamic_ncols=True
+        )
+
+    @contextmanager
+    def file_alone(self) -> Iterator[None]:
+        """What is logged meanwhile goes to the log file, not to the console."""
+        self._hushed = True
+        try:
+            yield
+        finally:
+            self._hushed = False
+
+    def figures(self, iteration: int, seconds: float, data_seconds: float) -> dict[str, float]:
+        """What TensorBoard shows of the speed: images per second, share of waiting for data, GiB at most so far."""
+        found = {"speed/data_share": data_seconds / seconds if seconds > 0 else 0.0}
+        if self._batch and seconds > 0:
+            found["speed/images_per_second"] = self._batch / seconds
+        if (memory := peak_memory()) is not None:
+            found["speed/memory_gib"] = memory / 2**30
+        done = iteration - self._start_iter
+        each = (time.perf_counter() - self._start_time) / done if done >= 5 else seconds
+        return found | {"seconds_left": each * max(self._total - iteration, 0)}
+
+    def show(self, iteration: int, losses: Mapping[str, float], figures: Mapping[str, float]) -> None:
+        """Write or renew the line."""
+        text = describe(losses, figures)
+        if self._bar is None:
+            width = len(str(self._total))
+            self._say(f"{iteration:{width}d}/{self._total} {100 * iteration / self._total:3.0f}% | {text}")
+            return
+        self._bar.n = iteration
+        self._bar.set_description_str(text)
+        if iteration >= self._total:
+            self._bar.close()
+
+    def _say(self, text: str) -> None:
+        record = logging.LogRecord("basicsr", logging.INFO, __file__, 0, text, None, None)
+        for handler in self._consoles:
+            handler.handle(record)
+
+
+def describe(losses: Mapping[str, float], figures: Mapping[str, float]) -> str:
+    """The line without the count of iterations."""
+    parts = [f"{name} {value:.3g}" for name, value in losses.items()]
+    if "speed/images_per_second" in figures:
+        parts.append(f"{figures['speed/images_per_second']:.3g} images/s")
+    parts.append(f"data {100 * figures['speed/data_share']:.0f}%")
+    if "speed/memory_gib" in figures:
+        parts.append(f"{figures['speed/memory_gib']:.1f} GiB")
+    return " | ".join([*parts, f"{timedelta(seconds=round(figures['seconds_left']))} left"])
+
+
+class _AboveBars:
+    """A stream that writes above tqdm's bars."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=self._stream, end="")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def peak_memory() -> int | None:
+    """Bytes held at most so far: by torch on the GPU, or by this process where there is none; None if unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
