@@ -86,19 +86,23 @@ def _save(path: Path, image: np.ndarray, extras: dict[str, Tensor], k: int) -> d
 
 
 def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list[int], dict]]:
-    """Group neighbours of one size into batches of at most ``size``."""
-    held: list[tuple[int, dict]] = []
+    """Group images of one size into batches of at most ``size``; up to three times as many wait for their like."""
+    waiting: dict[tuple, list[tuple[int, dict]]] = {}
     for index, item in zip(indices, DataLoader(Subset(dataset, indices), batch_size=None)):
-        if held and (len(held) == size or _shapes(held[0][1]) != _shapes(item)):
-            yield [i for i, _ in held], default_collate([x for _, x in held])
-            held = []
-        held.append((index, item))
-    if held:
-        yield [i for i, _ in held], default_collate([x for _, x in held])
+        group = waiting.setdefault(_shapes(item), [])
+        group.append((index, item))
+        if len(group) == size or sum(map(len, waiting.values())) > 3 * size:
+            yield _collated(waiting.pop(max(waiting, key=lambda shapes: len(waiting[shapes]))))
+    for group in waiting.values():
+        yield _collated(group)
 
 
-def _shapes(item: dict) -> dict:
-    return {k: v.shape for k, v in item.items() if torch.is_tensor(v)}
+def _collated(group: list[tuple[int, dict]]) -> tuple[list[int], dict]:
+    return [index for index, _ in group], default_collate([item for _, item in group])
+
+
+def _shapes(item: dict) -> tuple:
+    return tuple((k, v.shape) for k, v in sorted(item.items()) if torch.is_tensor(v))
 
 
 def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, float]:

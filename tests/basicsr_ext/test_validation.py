@@ -180,3 +180,23 @@ def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
     scalars.clear()
     net.validation(Loader(Pairs()), 10, Board(), save_img=True)
     assert not scalars, "the same weights are not validated twice"
+
+
+def test_images_of_one_size_share_batches_though_others_lie_between_them():
+    tall, wide = torch.zeros(3, 8, 4), torch.zeros(3, 4, 8)
+    items = [{"lq": tall if k % 2 else wide, "index": k} for k in range(10)]
+    batches = list(validation._batches(items, list(range(10)), 4))
+    assert [indices for indices, _ in batches] == [[0, 2, 4, 6], [1, 3, 5, 7], [8], [9]]
+    assert [len(batch["lq"]) for _, batch in batches] == [4, 4, 1, 1]
+
+
+def test_no_more_than_three_batches_of_images_wait_for_others_of_their_size():
+    taken = []
+
+    class Uneven(list):
+        def __getitem__(self, k):
+            taken.append(k)
+            return {"lq": torch.zeros(3, 4, 4 + k)}  # no two alike
+
+    batches = enumerate(validation._batches(Uneven([None] * 20), list(range(20)), 2))
+    assert [len(taken) - given for given, _ in batches][:13] == [7] * 13
