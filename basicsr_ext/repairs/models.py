@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext import distributed, running, stopping
 from basicsr_ext.compat import Repair, source_says
-from basicsr_ext.errors import InputError, Interrupted, did_you_mean, raise_nonfinite
+from basicsr_ext.errors import InputError, Interrupted, did_you_mean
+from basicsr_ext.nonfinite import check_reduced, trained_norm
 from basicsr_ext.saving import saves_of
 from basicsr_ext.schedulers import known_schedulers
 
@@ -102,14 +102,14 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
     if not loss_dict:
         return {}
     with torch.no_grad():
-        values = torch.stack([v.detach().float().mean().to(self.device) for v in loss_dict.values()])
+        values = [v.detach().float().mean().to(self.device) for v in loss_dict.values()]
+        reduced = torch.stack([*values, trained_norm(self)])
         if self.opt["dist"]:
-            torch.distributed.all_reduce(values)
-            values /= self.opt["world_size"]
-    means = OrderedDict(zip(loss_dict, values.tolist()))
-    if not all(math.isfinite(v) for v in means.values()):
-        raise_nonfinite(self, means, getattr(self, "current_iter", 0))
-    return means
+            torch.distributed.all_reduce(reduced)
+            reduced /= self.opt["world_size"]
+    *means, norm = reduced.tolist()
+    check_reduced(self, dict(zip(loss_dict, means)), norm)
+    return OrderedDict(zip(loss_dict, means))
 
 
 def _optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
