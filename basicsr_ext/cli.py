@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, restore, check, list, doctor, report, and what plugins add."""
+"""The command ``basicsr``: train, test, restore, check, prepare, list, doctor, report, and what plugins add."""
 
 from __future__ import annotations
 
@@ -125,6 +125,12 @@ def _restore(rest: list[str]) -> int:
     return _with_other_ranks(lambda: restore.run(rest))
 
 
+def _prepare(rest: list[str]) -> int:
+    from basicsr_ext import prepare
+
+    return prepare.run(rest)
+
+
 def _list(rest: list[str]) -> int:
     from basicsr_ext import listing
 
@@ -148,6 +154,7 @@ COMMANDS = {
     "test": Command("restore and measure the test images (val ones for a training file)", _test),
     "restore": Command("restore pictures by a trained model", _restore),
     "check": Command("build everything and push one batch through; trains nothing", _check),
+    "prepare": Command("pack a folder of images, cut into crops, for fast training", _prepare),
     "list": Command("name everything that is registered, and who provides it", _list),
     "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),
     "report": Command("compare finished tests in a table", _report),

@@ -10,8 +10,9 @@ from pathlib import Path
 from basicsr_ext import image_kinds
 from basicsr_ext.errors import InputError
 
-__all__ = ["image_size", "lmdb_sizes"]
+__all__ = ["image_size", "is_cut_short", "lmdb_sizes"]
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _META_LINE = re.compile(r"(?P<name>.+?)\.\w+ \((?P<height>\d+),(?P<width>\d+),\d+\)")
 
@@ -70,6 +71,30 @@ def _with_opencv(path: Path) -> tuple[int, int]:
     if image is None:
         raise InputError(f"{path}: not an image, or damaged; remove or replace it")
     return image.shape[:2]
+
+
+def is_cut_short(content: bytes) -> bool:
+    """True for a PNG or JPEG without its end mark, whose missing part OpenCV would fill with grey."""
+    if content.startswith(_PNG):
+        return content.rfind(_ENDS["PNG"]) < 0
+    if content.startswith(b"\xff\xd8\xff"):
+        scan = _jpeg_scan(content)
+        return scan is None or content.find(_ENDS["JPEG"], scan) < 0
+    return False
+
+
+def _jpeg_scan(content: bytes) -> int | None:
+    """Where the image data of a JPEG begin, beyond any thumbnail in its header; None if the file ends before."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker == 0xDA:
+            return place
+    return None
 
 
 def lmdb_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:

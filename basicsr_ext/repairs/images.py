@@ -18,11 +18,12 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext import image_kinds
 from basicsr_ext.compat import Repair, rebind, source_says
 from basicsr_ext.errors import InputError
+from basicsr_ext.image_files import is_cut_short
 
 __all__ = ["REPAIRS", "NamedBytes", "imfrombytes", "is_cut_short"]
 
 _FLAGS = {"color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED}
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 # said already: 16 bits, alpha, not finite; shared with forked workers, which are started anew for every epoch
 _said = sharedctypes.RawArray(ctypes.c_bool, 3)
 
@@ -149,30 +150,6 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
     if flag == "color":
         _warn_of_loss(content, place)
     return image.astype(np.float32) / 255.0 if float32 else image
-
-
-def is_cut_short(content: bytes) -> bool:
-    """True for a PNG or JPEG without its end mark, whose missing part OpenCV would fill with grey."""
-    if content.startswith(_PNG_START):
-        return content.rfind(_PNG_END) < 0
-    if content.startswith(b"\xff\xd8\xff"):
-        scan = _jpeg_scan(content)
-        return scan is None or content.find(b"\xff\xd9", scan) < 0
-    return False
-
-
-def _jpeg_scan(content: bytes) -> int | None:
-    """Where the image data of a JPEG begin, beyond any thumbnail in its header; None if the file ends before."""
-    place = 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
-        if marker == 0xFF:  # fill byte
-            place += 1
-            continue
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        if marker == 0xDA:
-            return place
-    return None
 
 
 def _warn_of_loss(content: bytes, place: str) -> None:

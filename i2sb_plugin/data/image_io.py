@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +34,7 @@ __all__ = [
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_ANYMAP = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 _KINDS = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
 _FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -64,6 +67,9 @@ def decode_pixels(data: bytes, path: str) -> np.ndarray:
     refusal = image_kinds.refusal(data)
     if refusal:
         raise InputError(f"{path}: {refusal}")
+    stored = _stored_pixels(data)
+    if stored is not None:
+        return stored
     flag = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -82,6 +88,17 @@ def decode_pixels(data: bytes, path: str) -> np.ndarray:
             "save it as grey, RGB or RGBA with 8 or 16 bits"
         )
     return pixels
+
+
+def _stored_pixels(data: bytes) -> np.ndarray | None:
+    """Look at the pixels of an uncompressed image without copying them; None for any other file."""
+    head = _ANYMAP.match(data)
+    if head is None:
+        return None
+    shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
+    if len(data) - head.end() != math.prod(shape):
+        return None
+    return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
 
 
 def check_complete(data: bytes, path: str) -> None:

@@ -105,7 +105,7 @@ class ImageSource:
                 f"{self.option}: {self.root} has no key '{name}', though its meta_info.txt lists it; "
                 "make the LMDB again"
             )
-        return bytes(data)
+        return data if isinstance(data, bytes) else bytes(data)
 
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""
