@@ -28,6 +28,7 @@ def run(argv: list[str]) -> int:
         print(f"  {name:<14} {_version(name, wrong)}")
     print("device")
     print(f"  {_device(wrong)}")
+    _speed()
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     print(f"launcher\n  {' '.join(variables) or 'none: one process'}")
     _repairs(wrong)
@@ -65,6 +66,19 @@ def _device(wrong: list[str]) -> str:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
     return f"CUDA {torch.version.cuda}: {', '.join(names)} ({bf16})"
+
+
+def _speed() -> None:
+    try:
+        import torch
+
+        from basicsr_ext import acceleration
+    except ImportError:
+        return  # already said
+    print("chosen for speed (and the option that forces it)")
+    chosen = acceleration.choose("cuda" if torch.cuda.is_available() else "cpu")
+    for line in chosen.lines():
+        print(f"  {line}")
 
 
 def _repairs(wrong: list[str]) -> None:

@@ -18,7 +18,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext import distributed
+from basicsr_ext import acceleration, distributed
 from basicsr_ext.errors import raise_nonfinite
 from basicsr_ext.validation import validate
 
@@ -34,7 +34,11 @@ class TrainOptions:
     Attributes:
         accumulate: parts that a batch is cut into; their gradients add up to those of the whole batch.
         grad_clip: largest L2 norm of the gradient; None leaves it alone.
-        precision: of the network's forward pass; auto is bf16 on a GPU that has it, fp32 elsewhere.
+        precision: of the network's forward pass; auto is bf16 on a GPU that has it, fp32 elsewhere. fp16 scales
+            the loss.
+        channels_last: keep images pixel by pixel in memory; auto does on a CPU, and on a GPU where it compiles.
+        compile: compile the repeated parts of the network; auto does on a GPU where Triton and a C compiler are.
+        tf32: let a GPU round the factors of fp32 products to 10 bits; auto does.
         ema_decay: 0 turns the average off.
         ema_warmup: use min(ema_decay, (1 + k) / (10 + k)) for update k, so that early weights are forgotten soon.
 
@@ -48,7 +52,10 @@ class TrainOptions:
     pixel_opt: dict | None = None
     accumulate: int = 1
     grad_clip: float | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    tf32: bool | Literal["auto"] = "auto"
     ema_warmup: bool = False
 
     def __post_init__(self) -> None:
@@ -97,9 +104,20 @@ class RestorationModel(SRModel):
     takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
 
     def __init__(self, opt: dict) -> None:
-        self.precision = _precision(opt)
+        self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", opt.get("train"))
+        self.acceleration.start()
+        self.scaler = self.acceleration.scaler()
         self.extras: dict[str, Tensor] = {}  # pictures B,C,H,W in [0, 1] that `restore` leaves beside its result
         super().__init__(opt)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move a network to the device in the chosen memory layout, wrapped where several processes train it."""
+        return super().model_to_device(self.acceleration.prepare(net))
+
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """Build an optimiser of torch, as one kernel where there is one."""
+        kwargs = self.acceleration.optimizer_options(optim_type, kwargs)
+        return super().get_optimizer(optim_type, params, lr, **kwargs)
 
     def take_options(self, opt: dict) -> None:
         """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
@@ -144,14 +162,17 @@ class RestorationModel(SRModel):
         self._log_count = 0
         self._validated: set[tuple[str, int]] = set()
         self._first_bad = torch.zeros((), dtype=torch.int64, device=self.device)
-        get_root_logger().info(f"Precision: {self.precision}; a batch is taken in {self.accumulate} part(s).")
+        get_root_logger().info(
+            "\n  ".join([f"A batch is taken in {self.accumulate} part(s).", *self.acceleration.lines()])
+        )
 
     def init_losses(self) -> None:
         """Build the losses that :meth:`training_loss` uses."""
         self.cri_pix = build_loss(self.opt["train"]["pixel_opt"]).to(self.device)
 
     def _init_ema(self) -> None:
-        self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval().requires_grad_(False)
+        net = build_network(self.opt["network_g"]).to(self.device).eval().requires_grad_(False)
+        self.net_g_ema = self.acceleration.prepare(net)
         path = self.opt["path"].get("pretrain_network_g")
         if path is None:
             self.model_ema(0)
@@ -177,7 +198,7 @@ class RestorationModel(SRModel):
             with self._gradient_sync(k == len(parts) - 1):
                 with self.autocast():
                     part_losses = self.training_loss(part)
-                (sum(part_losses.values()) * share).backward()
+                self.scaler.scale(sum(part_losses.values()) * share).backward()
             for name, value in part_losses.items():
                 losses[name] = losses.get(name, 0) + value.detach() * share
         self._watch(losses, current_iter)
@@ -186,8 +207,10 @@ class RestorationModel(SRModel):
     def _update_weights(self, current_iter: int) -> None:
         clip = self.opt["train"].get("grad_clip")
         if clip is not None:
+            self.scaler.unscale_(self.optimizer_g)
             self._note("grad_norm", nn.utils.clip_grad_norm_(self.net_g.parameters(), clip))
-        self.optimizer_g.step()
+        self.scaler.step(self.optimizer_g)
+        self.scaler.update()
         if self.ema_decay > 0:
             warmup = self.opt["train"].get("ema_warmup", False)
             self.model_ema(ema_decay_at(current_iter, self.ema_decay, warmup))
@@ -234,7 +257,18 @@ class RestorationModel(SRModel):
 
     def autocast(self) -> torch.autocast:
         """The context of a network call at the model's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return self.acceleration.autocast()
+
+    def training_state_extras(self) -> dict[str, Any]:
+        """What a save holds besides networks, optimisers and schedules: the scale of the loss in fp16."""
+        return {"scaler": self.scaler.state_dict()}
+
+    def load_training_state_extras(self, extras: dict[str, Any]) -> None:
+        """Take up :meth:`training_state_extras` of a save; one of another precision brings no scale."""
+        if self.scaler.is_enabled() and extras.get("scaler"):
+            self.scaler.load_state_dict(extras["scaler"])
+        for optimizer in self.optimizers:
+            acceleration.match_layouts(optimizer)
 
     # ---- validation and test
 
@@ -270,13 +304,6 @@ class RestorationModel(SRModel):
                 return
             self._validated.add(done)
         validate(self, dataloader.dataset, current_iter, tb_logger, save_img)
-
-
-def _precision(opt: dict) -> str:
-    wish = (opt.get("train") or {}).get("precision", "auto")
-    if wish != "auto":
-        return wish
-    return "bf16" if opt["num_gpu"] != 0 and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def _split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:

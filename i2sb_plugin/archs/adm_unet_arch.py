@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
 from basicsr_ext.errors import InputError, did_you_mean
 from i2sb_plugin.archs.adm_unet_blocks import (
@@ -24,6 +23,7 @@ from i2sb_plugin.archs.adm_unet_blocks import (
     time_embedding,
     zeroed,
 )
+from i2sb_plugin.archs.recompute import Recompute
 
 __all__ = ["PRESETS", "ADMUNet", "UNetLayout"]
 
@@ -132,7 +132,8 @@ class ADMUNet(nn.Module):
         conv_resample: those convolutions learn; otherwise mean and repetition alone.
         use_new_attention_order: order of q, k, v and heads, see :class:`AttentionBlock`.
         dropout: rate of dropout inside residual blocks, in [0, 1).
-        checkpoint: recompute the blocks in the backward pass: less memory, about a third more time.
+        checkpoint: recompute blocks in the backward pass: less memory, up to a third more time. true for all of them,
+            or the GiB that the activations inside blocks may take: as many recompute as that needs.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.
@@ -159,7 +160,7 @@ class ADMUNet(nn.Module):
         conv_resample: bool | None = None,
         use_new_attention_order: bool | None = None,
         dropout: float | None = None,
-        checkpoint: bool = False,
+        checkpoint: bool | float = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if value is not None}
         super().__init__()
@@ -174,7 +175,9 @@ class ADMUNet(nn.Module):
         self.layout = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if k in fields})
         self.in_channels = in_channels
         self.cond_channels = cond_channels
-        self.checkpoint = checkpoint
+        if checkpoint < 0:
+            raise InputError(f"network_g.checkpoint is {checkpoint}; give true, false or a number of GiB from 0")
+        self.recompute = Recompute(checkpoint)
         self.multiple = 2 ** (len(self.layout.widths) - 1)
         self._build(in_channels + cond_channels, out_channels)
 
@@ -265,23 +268,24 @@ class ADMUNet(nn.Module):
             emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(self.time_embed[0].weight.dtype))
         h = self._torso(h.to(self.input_blocks[0][0].weight.dtype), emb)
         with _float32(x):
-            h = self.out(h.to(self.out[2].weight.dtype))
+            norm, _, conv = self.out
+            h = conv(norm(h.to(conv.weight.dtype), silu=True))
         return h[:, :, :height, :width].to(x.dtype)
 
     def _torso(self, h: Tensor, emb: Tensor) -> Tensor:
+        run = self.recompute.plan([*self.input_blocks, self.middle_block, *self.output_blocks], h)
         skips = []
-        for stage in self.input_blocks:
-            h = self._run(stage, h, emb)
+        for k in range(len(self.input_blocks)):
+            h = run(k, h, emb)
             skips.append(h)
-        h = self._run(self.middle_block, h, emb)
-        for stage in self.output_blocks:
-            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), emb)
+        h = run(len(skips), h, emb)
+        for k in range(len(skips) + 1, len(skips) + 1 + len(self.output_blocks)):
+            h = run(k, torch.cat([h, skips.pop()], dim=1), emb)
         return h
 
-    def _run(self, stage: Stage, h: Tensor, emb: Tensor) -> Tensor:
-        if self.checkpoint and torch.is_grad_enabled():
-            return recompute(stage, h, emb, use_reentrant=False)
-        return stage(h, emb)
+    def compiled_parts(self) -> Iterator[nn.Module]:
+        """What lies between the convolutions, and alone gains by compilation: norm, scale and shift, SiLU."""
+        return (module for module in self.modules() if isinstance(module, GroupNorm32))
 
     def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:

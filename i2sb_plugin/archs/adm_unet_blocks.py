@@ -42,16 +42,44 @@ def time_embedding(t: Tensor, channels: int) -> Tensor:
 
 
 class GroupNorm32(nn.GroupNorm):
-    """GroupNorm of 32 groups, evaluated in float32 whatever the precision of its input."""
+    """GroupNorm of 32 groups in float32 whatever the precision of its input, with what ADM lets follow it.
+
+    Compiled, it is one pass for the moments and one for all the rest, in the memory layout of its input; the plain
+    path is the reference.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels, eps=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B, C, ...) and return it in its own precision."""
+    def forward(
+        self, x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None, silu: bool = False
+    ) -> Tensor:
+        """Normalise x (B, C, ...), then ``(1 + scale) * x + shift`` (B, C), then SiLU; in the precision of x."""
+        if torch.compiler.is_compiling():
+            return self._in_one_pass(x, shift, scale, silu)
         wide = torch.promote_types(x.dtype, torch.float32)
-        y = F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps)
-        return y.to(x.dtype)
+        y = F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps).to(x.dtype)
+        if shift is not None and scale is not None:
+            y = torch.addcmul(_like(shift, x), y, 1 + _like(scale, x))
+        return F.silu(y, inplace=not y.requires_grad) if silu else y
+
+    def _in_one_pass(self, x: Tensor, shift: Tensor | None, scale: Tensor | None, silu: bool) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        grouped = x.to(wide).unflatten(1, (self.num_groups, -1))
+        var, mean = torch.var_mean(grouped, list(range(2, grouped.ndim)), correction=0)
+        gain = torch.rsqrt(var + self.eps).unsqueeze(-1) * self.weight.to(wide).unflatten(0, (self.num_groups, -1))
+        offset = (self.bias.to(wide).unflatten(0, (self.num_groups, -1)) - mean.unsqueeze(-1) * gain).flatten(1)
+        gain = gain.flatten(1)
+        if shift is not None and scale is not None:
+            more = 1 + scale.to(wide)
+            gain, offset = gain * more, offset * more + shift.to(wide)
+        y = x.to(wide) * _like(gain, x) + _like(offset, x)
+        return (F.silu(y) if silu else y).to(x.dtype)
+
+
+def _like(vector: Tensor, x: Tensor) -> Tensor:
+    """(B, C) with as many axes as x."""
+    return vector.reshape(*vector.shape, *[1] * (x.ndim - 2))
 
 
 class Downsample(nn.Module):
@@ -114,16 +142,16 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map x (B, C, H, W) and the time embedding (B, time_channels) to (B, out_channels, H', W')."""
-        norm, act, conv = self.in_layers
-        h = conv(self.resample(act(norm(x))))
-        norm, act, dropout, conv = self.out_layers
-        shift = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
+        norm, _, conv = self.in_layers
+        h = conv(self.resample(norm(x, silu=True)))
+        norm, _, dropout, conv = self.out_layers
+        shift = self.emb_layers(emb).to(h.dtype)
         if self.scale_shift:
             scale, shift = shift.chunk(2, dim=1)
-            h = torch.addcmul(shift, norm(h), 1 + scale)
+            h = norm(h, shift, scale, silu=True)
         else:
-            h = norm(h + shift)
-        return self.skip_connection(self.resample(x)) + conv(dropout(act(h)))
+            h = norm(h + _like(shift, h), silu=True)
+        return self.skip_connection(self.resample(x)) + conv(dropout(h))
 
 
 class AttentionBlock(nn.Module):

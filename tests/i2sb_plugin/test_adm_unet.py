@@ -160,6 +160,36 @@ def test_checkpointing_changes_memory_and_not_gradients():
     assert less_memory < 0.5 * plain_memory
 
 
+def kept_and_gradients(checkpoint):
+    """Bytes kept inside the blocks after a forward pass, and the gradients; of the second batch of a shape."""
+    net, x, t = awake(checkpoint=checkpoint, dropout=0.1, **ATTENDING).train(), image(2, 3, 16, 16), times(2)
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    for _ in range(2):
+        torch.manual_seed(0)
+        net.zero_grad()
+        kept = {}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = net(x, t).square().mean()
+        loss.backward()
+    return sum(size for key, size in kept.items() if key not in parameters), [p.grad for p in net.parameters()]
+
+
+def test_checkpointing_to_a_budget_keeps_no_more_and_changes_no_gradient():
+    every, gradients = kept_and_gradients(False)
+    least, _ = kept_and_gradients(True)
+    middle = (every - least) / 2
+    kept, others = kept_and_gradients(middle / 2**30)
+    assert least < kept <= least + middle, "some blocks recompute, not all of them"
+    assert kept_and_gradients(1.0)[0] == every, "a budget that is large enough changes nothing"
+    for a, b in zip(gradients, others):
+        assert torch.equal(a, b)
+
+
 def test_group_norm_is_evaluated_in_float32():
     norm, x = GroupNorm32(64).bfloat16(), (20 + image(1, 64, 8, 8)).bfloat16()
     expected = F.group_norm(x.float(), 32, torch.ones(64), torch.zeros(64), eps=1e-5)
@@ -200,6 +230,7 @@ def test_compiles_into_one_graph(options):
         ({"num_res_blocks": 0}, r"network_g\.num_res_blocks is 0; it must be 1 or more"),
         ({"dropout": 1.0}, r"network_g\.dropout is 1\.0; it must be in \[0, 1\)"),
         ({"in_channels": 0}, r"network_g\.in_channels is 0"),
+        ({"checkpoint": -1.0}, r"network_g\.checkpoint is -1\.0; give true, false or a number of GiB"),
         ({"cond_channels": -1}, r"network_g\.cond_channels is -1; it must be 0 or more"),
     ],
 )
