@@ -49,9 +49,7 @@ def _model_to_device(self: Any, net: Network) -> Network:
             return net
         ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
         unused = self.opt.get("find_unused_parameters", False)
-        return DistributedDataParallel(
-            net, device_ids=ids, find_unused_parameters=unused, gradient_as_bucket_view=True
-        )
+        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused, gradient_as_bucket_view=True)
     return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
 
