@@ -23,7 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["RELEASED_BETA_MIN", "Bridge", "standard_normal", "variance_at"]
+__all__ = ["RELEASED_BETA_MIN", "Bridge", "pick", "standard_normal", "variance_at"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -80,6 +80,11 @@ def _draw(image: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is None or generator.device == image.device:
         return image.normal_(generator=generator)
     return image.copy_(torch.randn(image.shape, generator=generator, dtype=image.dtype, device=generator.device))
+
+
+def pick(coefficient: Tensor, step: Tensor, image: Tensor) -> Tensor:
+    """The coefficient at ``step`` (B, int64) for each image of the batch, shaped B,1,1,1 in the image's type."""
+    return coefficient[step.cpu()].to(image).reshape(-1, *[1] * (image.dim() - 1))
 
 
 @dataclass(frozen=True)
@@ -193,22 +198,22 @@ class Bridge:
         Returns:
             xt, same shape as x0; with ``ot_ode`` the mean alone, and nothing is drawn.
         """
-        xt = torch.lerp(x1, x0, self._spread(self.weight_x0, step, x0))
+        xt = torch.lerp(x1, x0, pick(self.weight_x0, step, x0))
         if self.ot_ode:
             return xt
-        return xt.addcmul_(self._spread(self.marginal_std, step, x0), standard_normal(x0, generator))
+        return xt.addcmul_(pick(self.marginal_std, step, x0), standard_normal(x0, generator))
 
     def target(self, xt: Tensor, x0: Tensor, step: Tensor) -> Tensor:
         """What the network learns to predict: (xt - x0) / sigma, eq. 12, or x0 where ``predicts`` says so."""
         if self.predicts == "x0":
             return x0
-        return (xt - x0) / self._spread(self.sigma, step, xt)
+        return (xt - x0) / pick(self.sigma, step, xt)
 
     def x0_from(self, xt: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
         """The clean image that a prediction of the network stands for: the inverse of :meth:`target`."""
         if self.predicts == "x0":
             return prediction
-        return torch.addcmul(xt, self._spread(self.sigma, step, xt), prediction, value=-1)
+        return torch.addcmul(xt, pick(self.sigma, step, xt), prediction, value=-1)
 
     def posterior(self, step: int, previous: int) -> tuple[float, float, float]:
         """Coefficients of p(x_previous | x0, x_step), eq. 4, for ``previous`` < ``step``.
@@ -224,14 +229,13 @@ class Bridge:
                 f"posterior goes from step {step} to {previous}; needs 0 <= previous < step <= {self.last_step}"
             )
         whole, below = float(self.variance[step]), float(self.variance[previous])
-        between = whole - below
-        std = 0.0 if self.ot_ode else (below * between / whole) ** 0.5
-        return between / whole, below / whole, std
+        std = 0.0 if self.ot_ode else self.posterior_std(step, previous)
+        return (whole - below) / whole, below / whole, std
 
-    @staticmethod
-    def _spread(coefficient: Tensor, step: Tensor, image: Tensor) -> Tensor:
-        """Pick a coefficient for each image of the batch, shaped B,1,1,1 in the image's type."""
-        return coefficient[step.cpu()].to(image).reshape(-1, *[1] * (image.dim() - 1))
+    def posterior_std(self, step: int, previous: int) -> float:
+        """Standard deviation of p(x_previous | x0, x_step), whether or not ``ot_ode`` leaves it out."""
+        whole, below = float(self.variance[step]), float(self.variance[previous])
+        return (below * (whole - below) / whole) ** 0.5
 
 
 def _check(holds: bool, name: str, got: object, allowed: str) -> None:

@@ -233,6 +233,7 @@ def dbim(
     callback: Callback | None = None,
     eta: float = 0.0,
     order: int = 1,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Walk the family that shares the bridge's marginals (DBIM, arXiv 2405.15885).
 
@@ -248,15 +249,15 @@ def dbim(
         raise ValueError(f"eta is {eta} and order {order}; eta lies in [0, 1], order is 1, 2 or 3, above 1 at eta 0")
     c, w = bridge.marginal_std.tolist(), (1 - bridge.weight_x0).tolist()
     history: list[tuple[float, Tensor]] = []  # level and prediction, newest first
-    xt = x1.clone()
+    xt = (x1 if start is None else start).clone()
     for step, previous in itertools.pairwise(steps):
         x0 = _keep_known(_predict(predict_x0, xt, step, clip), x1, mask)
         if previous == 0:
             xt = x0.clone()
-        elif step == steps[0]:
+        elif step == steps[0] and start is None:
             xt = torch.lerp(x0, x1, w[previous]).add_(standard_normal(x1, generator), alpha=c[previous])
         else:
-            omega = eta * _posterior_std(bridge, step, previous, c[previous])
+            omega = eta * min(bridge.posterior_std(step, previous), c[previous])
             kappa = (c[previous] ** 2 - omega**2) ** 0.5 / c[step]
             history = [(_level(bridge, step), x0), *history[: order - 1]]
             drift = x0 if len(history) == 1 else _extrapolated(history, _level(bridge, previous))
@@ -267,11 +268,6 @@ def dbim(
         if callback is not None:
             callback(previous, xt, x0)
     return xt
-
-
-def _posterior_std(bridge: Bridge, step: int, previous: int, most: float) -> float:
-    below, whole = float(bridge.variance[previous]), float(bridge.variance[step])
-    return min((below * (whole - below) / whole) ** 0.5, most)
 
 
 def _level(bridge: Bridge, step: int) -> float:

@@ -13,6 +13,7 @@ FILES = sorted(p.relative_to(ROOT) for wing in ("i2sb_plugin", "basicsr_ext") fo
 FLOORS = {
     "i2sb_plugin": 0,
     "i2sb_plugin.bridge": 0,
+    "i2sb_plugin.diffusion": 0,
     "i2sb_plugin.samplers": 0,
     "i2sb_plugin.space": 1,
     "i2sb_plugin.consistency": 1,
@@ -27,7 +28,7 @@ FLOORS = {
     "i2sb_plugin.api": 4,
     "i2sb_plugin.plugin": 4,
 }
-PURE = {"i2sb_plugin.bridge": {"torch"}, "i2sb_plugin.samplers": {"torch"}, "i2sb_plugin": set()}
+PURE = {f"i2sb_plugin.{name}": {"torch"} for name in ("bridge", "diffusion", "samplers")} | {"i2sb_plugin": set()}
 
 
 def module(path):
