@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from skimage import data
 
+from basicsr_ext import cli
 from tests.cli_runs import run
 from tests.trained import BRIDGE, run_folder
 
@@ -27,7 +29,10 @@ def test_the_three_lines_of_python_run(tmp_path, monkeypatch):
 
 def test_every_flag_of_the_page_exists(capsys):
     code, known, _ = run(capsys, "restore", "--help")
-    said = set(re.findall(r"`[^`]*?(--[a-z_]+)", TEXT)) | set(re.findall(r"^basicsr restore.*?(--[a-z_]+)", TEXT, re.M))
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "--help"])
+    known += capsys.readouterr().out
+    said = set(re.findall(r"`[^`]*?(--[a-z_]+)", TEXT)) | set(re.findall(r"^basicsr \w+.*?(--[a-z_]+)", TEXT, re.M))
     assert code == 0 and len(said) > 12
     assert {flag for flag in said if flag not in known} == {"--force_yml"}
 
