@@ -1,4 +1,4 @@
-"""Restore a data set, shared out over the ranks, save the images and measure them with BasicSR's metrics."""
+"""Restore a data set, shared out over the ranks, save the images and measure them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from basicsr.metrics import calculate_metric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from basicsr_ext import distributed, memory, stopping
 from basicsr_ext.errors import InputError, Interrupted
+from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
+from basicsr_ext.metrics.samples import sample_of
 
 __all__ = ["to_image", "validate"]
 
@@ -37,7 +38,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
 
     """
     val, name = model.opt["val"], dataset.opt["name"]
-    metrics = val.get("metrics") or {}
+    metrics = build_metrics(val.get("metrics"))
     mine = distributed.shard_indices(len(dataset))
     bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (val.get("pbar", False) and distributed.is_main()))
     records: list[dict] | None = []
@@ -52,7 +53,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
                         path = _image_path(model.opt, name, Path(model.batch["lq_path"][k]).stem, current_iter)
                         record = {"index": index, "image": Path(model.batch["lq_path"][k]).stem, "seconds": seconds}
                         record |= _save(path, image, model.extras, k) if save_img else {}
-                        records.append(record | _measure(metrics, image, model.batch, k, name))
+                        records.append(record | _measure(metrics, image, model, dataset, k, index, seconds))
                     bar.update(len(taken))
     except Interrupted:
         records = None
@@ -61,7 +62,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
         stopping.validation_abandoned(name, everywhere=True)
         return
     records = sorted(sum(gathered, []), key=lambda r: r["index"])
-    _publish(model, name, list(metrics), records, current_iter, tb_logger)
+    _publish(model, name, metrics, records, current_iter, tb_logger)
 
 
 def _restored(
@@ -130,18 +131,22 @@ def to_image(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(array[:, :, order])
 
 
-def _measure(metrics: dict, image: np.ndarray, batch: dict, k: int, name: str) -> dict[str, float]:
+def _measure(
+    metrics: dict[str, Metric], image: np.ndarray, model: Any, dataset: Any, k: int, index: int, seconds: float
+) -> dict[str, float]:
+    """Let every metric take an image; the figures of those that have one for each image."""
     if not metrics:
         return {}
-    data = {"img": image}
-    if "gt" in batch:
-        data["img2"] = to_image(batch["gt"][k])
-        if data["img2"].shape != image.shape:
-            raise InputError(
-                f"datasets.{name}: {batch['lq_path'][k]} is restored to {image.shape[:2]} but its ground truth "
-                f"measures {data['img2'].shape[:2]} (height, width); their sizes must differ by `scale` exactly"
-            )
-    return {metric: float(calculate_metric(data, dict(options))) for metric, options in metrics.items()}
+    parameters = sum(parameter.numel() for parameter in model.eval_net.parameters())
+    cost = Cost(seconds, parameters=parameters, network_calls=model.network_calls)
+    sample = sample_of(dataset, model.batch, k, index, image, to_image, cost)
+    if sample.gt is not None and sample.gt.shape != image.shape:
+        raise InputError(
+            f"datasets.{dataset.opt['name']}: {model.batch['lq_path'][k]} is restored to {image.shape[:2]} but its "
+            f"ground truth measures {sample.gt.shape[:2]} (height, width); their sizes must differ by `scale` exactly"
+        )
+    figures = {name: metric.update(sample) for name, metric in metrics.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _image_path(opt: dict, dataset: str, image: str, current_iter: int | str) -> Path:
@@ -164,9 +169,11 @@ def _log_strip(model: Any, net: Any, name: str, tb_logger: Any, current_iter: in
         tb_logger.add_image(f"walk/{name}", strip, current_iter)
 
 
-def _publish(model: Any, name: str, metrics: list[str], records: list[dict], current_iter: int | str, tb: Any) -> None:
-    """Keep the best figures, log the means, and in a test run write ``metrics.json``."""
-    means = {metric: sum(r[metric] for r in records) / len(records) for metric in metrics}
+def _publish(
+    model: Any, name: str, metrics: dict[str, Metric], records: list[dict], current_iter: int | str, tb: Any
+) -> None:
+    """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
+    means = collect(metrics)
     if metrics:
         model._initialize_best_metric_results(name)
         for metric, value in means.items():
@@ -177,5 +184,6 @@ def _publish(model: Any, name: str, metrics: list[str], records: list[dict], cur
         path = Path(model.opt["path"]["results_root"]) / "metrics.json"
         stored = json.loads(path.read_text()) if path.exists() else {"name": model.opt["name"], "datasets": {}}
         means["seconds"] = sum(r["seconds"] for r in records) / len(records)
-        stored["datasets"][name] = {"mean": means, "images": records}
+        about = {metric: measured.provenance() for metric, measured in metrics.items()}
+        stored["datasets"][name] = {"mean": means, "metrics": about, "images": records}
         path.write_text(json.dumps(stored, indent=1))
