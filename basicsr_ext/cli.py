@@ -80,11 +80,11 @@ def _pipeline(name: str, rest: list[str]) -> int:
     compat.apply()
     from basicsr import test, train
 
-    from basicsr_ext import stopping
+    from basicsr_ext import memory_advice, stopping
 
     run = train.train_pipeline if name == "train" else test.test_pipeline
     try:
-        with _arguments(f"basicsr {name}", rest), stopping.watch():
+        with _arguments(f"basicsr {name}", rest), stopping.watch(), memory_advice.explained(name == "train"):
             run(os.getcwd())
     except Interrupted:
         _leave_process_group()

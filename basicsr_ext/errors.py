@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable
 
-__all__ = ["InputError", "Interrupted", "NonFiniteLoss", "UnknownName", "did_you_mean", "raise_nonfinite"]
+__all__ = ["InputError", "Interrupted", "NonFiniteLoss", "UnknownName", "did_you_mean"]
 
 
 class InputError(ValueError):
@@ -28,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss became NaN or infinite; names iteration, learning rate and the newest checkpoint."""
+    """A loss or a gradient became NaN or infinite; names iteration, learning rate and the newest checkpoint."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -37,29 +35,3 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     listing = "known: " + ", ".join(near + [n for n in names if n not in near])
     return f"did you mean {near[0]}? {listing}" if near else listing
-
-
-def raise_nonfinite(model: Any, losses: Mapping[str, float], iteration: int) -> NoReturn:
-    """Stop a run whose loss is no longer a number.
-
-    Args:
-        model: A BasicSR model; its learning rate and its checkpoint folder enter the message.
-        losses: Losses by name; those that are NaN or infinite are listed.
-        iteration: The iteration at which the loss went bad.
-
-    Raises:
-        NonFiniteLoss: Always.
-
-    """
-    from basicsr_ext.checkpoint import newest_checkpoint  # imports torch, which an error message rarely needs
-
-    bad = ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value))
-    rates = ", ".join(f"{group['lr']:.3e}" for optimizer in model.optimizers for group in optimizer.param_groups)
-    newest = newest_checkpoint(model.opt)
-    raise NonFiniteLoss(
-        f"training stopped at iteration {iteration}, learning rate {rates or 'unknown'}: "
-        f"{bad or 'a loss is NaN or infinite'}. "
-        + (f"The newest checkpoint is {newest}. " if newest else "There is no checkpoint yet. ")
-        + "Nothing was saved since; lower the learning rate or look for bad images, then start again"
-        + (" with --auto_resume" if newest else "")
-    )

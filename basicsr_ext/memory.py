@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,8 +11,12 @@ from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["cause", "give_back", "in_fitting_parts", "is_out_of_memory"]
+__all__ = ["cause", "give_back", "in_fitting_parts", "in_validation", "is_out_of_memory"]
 
+_TOO_LARGE = (
+    "its images are too large for this device. Give smaller images or crops, a lighter network_g, or in a training "
+    "file no val; `basicsr restore --tile` restores large images in tiles"
+)
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -33,6 +38,23 @@ def give_back() -> None:
     """Hand the memory that torch keeps for later back to the GPU."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def in_validation(name: str) -> Iterator[None]:
+    """Turn lack of memory into InputError, for models that validate image by image.
+
+    Raises:
+        InputError: Memory ran out inside.
+
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"datasets.{name}: out of memory while an image was validated ({cause(error)}); "
+                         f"{_TOO_LARGE}") from error  # fmt: skip
 
 
 def in_fitting_parts(model: Any, name: str, batch: dict[str, Any], work: Any) -> Iterator[tuple[slice, Any]]:
@@ -75,9 +97,8 @@ def _halve(model: Any, name: str, batch: dict[str, Any], start: int, size: int, 
     what = f"degraded images of {width} x {height} pixels"
     if size == 1:
         raise InputError(
-            f"datasets.{name}: out of memory while {batch['lq_path'][start]} was validated, alone ({said}); {what} are "
-            "too large for val on this device beside the training. Validate on smaller images or crops, leave "
-            "val out (no validation), or take a lighter network_g; `basicsr restore --tile` restores large images"
+            f"datasets.{name}: out of memory while {batch['lq_path'][start]} was validated, one of {what}, alone "
+            f"({said}); {_TOO_LARGE}"
         )
     model.val_limit = size // 2
     get_root_logger().warning(

@@ -104,7 +104,7 @@ class Guard:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        train = model.opt["train"]
+        train = model.opt.get("train") or {}
         self.skips, self.most = train.get("nonfinite", "stop") == "skip", train.get("max_skipped", 10)
         self.lag = LAG if model.device.type == "cuda" and not self.skips else 0
         self.skipped = self._in_a_row = 0
@@ -136,11 +136,16 @@ class Guard:
         refused = False
         while len(self._steps) > left:
             step = self._steps.popleft()
-            refused = step.is_bad()
+            refused = step.is_bad() and not self._left_to_scaler(step)
             if refused:
                 self._refuse(step)
             self._in_a_row = self._in_a_row + 1 if refused else 0
         return refused
+
+    def _left_to_scaler(self, step: Step) -> bool:
+        """In fp16 a gradient may overflow: the scaler of the loss leaves the step out, and scales less from then on."""
+        scaler = getattr(self.model, "scaler", None)
+        return bool(scaler and scaler.is_enabled()) and all(bool(torch.isfinite(v)) for v in step.losses.values())
 
     def _refuse(self, step: Step) -> None:
         losses, gradient = step.told()
@@ -263,7 +268,7 @@ def _report(
         "iteration": iteration,
         "rank": distributed.rank(),
         "learning rates": _learning_rates(model),
-        "precision": getattr(model, "precision", "fp32"),
+        "precision": model.acceleration.precision if hasattr(model, "acceleration") else "fp32",
         "losses": dict(losses),
         "gradient": gradient,
         "images with NaN or infinite values": bad,

@@ -19,7 +19,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_ext import acceleration, distributed
-from basicsr_ext.errors import raise_nonfinite
+from basicsr_ext.nonfinite import Guard, Step, poisoned
 from basicsr_ext.validation import validate
 
 __all__ = ["RestorationModel", "TrainOptions", "ValOptions", "ema_decay_at"]
@@ -40,6 +40,9 @@ class TrainOptions:
         compile: compile the repeated parts of the network; auto does on a GPU where Triton and a C compiler are.
         tf32: let a GPU round the factors of fp32 products to 10 bits; auto does.
         ema_decay: 0 turns the average off.
+        nonfinite: what becomes of a step whose loss or gradient is NaN or infinite: ``stop`` ends the run, ``skip``
+            leaves the step out, for which a GPU is waited for at every step.
+        max_skipped: so many bad steps in a row end the run all the same.
         ema_warmup: use min(ema_decay, (1 + k) / (10 + k)) for update k, so that early weights are forgotten soon.
 
     """
@@ -57,8 +60,12 @@ class TrainOptions:
     compile: bool | Literal["auto"] = "auto"
     tf32: bool | Literal["auto"] = "auto"
     ema_warmup: bool = False
+    nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 10
 
     def __post_init__(self) -> None:
+        if self.max_skipped < 1:
+            raise ValueError(f"max_skipped is {self.max_skipped}; it must be a whole number from 1")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}; it must be a whole number from 1")
         if self.grad_clip is not None and self.grad_clip <= 0:
@@ -161,7 +168,7 @@ class RestorationModel(SRModel):
         self._log_sums: dict[str, Tensor] = {}
         self._log_count = 0
         self._validated: set[tuple[str, int]] = set()
-        self._first_bad = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.guard = Guard(self)
         get_root_logger().info(
             "\n  ".join([f"A batch is taken in {self.accumulate} part(s).", *self.acceleration.lines()])
         )
@@ -188,7 +195,7 @@ class RestorationModel(SRModel):
         """One step of the optimiser on the batch last fed.
 
         Raises:
-            NonFiniteLoss: the loss is NaN or infinite (on a GPU it is said when losses are next read).
+            NonFiniteLoss: the loss or the gradient is NaN or infinite (on a GPU it is said two steps later).
 
         """
         self.optimizer_g.zero_grad(set_to_none=True)
@@ -198,54 +205,48 @@ class RestorationModel(SRModel):
             with self._gradient_sync(k == len(parts) - 1):
                 with self.autocast():
                     part_losses = self.training_loss(part)
-                self.scaler.scale(sum(part_losses.values()) * share).backward()
+                self.scaler.scale(poisoned(sum(part_losses.values()) * share)).backward()
             for name, value in part_losses.items():
                 losses[name] = losses.get(name, 0) + value.detach() * share
-        self._watch(losses, current_iter)
-        self._update_weights(current_iter)
+        self.scaler.unscale_(self.optimizer_g)
+        step = Step(current_iter, self.batch, losses, self.get_bare_model(self.net_g))
+        if self.guard.refuses(step):
+            self.scaler.update()
+        else:
+            self._update_weights(step)
 
-    def _update_weights(self, current_iter: int) -> None:
+    def _update_weights(self, step: Step) -> None:
+        for name, value in step.losses.items():
+            self._note(name, value)
+        self._note("grad_norm", step.norm.nan_to_num(0, 0) if self.scaler.is_enabled() else step.norm)
+        self._log_count += 1
         clip = self.opt["train"].get("grad_clip")
         if clip is not None:
-            self.scaler.unscale_(self.optimizer_g)
-            self._note("grad_norm", nn.utils.clip_grad_norm_(self.net_g.parameters(), clip))
+            step.clip(clip)
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
         if self.ema_decay > 0:
             warmup = self.opt["train"].get("ema_warmup", False)
-            self.model_ema(ema_decay_at(current_iter, self.ema_decay, warmup))
-
-    def _watch(self, losses: dict[str, Tensor], current_iter: int) -> None:
-        """Gather losses for the log and remember the first iteration with a bad one, without a device sync."""
-        for name, value in losses.items():
-            self._note(name, value)
-        self._log_count += 1
-        bad = ~torch.isfinite(sum(losses.values()))
-        self._first_bad = torch.where(bad & (self._first_bad == 0), current_iter, self._first_bad)
-        self._last_losses = losses
-        if self.device.type == "cpu":
-            self._raise_if_bad()
+            self.model_ema(ema_decay_at(step.iteration, self.ema_decay, warmup))
 
     def _note(self, name: str, value: Tensor) -> None:
         value = value.detach().float()
         self._log_sums[name] = self._log_sums[name] + value if name in self._log_sums else value
 
-    def _raise_if_bad(self) -> None:
-        if iteration := int(self._first_bad):
-            raise_nonfinite(self, {k: float(v) for k, v in self._last_losses.items()}, iteration)
-
     def get_current_log(self) -> dict[str, float]:
-        """Means since the last call, over all ranks, and the learning rate."""
-        self._raise_if_bad()
+        """Means since the last call, over all ranks, the learning rate, and how many steps were skipped so far."""
+        self.guard.settle()
         sums = {name: float(value) for name, value in self._log_sums.items()} | {"count": float(self._log_count)}
         sums = distributed.all_reduce_sum(sums)
         count = sums.pop("count") or 1.0
         self._log_sums, self._log_count = {}, 0
-        return {name: value / count for name, value in sums.items()} | {"lr": self.get_current_learning_rate()[0]}
+        skipped = {"skipped": float(self.guard.skipped)} if self.guard.skips else {}
+        means = {name: value / count for name, value in sums.items()}
+        return means | {"lr": self.get_current_learning_rate()[0]} | skipped
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Save the networks, then the training state; refuses to save after a bad loss."""
-        self._raise_if_bad()
+        """Save the networks, then the training state; refuses to save after a bad step."""
+        self.guard.settle()
         super().save(epoch, current_iter)
 
     @contextlib.contextmanager
@@ -298,7 +299,7 @@ class RestorationModel(SRModel):
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
         """Restore the data set, shared out over the ranks, and log the metrics; the same figures on any number."""
         if self.is_train:
-            self._raise_if_bad()
+            self.guard.settle()
             done = (dataloader.dataset.opt["name"], current_iter)
             if done in self._validated:  # the loop validates once more at its end
                 return

@@ -14,7 +14,7 @@ from basicsr.models import base_model
 from basicsr.models.sr_model import SRModel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr_ext import distributed, running, stopping
+from basicsr_ext import distributed, memory, running, stopping
 from basicsr_ext.compat import Repair, source_says
 from basicsr_ext.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.nonfinite import check_reduced, trained_norm
@@ -61,7 +61,8 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
-        with _same_random_streams(), stopping.abandonable() if alone else contextlib.nullcontext():
+        abandonable = stopping.abandonable() if alone else contextlib.nullcontext()
+        with _same_random_streams(), memory.in_validation(dataloader.dataset.opt["name"]), abandonable:
             validate(dataloader, current_iter, tb_logger, save_img)
     except Interrupted:
         stopping.validation_abandoned(dataloader.dataset.opt["name"], everywhere=not self.opt["dist"])

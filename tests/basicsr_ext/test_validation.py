@@ -16,6 +16,7 @@ from basicsr.models import build_model  # noqa: E402
 
 from basicsr_ext import builtin, validation  # noqa: E402
 from basicsr_ext.errors import InputError  # noqa: E402
+from basicsr_ext.nonfinite import Guard  # noqa: E402
 from i2sb_plugin import plugin  # noqa: E402
 
 plugin.register()
@@ -177,7 +178,7 @@ def test_a_network_that_gives_nan_is_not_measured(tmp_path):
 def test_validation_in_training_keeps_the_best_and_feeds_tensorboard(tmp_path):
     net = model(tmp_path)
     net.is_train, net.opt["is_train"] = True, True
-    net._first_bad, net._validated = torch.zeros((), dtype=torch.int64), set()
+    net.guard, net._validated = Guard(net), set()
     scalars, pictures = {}, {}
 
     class Board:
