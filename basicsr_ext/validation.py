@@ -46,13 +46,14 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
         with torch.no_grad(), model.evaluating() as net, bar:
             for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
                 for taken, restored, seconds in _restored(model, net, name, indices, batch):
+                    warm_up = not records
                     if tb_logger is not None and taken[0] == 0:
                         _log_strip(model, net, name, tb_logger, current_iter)
                     for k, index in enumerate(taken):
                         image = to_image(restored[k])
                         path = _image_path(model.opt, name, Path(model.batch["lq_path"][k]).stem, current_iter)
                         record = {"index": index, "image": Path(model.batch["lq_path"][k]).stem, "seconds": seconds}
-                        record |= _save(path, image, model.extras, k) if save_img else {}
+                        record |= {"warm_up": warm_up} | (_save(path, image, model.extras, k) if save_img else {})
                         records.append(record | _measure(metrics, image, model, dataset, k, index, seconds))
                     bar.update(len(taken))
     except Interrupted:
@@ -63,6 +64,13 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
         return
     records = sorted(sum(gathered, []), key=lambda r: r["index"])
     _publish(model, name, metrics, records, current_iter, tb_logger)
+
+
+def _seconds(records: list[dict]) -> float:
+    """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
+    timed = [record["seconds"] for record in records if not record["warm_up"]]
+    timed = timed or [record["seconds"] for record in records]
+    return sum(timed) / len(timed)
 
 
 def _restored(
@@ -183,7 +191,7 @@ def _publish(
     if not model.is_train and distributed.is_main():
         path = Path(model.opt["path"]["results_root"]) / "metrics.json"
         stored = json.loads(path.read_text()) if path.exists() else {"name": model.opt["name"], "datasets": {}}
-        means["seconds"] = sum(r["seconds"] for r in records) / len(records)
+        means["seconds"] = _seconds(records)
         about = {metric: measured.provenance() for metric, measured in metrics.items()}
         stored["datasets"][name] = {"mean": means, "metrics": about, "images": records}
         path.write_text(json.dumps(stored, indent=1))

@@ -140,7 +140,10 @@ def test_the_shards_of_three_ranks_give_the_whole(tmp_path, monkeypatch):
         run(randomise(model(tmp_path, batch_size=1)), Pairs(), tmp_path)
     merged = sorted(sum(held[::2], []), key=lambda record: record["index"])  # what metrics keep is gathered after it
     for found, wanted in zip(merged, whole["images"], strict=True):
-        assert {k: v for k, v in found.items() if k != "seconds"} == {k: v for k, v in wanted.items() if k != "seconds"}
+        of_time = ("seconds", "warm_up")
+        assert [{k: v for k, v in record.items() if k not in of_time} for record in (found, wanted)] == [
+            {k: v for k, v in wanted.items() if k not in of_time}
+        ] * 2
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -221,3 +224,9 @@ def test_no_more_than_three_batches_of_images_wait_for_others_of_their_size():
 
     batches = enumerate(validation._batches(Uneven([None] * 20), list(range(20)), 2))
     assert [len(taken) - given for given, _ in batches][:13] == [7] * 13
+
+
+def test_the_first_batch_warms_up_and_counts_only_where_it_is_alone():
+    first, second = {"seconds": 9.0, "warm_up": True}, {"seconds": 1.0, "warm_up": False}
+    assert validation._seconds([first, second, {"seconds": 2.0, "warm_up": False}]) == 1.5
+    assert validation._seconds([first, first]) == 9.0
