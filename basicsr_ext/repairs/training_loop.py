@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import basicsr.data
@@ -49,8 +49,11 @@ class BudgetLoader:
     BasicSR's prefetchers call ``iter(loader)`` twice before the first epoch.
     """
 
-    def __init__(self, loader: Any, sampler: PositionSampler, seed: int):
+    def __init__(
+        self, loader: Any, sampler: PositionSampler, seed: int, complete: Callable[[Any], Any] | None = None
+    ) -> None:
         self.loader = loader
+        self.complete = complete or (lambda batch: batch)  # what the data set left to the device
         self.budget = sampler
         self.seed = seed
 
@@ -61,7 +64,9 @@ class BudgetLoader:
             self.loader.generator = torch.Generator().manual_seed(seed)
             try:
                 # a thread that reads images itself would share the random streams of the training step
-                yield from self.loader if self.loader.num_workers else DataLoader.__iter__(self.loader)
+                yield from map(
+                    self.complete, self.loader if self.loader.num_workers else DataLoader.__iter__(self.loader)
+                )
             except InputError as error:
                 raise InputError(_without_traceback(str(error))) from error
 
@@ -99,13 +104,21 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     budget = PositionSampler(
         len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]
     )
+    complete = _deferred(loader.dataset, opt)
     start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
     vars(loader)["dataset"] = SeededSamples(loader.dataset, opt["manual_seed"])  # torch refuses a plain assignment
     logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
-    return BudgetLoader(loader, budget, opt["manual_seed"]), budget, val_loaders, budget.last_epoch, total_iter
+    budgeted = BudgetLoader(loader, budget, opt["manual_seed"], complete)
+    return budgeted, budget, val_loaders, budget.last_epoch, total_iter
+
+
+def _deferred(dataset: Any, opt: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """What a data set with a method ``defer`` leaves to be done with whole batches, on the device that trains."""
+    defer = getattr(dataset, "defer", None)
+    return defer and defer(torch.device("cuda" if opt["num_gpu"] else "cpu"))
 
 
 def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from i2sb_plugin.data.views import centre_square, check_crop, draw_view
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 
 __all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
+
+STATE = "random_state"  # key of a deferred item: the state of the CPU's random stream behind the draws of the crop
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class PairedDegradationOptions:
     channels: int | None = 3  # 1, 3 or 4; null: as in the first image
     grey_to_rgb: bool = False  # accept grey files where channels is 3, repeated three times
     seed: int = 0  # of the degradation's draws outside phase train
+    degrade_on: Literal["worker", "device"] = "worker"  # device: in training whole batches are degraded, on the GPU
     clamp: bool = True  # lq to [0,1], as an image file would hold it; the release leaves it as it comes
     cache: bool = False  # keep the decoded images in memory, in every worker process
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
@@ -77,6 +80,7 @@ class PairedDegradationDataset(Dataset):
     is seeded anew in every worker and epoch. Other phases: the whole image, cut at right and bottom to a multiple of
     the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
     a file and the members of a mixture are taken in order, the first image getting number ``seed`` * 1000003.
+    With ``degrade_on: device`` the training loop leaves the degradation to :meth:`defer`, with the same draws.
     ``skip_bad`` lets other images stand in for a few unusable ones, see :class:`~i2sb_plugin.data.skipping.BadImages`.
     Raises InputError naming the option or the file.
     """
@@ -93,6 +97,7 @@ class PairedDegradationDataset(Dataset):
         )
         self.paths = [{"lq_path": path, "gt_path": path} for path in map(self.source.path, self.source.names)]
         self._cache: dict[str, np.ndarray] = {}
+        self._deferred = False
         names = self.source.names
         self._bad = BadImages(options.skip_bad, [self.source.describe(name) for name in names])
         self.channels = options.channels or self._bad.readable(0, lambda k: self.source.load(names[k]))[1].shape[2]
@@ -115,17 +120,56 @@ class PairedDegradationDataset(Dataset):
         if self.options.phase == "train":
             generator = torch.default_generator
             gt = self._training_crop(pixels, generator)
+            if self._deferred:
+                return {"gt": gt, STATE: generator.get_state(), **self.paths[index]}
         else:
             number = self.options.seed * 1_000_003 + index
             generator = torch.Generator().manual_seed(number)
             gt = self._whole(pixels)
             if getattr(degradation, "index", 0) is None:  # it counts images, and no number was asked for
                 degradation = degradation.at(number)
+        return {**self._degraded(degradation, gt, generator), **self.paths[index]}
+
+    def _degraded(self, degradation: Degradation, gt: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
         degraded = degradation(gt, generator)
         self._check_size(degraded.lq, gt)
         lq = degraded.lq.clamp(0, 1) if self.options.clamp else degraded.lq
-        item = {"lq": lq.contiguous(), "gt": gt, **self.paths[index]}
+        item = {"lq": lq.contiguous(), "gt": gt}
         return item if degraded.mask is None else {**item, "mask": degraded.mask}
+
+    def defer(self, device: torch.device) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Leave the degradation out from now on, if ``degrade_on`` is device; returns what makes it up on ``device``.
+
+        Items then hold ``gt`` and the state of their random stream. The function takes a batch of them to ``device``
+        and adds what the workers would have added: each image draws from its own stream, on the CPU as there. Images
+        are degraded together where nothing is drawn, on a CPU one after another: there the numbers are equal to the
+        last bit, on a GPU within its rounding.
+        """
+        if self.options.degrade_on != "device" or self.options.phase != "train":
+            return None
+        self._deferred = True
+        together = device.type != "cpu" and not self._draws()
+        return lambda batch: self.degrade_batch(batch, device, together)
+
+    def _draws(self) -> bool:
+        """Whether the degradation draws anything, tried on a grey image."""
+        generator = torch.Generator().manual_seed(0)
+        before = generator.get_state()
+        self.degradation(torch.full((self.channels, self.options.gt_size, self.options.gt_size), 0.5), generator)
+        return not torch.equal(before, generator.get_state())
+
+    def degrade_batch(self, batch: dict[str, Any], device: torch.device, together: bool) -> dict[str, Any]:
+        """Degrade the images of a batch of deferred items on ``device``, all ``together`` or one after another."""
+        gt = batch["gt"].to(device, non_blocking=True)
+        rest = {key: value for key, value in batch.items() if key not in ("gt", STATE)}
+        generators = []
+        for state in batch[STATE]:
+            generators.append(torch.Generator())
+            generators[-1].set_state(state.clone())  # of a view, torch reads beside it
+        if together:
+            return {**self._degraded(self.degradation, gt, generators[0]), **rest}
+        items = [self._degraded(self.degradation, image, generator) for image, generator in zip(gt, generators)]
+        return {key: torch.stack([item[key] for item in items]) for key in items[0]} | rest
 
     def read(self, index: int) -> np.ndarray:
         """Return the pixels (H,W,C) of image number ``index``; raises InputError if they can not be used."""
