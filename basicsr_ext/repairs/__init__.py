@@ -12,6 +12,7 @@ _MODULES = (
     "house",
     "process_group",
     "models",
+    "gpu_only",
     "checkpoints",
     "resume",
     "progress",
