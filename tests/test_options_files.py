@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from basicsr_ext import compat
+from basicsr_ext.benchmark import settings
+from basicsr_ext.errors import InputError
+from basicsr_ext.launch import Launch
 from basicsr_ext.option_check import inspect_options
 from basicsr_ext.option_file import load_yaml
 from basicsr_ext.options import _select_datasets
@@ -26,7 +29,8 @@ from i2sb_plugin.samplers import step_grid  # noqa: E402
 builtin.register()
 
 OPTIONS = Path(__file__).parent.parent / "options"
-FILES = sorted(OPTIONS.rglob("*.yml"))
+BENCHMARKS = sorted(OPTIONS.glob("benchmark*.yml"))
+FILES = sorted(path for path in OPTIONS.rglob("*.yml") if path not in BENCHMARKS)
 PAPER = sorted((OPTIONS / "imagenet256").glob("*.yml"))
 NOISELESS = {"blur_uniform", "blur_gauss", "inpaint_center", "inpaint_freeform1020", "inpaint_freeform2030"}
 
@@ -41,6 +45,8 @@ def test_nothing_in_it_is_refused_or_without_effect(path, is_train):
     opt = load_yaml(path)
     if is_train and "train" not in opt:
         pytest.skip("a file for tests alone")
+    if not is_train and list(opt["datasets"]) == ["train"]:
+        pytest.skip("a file for training alone")
     _select_datasets(opt, is_train)
     found = inspect_options(opt, is_train)
     assert found.faults == [] and found.notes == []
@@ -102,3 +108,15 @@ def test_each_task_of_the_paper_has_its_file():
     assert {path.stem for path in PAPER} == NOISELESS | {
         "sr4x_pool", "sr4x_bicubic", "jpeg5", "jpeg10", "mixture", "translation"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=identity)
+def test_a_benchmark_lacks_nothing_but_its_weights(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as refusal:
+        settings.read(path, Launch())
+    methods = load_yaml(path)["methods"]
+    wanted = [f"methods.{name}: weights is {m['weights']}" for name, m in methods.items() if "weights" in m]
+    faults = str(refusal.value).split("\n  - ")[1:]
+    assert len(faults) == len(wanted)
+    assert all(fault.startswith(start) for fault, start in zip(faults, wanted))

@@ -133,8 +133,8 @@ def load_foreign(path: Path) -> Any:
     try:
         model = ModelLoader("cpu").load_from_state_dict(state)
     except Exception as error:  # the package's own kinds, and whatever a wrong shape raises
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"spandrel: {path} is of no architecture that spandrel knows ({first})") from error
+        words = " ".join(str(error).split()[:30]) or type(error).__name__
+        raise InputError(f"spandrel: {path} is of no architecture that spandrel knows ({words})") from error
     if not isinstance(model, ImageModelDescriptor):
         raise InputError(f"spandrel: {path} is a {model.architecture.name}, which does not restore single images")
     return model
@@ -159,7 +159,7 @@ class ForeignRunner(_Runner):
         restored = self.network(image[None].to(self.device))[0].float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; are these weights whole?")
-        return restored.clamp_(0, 1), {}
+        return restored.clamp(0, 1), {}
 
 
 class _Plain(nn.Module):

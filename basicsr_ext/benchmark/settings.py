@@ -147,6 +147,8 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Any]:
 
 def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str], notes: list[str]) -> dict[str, Any]:
     blocks = {name: dict(block) for name, block in options.datasets.items() if isinstance(block, Mapping)}
+    from basicsr.data import build_dataset
+
     plain = {"name": options.name, "model_type": "RestorationModel", "scale": options.scale, "path": {}}
     plain |= {"network_g": {"type": "Interpolation", "scale": options.scale}, "datasets": options.datasets}
     wrong = list(inspect_options(plain, is_train=False).faults)
@@ -162,9 +164,9 @@ def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str
         if name in built:
             wrong.append(f"{where}.name is {name}, as of another data set; rename one of them")
             continue
-        dataset, item = preflight_data.check_dataset(where, block, wrong, notes)
+        _, item = preflight_data.check_dataset(where, block, wrong, notes)
         if item is not None:
-            built[name] = dataset
+            built[name] = build_dataset(block)  # anew: looking at its first image may have closed its files
             wrong += _item_faults(where, item, methods)
     faults.extend(wrong)
     return built

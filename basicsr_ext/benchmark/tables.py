@@ -73,7 +73,7 @@ def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
     for method in records["methods"]:
         cells = [style.text(method["label"]), *(style.text(_cost(name, method[name])) for name, _ in _COSTS)]
         if method["status"] == "failed":
-            cells[0] += style.text(f" (failed: {_short(method['reason'])})")
+            cells[0] += " " + style.text(f"(failed: {_short(method['reason'])})")
         summary = results.get(method["name"], {}).get("summary", {})
         for m in metrics:
             value = summary.get(m["name"], {}).get("value")

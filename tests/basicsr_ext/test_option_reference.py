@@ -25,7 +25,7 @@ from basicsr_ext.option_keys import SECTIONS
 from basicsr_ext.option_meanings import MEANINGS, SECTION_INTROS
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "options").glob("*.yml"))
+FILES = sorted(path for path in (ROOT / "options").glob("*.yml") if not path.stem.startswith("benchmark"))
 SCHEMA = json.loads((ROOT / "docs" / "options.schema.json").read_text())
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
