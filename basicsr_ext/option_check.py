@@ -10,7 +10,7 @@ from typing import Any
 from basicsr_ext import registries
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_keys import LOADER_KEYS, SECTIONS, is_known, section_keys, section_types
-from basicsr_ext.option_schema import call_faults, convert, is_near, parse_block
+from basicsr_ext.option_schema import call_faults, convert, is_near, parse_block, shown
 from basicsr_ext.option_trial import trial_faults
 from basicsr_ext.schedulers import known_schedulers
 
@@ -71,7 +71,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found: Findings) -> None:
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
-        if opt.get(key) in (None, ""):
+        if opt.get(key, "") == "":
             found.faults.append(f"{key} is missing; give {what}")
     found.faults.extend(_name_faults(opt.get("name")))
     if not opt.get("datasets"):
@@ -91,7 +91,7 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
         found.faults.append(f"train.{name} is missing; give a block with `type:` and its arguments")
     train_set = _mapping(opt.get("datasets")).get("train")
     if opt.get("datasets") and train_set is None:
-        found.faults.append("datasets.train is missing; a training run needs it")
+        found.faults.append("datasets.train is missing; give a block with type, dataroot_gt and batch_size_per_gpu")
     elif isinstance(train_set, Mapping) and train_set.get("batch_size_per_gpu") is None:
         found.faults.append("datasets.train.batch_size_per_gpu is missing; give a whole number from 1")
 
@@ -169,14 +169,14 @@ def _dataset(where: str, block: Any, found: Findings) -> None:
     from basicsr.utils.registry import DATASET_REGISTRY
 
     if not isinstance(block, Mapping):
-        found.faults.append(f"{where} is {block!r}, but it must be a block of `key: value` lines")
+        found.faults.append(f"{where} is {shown(block)}, but it must be a block of `key: value` lines")
         return
     name = block.get("type")
     cls = registries.find(DATASET_REGISTRY, name)
+    known = did_you_mean(name or "", registries.names(DATASET_REGISTRY))
     if name is None:
-        found.faults.append(f"{where}.type is missing; {did_you_mean('', registries.names(DATASET_REGISTRY))}")
+        found.faults.append(f"{where}.type is missing; give a kind of data set; {known}")
     elif cls is None:
-        known = did_you_mean(name, registries.names(DATASET_REGISTRY))
         found.faults.append(f"{where}.type is {name!r}, which is not registered; {known}")
     options = getattr(cls, "Options", None)
     if options is not None and dataclasses.is_dataclass(options):

@@ -26,6 +26,9 @@ _FLOAT = re.compile(
 )
 
 
+_MOST_VALUES = 100_000  # a few lines of aliases of aliases can stand for more than the memory holds
+
+
 class _Loader(yaml.SafeLoader):
     """Plain values only, ordered mappings, scientific numbers without a dot, no key twice."""
 
@@ -71,26 +74,53 @@ def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
     except OSError as error:
         raise InputError(f"-opt {path}: {error.strerror or error}; give the path of an option file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"-opt {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+        what = f"not a text file in UTF-8 ({error.reason} at byte {error.start})"
+        raise InputError(f"-opt {path}: {what}; save it as UTF-8, or give another file") from error
     opt = _load(text, str(path))
     if not isinstance(opt, dict):
-        raise InputError(f"-opt {path}: holds {type(opt).__name__}, but an option file is made of `key: value` lines")
+        what = "is empty" if opt is None else f"holds {type(opt).__name__}"
+        raise InputError(f"-opt {path}: {what}, but an option file is made of `key: value` lines; give another file")
     return opt  # type: ignore[return-value]
 
 
 def _load(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        loaded = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark else source
-        problem = str(getattr(error, "problem", None) or error)
+        problem = _problem(error)
+        if isinstance(error, yaml.reader.ReaderError):
+            place = f"{source}:{text.count(chr(10), 0, error.position) + 1}"
         if "could not determine a constructor" in problem:
             tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
             problem = f"the tag {tag} is refused: option files hold plain values only; remove the tag"
         raise InputError(f"{place}: {problem}") from error
     except ValueError as error:  # `!!float abc`, an impossible date
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
+    except RecursionError as error:
+        raise InputError(f"{source}: lists or blocks lie too deep in each other; look for stray [ and {{") from error
+    if (count := _values(loaded, {})) > _MOST_VALUES:
+        raise InputError(f"{source}: its aliases (*name) stand for {count:,} values; write fewer of them")
+    return loaded
+
+
+def _values(tree: Any, known: dict[int, int]) -> int:
+    """Count the values of a tree, those that aliases repeat each time; ``known`` are the counts of its parts."""
+    if not isinstance(tree, (dict, list)):
+        return 1
+    if id(tree) not in known:
+        known[id(tree)] = 1 + sum(_values(part, known) for part in (tree.values() if isinstance(tree, dict) else tree))
+    return known[id(tree)]
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character U+{int(error.character):04X} is not allowed in YAML; remove it"
+    problem = str(getattr(error, "problem", None) or error)
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return problem
+    return f"not valid YAML, {problem}; look at the colons, quotes, brackets and indentation there and just before"
 
 
 def parse_value(text: str, source: str = "value") -> Any:
@@ -138,7 +168,8 @@ def _assign(
     for depth, key in enumerate(keys):
         if not isinstance(block, MutableMapping):
             where = ".".join(keys[:depth])
-            raise InputError(f"--force_yml {entry}: {where} is {block!r}, not a block, so it has no option {key}")
+            what = f"{where} is {_excerpt(block)}, not a block, so it has no option {key}"
+            raise InputError(f"--force_yml {entry}: {what}; correct the name, or set {where} to a block first")
         if key not in block and known is not None:
             names = known(keys[:depth])
             if key not in names:

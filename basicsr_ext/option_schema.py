@@ -13,7 +13,7 @@ from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin
 
 from basicsr_ext.errors import did_you_mean
 
-__all__ = ["call_faults", "convert", "documented_kinds", "is_near", "parse_block", "type_name"]
+__all__ = ["call_faults", "convert", "documented_kinds", "is_near", "parse_block", "shown", "type_name"]
 
 T = TypeVar("T")
 _SCALARS = (bool, int, float, str)
@@ -30,7 +30,7 @@ def parse_block(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> 
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):
-        return None, [f"{where} is {mapping!r}, but it must be a block of `key: value` lines"]
+        return None, [f"{where} is {shown(mapping)}, but it must be a block of `key: value` lines"]
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     faults: list[str] = []
@@ -70,7 +70,7 @@ def convert(value: Any, kind: Any, where: str, faults: list[str]) -> Any:
         return instance
     fitted, fits = _fit(value, kind)
     if not fits:
-        faults.append(f"{where} is {value!r} ({type(value).__name__}), but it must be {_article(type_name(kind))}")
+        faults.append(f"{where} is {shown(value)}, but it must be {_article(type_name(kind))}")
     return fitted
 
 
@@ -146,7 +146,8 @@ def type_name(kind: Any) -> str:
     if kind in words:
         return words[kind]
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(value) for value in get_args(kind))
+        allowed = [str(value) for value in get_args(kind)]
+        return f"one of {', '.join(allowed)}" if len(allowed) > 1 else allowed[0]
     if get_origin(kind) is Union or isinstance(kind, types.UnionType):
         return " or ".join(type_name(part) for part in get_args(kind))
     base = get_origin(kind) or kind
@@ -160,7 +161,17 @@ def type_name(kind: Any) -> str:
 
 
 def _article(words: str) -> str:
-    return words if words.startswith(("one of", "true or", "~")) else f"a {words}"
+    return re.sub(r"(^|(?<= or ))(?=whole|number|text|list|block)", "a ", words)
+
+
+def shown(value: Any) -> str:
+    """Say a value and its type in a message: ``'x' (str)``; a block by its keys, and what is long in part."""
+    if value is None:
+        return "empty"
+    if isinstance(value, Mapping):
+        return f"a block with {', '.join(map(str, value))[:60]}" if value else "an empty block"
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
 
 
 def is_near(name: object, known: Collection[str], cutoff: float = 0.7) -> bool:
@@ -196,7 +207,7 @@ def call_faults(
             faults.append(f"{where}.{key} is not an option of {title}; {did_you_mean(key, named)}")
     for name, parameter in named.items():
         if parameter.default is inspect.Parameter.empty and name not in mapping:
-            faults.append(f"{where}.{name} is missing: {getattr(function, '__name__', function)} needs it")
+            faults.append(f"{where}.{name} is missing: {getattr(function, '__name__', function)} needs it; give it")
     return faults
 
 

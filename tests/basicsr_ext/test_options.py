@@ -53,7 +53,13 @@ def test_merge_keys_and_anchors_work(tmp_path):
         ("a: 1\nb: [1, 2\nc: 3\n", ["x.yml:3"]),
         ("a: 1\nb: {c: 1}\na: 2\n", ["x.yml:3", "'a' stands here and in line 1"]),
         ("- a\n- b\n", ["x.yml", "list", "key: value"]),
-        ("", ["x.yml", "key: value"]),
+        ("", ["x.yml", "is empty", "key: value"]),
+        ("a: 1\nb: \x9d\n", ["x.yml:2", "U+009D", "remove it"]),
+        ("a: " + "[" * 20_000, ["x.yml", "too deep"]),
+        (
+            "a0: &a0 [1, 1]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 20)),
+            ["x.yml", "aliases"],
+        ),
         ("a: !!float no\n", ["x.yml", "no"]),
     ],
 )
@@ -175,7 +181,7 @@ def test_a_block_becomes_its_dataclass():
         ({"count": 1, "inner": {"mod": "fast"}}, "b.inner.mod is not an option; did you mean mode? known: mode"),
         ({"count": -1}, "b: count is -1; it must be at least 0"),
         ({"count": 1, "free": 3}, "b.free is 3 (int), but it must be a block of `key: value` lines"),
-        ([1], "b is [1], but it must be a block of `key: value` lines"),
+        ([1], "b is [1] (list), but it must be a block of `key: value` lines"),
     ],
 )
 def test_a_wrong_block_has_this_fault(mapping, fault):
@@ -198,6 +204,18 @@ def test_a_sound_file_has_no_faults(tmp_path):
 def test_every_missing_section_is_named():
     faults = check({}, is_train=True)
     assert [fault.split(" ")[0] for fault in faults] == ["name", "model_type", "datasets", "network_g", "train"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": None}, "name is empty, but it must be a text"),
+        ({"num_gpu": "two"}, "num_gpu is 'two' (str), but it must be auto or a whole number"),
+        ({"manual_seed": {"value": 1}}, "manual_seed is a block with value, but it must be a whole number or ~"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_fault(change, said, tmp_path):
+    assert check({**options(tmp_path), **change}, is_train=True) == [said]
 
 
 def test_a_key_that_no_class_reads_is_a_note_where_nobody_owns_the_section(tmp_path):

@@ -67,7 +67,7 @@ def test_step_lr_falls_every_so_many_iterations():
     [
         ({"type": "StepLR", "step_size": 1000, "gamma": 0.99}, None),
         ({"type": "CosineAnnealingLR", "T_max": 10}, None),
-        ({"type": "StepLR", "gamma": 0.99}, "train.scheduler.step_size is missing: StepLR needs it"),
+        ({"type": "StepLR", "gamma": 0.99}, "train.scheduler.step_size is missing: StepLR needs it; give it"),
         (
             {"type": "StepLR", "step_size": 1, "gama": 1},
             "train.scheduler.gama is not an option of StepLR",
