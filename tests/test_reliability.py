@@ -1,4 +1,4 @@
-"""Small versions of the evidence in benchmarks/reliability: kills, damage and disks that are full."""
+"""Small versions of the evidence in benchmarks/reliability: kills, damage, full disks, long runs, BasicSR's tests."""
 
 import json
 import os
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks.reliability import basicsr_tests, soak
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,3 +50,44 @@ def test_no_earlier_save_is_lost_to_a_disk_that_takes_no_more(tmp_path):
             == (obstacle["saves tried"])
         )
         assert obstacle["saves that failed, with file and cause"] >= 1
+
+
+def test_resumed_runs_give_back_memory_handles_and_workers(tmp_path):
+    rounds = record(tmp_path, "soak", "--cycles", "4")["rounds"]
+    assert len(rounds) == 4
+    assert len({found["handles"] for found in rounds}) == 1
+    assert all(found["children"] == found["zombies"] == 0 for found in rounds)
+    assert len({found["threads"] for found in rounds}) == 1
+    growth = rounds[-1]["own_kib"] - rounds[0]["own_kib"]
+    assert growth < 12 * 1024  # the weights, averages and moments of one run that stays are 3 MiB, of a round 12
+
+
+def test_a_leak_shows_in_the_trend():
+    seconds = np.arange(0, 1500, 1.0)
+    noise = np.random.default_rng(0).normal(0, 5, seconds.size)
+    flat, leaking = soak.trend(seconds, 400 + noise), soak.trend(seconds, 400 + noise + seconds / 3600 * 20)
+    assert abs(flat["per_hour"]) < 3 * flat["standard_error"]
+    assert leaking["per_hour"] > 5 * leaking["standard_error"]
+    assert leaking["per_hour"] == pytest.approx(20, abs=3 * leaking["standard_error"])
+
+
+def test_a_test_of_basicsr_runs_with_the_repairs_and_on_the_cpu(tmp_path):
+    folder = tmp_path / "tests" / "test_archs"
+    folder.mkdir(parents=True)
+    (folder / "test_one.py").write_text(
+        "from basicsr.archs.srresnet_arch import MSRResNet\n"
+        "def test_network():\n    assert MSRResNet(num_feat=4, num_block=1).cuda().upscale == 4\n"
+        "def test_wrong():\n    assert 1 == 2\n"
+    )
+    found = basicsr_tests.run_tests(tmp_path, "repairs cpu")
+    assert found == {
+        "test_archs.test_one.test_network": "passed",
+        "test_archs.test_one.test_wrong": "assert 1 == 2",
+    }
+    assert basicsr_tests.reason("RuntimeError: Found no NVIDIA driver") == "needs a CUDA device"
+
+
+def test_all_tests_of_basicsr_pass_with_the_repairs_but_for_the_device():
+    counts = json.loads((ROOT / "benchmarks/results/reliability/basicsr_tests.json").read_text())["counts"]
+    assert set(counts["with repairs"]) <= {"passed", "needs a CUDA device"}
+    assert counts["with repairs, on the CPU"] == {"passed": 19}
