@@ -8,6 +8,15 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "i2sb_plugin" / "__init__.py").read_text())[1]
 RUNTIME = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+# Metrics by library. pyiqa is under a non-commercial licence, so `all` leaves it out.
+EXTRAS = {
+    "test": ["pytest>=8", "ruff"],
+    "plots": ["matplotlib"],
+    "perceptual": ["lpips", "DISTS-pytorch"],
+    "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35", "efficientnet-lite-pytorch"],
+    "iqa": ["pyiqa"],
+}
+EXTRAS["all"] = [*EXTRAS["plots"], *EXTRAS["perceptual"], *EXTRAS["fid"]]
 
 setup(
     name="basicsr-i2sb",
@@ -21,7 +30,7 @@ setup(
     package_data={"i2sb_plugin": ["py.typed"], "basicsr_ext": ["py.typed", "page/parts/*"]},
     # BasicSR's source release can not be built by Python 3.13: `python -m basicsr_ext.install` does it there.
     install_requires=[*RUNTIME, 'basicsr>=1.4.2; python_version < "3.13"'],
-    extras_require={"test": ["pytest>=8", "ruff"], "plots": ["matplotlib"]},
+    extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["basicsr = basicsr_ext.cli:main"],
         "basicsr.commands": [

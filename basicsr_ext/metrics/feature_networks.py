@@ -34,7 +34,6 @@ _INCEPTION_PYTORCH = WeightsFile(
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     "Apache-2.0, TensorFlow models",
 )
-_LAYERS = ("64", "192", "768", "2048")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _inception(path: Path) -> nn.Module:
     state = _INCEPTION.load(str(path))
     with mock.patch.object(torch, "load", lambda *_, **__: state):  # it would unpickle anything
         try:
-            return FeatureExtractorInceptionV3("inception", list(_LAYERS), feature_extractor_weights_path=str(path))
+            return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
         except RuntimeError as error:
             raise InputError(_wrong(path, error)) from None
 
@@ -112,7 +111,11 @@ def _efficientnet_pooled(net: nn.Module, rgb: Tensor) -> Tensor:
 
 
 def _inception_layer(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    return lambda net, rgb: net(rgb.to(torch.uint8))[_LAYERS.index(layer)]
+    def run(net: nn.Module, rgb: Tensor) -> Tensor:
+        net.features_list = [layer]  # type: ignore[assignment]  # it stops at the last one
+        return net(rgb.to(torch.uint8))[0]
+
+    return run
 
 
 def _legacy_pytorch(net: nn.Module, rgb: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Top1(Metric):
     higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
     unit: ClassVar[str] = "%"
     digits: ClassVar[int] = 1
-    extra: ClassVar[str] = "all"
+    extra: ClassVar[str] = "fid"
 
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.labels else frozenset({"gt"})  # type: ignore[misc]

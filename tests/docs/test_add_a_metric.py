@@ -1,0 +1,87 @@
+"""The page's code works as it stands: as a metric, and through the option block that it shows."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from basicsr_ext import cli
+from basicsr_ext.errors import InputError
+from basicsr_ext.metrics import METRICS, Sample, build_metric
+from basicsr_ext.plugins import load_listed
+
+PAGE = (Path(__file__).parents[2] / "docs/add_a_metric.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Do what the page says: save the file where the option file names it as a plugin, and stay there."""
+    options = yaml.safe_load(BLOCKS["yaml"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("page"))
+        patch.setattr(sys, "path", [*sys.path])
+        Path(options["plugins"][0]).write_text(BLOCKS["python"], encoding="utf-8")
+        assert [plugin.ok for plugin in load_listed(options["plugins"])] == [True]
+        yield options
+    del sys.modules["my_metric"]
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    for registry in (METRICS, METRIC_REGISTRY):
+        registry._obj_map.pop("largest_error")
+
+
+def test_the_code_has_about_twenty_lines():
+    assert len(BLOCKS["python"].splitlines()) <= 24
+
+
+def test_the_figure_is_the_quantile_of_the_errors(options):
+    gt = np.zeros((10, 10, 1), np.uint8)
+    restored = np.arange(100, dtype=np.uint8).reshape(10, 10, 1)
+    metric = build_metric(options["val"]["metrics"]["p99"])
+    assert metric.update(Sample(0, "a", restored, gt=gt)) == pytest.approx(0.99 * 99)
+    assert metric.update(Sample(1, "b", gt, gt=gt)) == 0
+    assert metric.compute() == pytest.approx(0.99 * 99 / 2)
+    assert metric.identity() == {
+        "type": "largest_error",
+        "quantile": 0.99,
+        "crop_border": 0,
+        "better": "lower",
+        "unit": "grey levels",
+    }
+
+
+def test_a_wrong_option_is_refused(options):
+    with pytest.raises(InputError, match="quantil is not an option; did you mean quantile"):
+        build_metric({"type": "largest_error", "quantil": 0.9})
+
+
+def test_the_command_measures_it(options):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Path("gt").mkdir()
+    assert cv2.imwrite("gt/a.png", image)
+    run = {
+        "name": "run",
+        "model_type": "RestorationModel",
+        "scale": 4,
+        "num_gpu": 0,
+        "network_g": {"type": "Interpolation", "scale": 4},
+        "datasets": {
+            "test": {
+                "type": "PairedDegradationDataset",
+                "dataroot_gt": "gt",
+                "degradation": {"type": "sr4x_pool"},
+            }
+        },
+        **options,
+    }
+    Path("run.yml").write_text(yaml.safe_dump(run))
+    assert cli.main(["test", "-opt", "run.yml"]) == 0
+    found = json.loads(Path("results/run/metrics.json").read_text())["datasets"]["test"]
+    restored = cv2.imread(found["images"][0]["file"]).astype(float)
+    assert found["mean"]["p99"] == pytest.approx(np.quantile(abs(restored - image), 0.99))
