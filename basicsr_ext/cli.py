@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, restore, check, prepare, list, doctor, report, and what plugins add."""
+"""The command ``basicsr``: train, test, restore, check, prepare, list, doctor, benchmark, report, and plugins'."""
 
 from __future__ import annotations
 
@@ -143,6 +143,16 @@ def _doctor(rest: list[str]) -> int:
     return doctor.run(rest)
 
 
+def _benchmark(rest: list[str]) -> int:
+    from basicsr_ext import run_lock
+    from basicsr_ext.benchmark import command
+
+    try:
+        return _with_other_ranks(lambda: command.run(rest))
+    finally:
+        run_lock.release_all()
+
+
 def _report(rest: list[str]) -> int:
     from basicsr_ext import report
 
@@ -157,6 +167,7 @@ COMMANDS = {
     "prepare": Command("pack a folder of images, cut into crops, for fast training", _prepare),
     "list": Command("name everything that is registered, and who provides it", _list),
     "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),
+    "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", _benchmark),
     "report": Command("compare finished tests in a table", _report),
 }
 
