@@ -57,16 +57,16 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     """Validate on bare networks, leaving the random streams of training where they were."""
     wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
-    name = getattr(getattr(dataloader, "dataset", None), "opt", {}).get("name", "val")
+    data_set = getattr(getattr(dataloader, "dataset", None), "opt", {}).get("name", "val")
     alone = not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation  # on rank 0, no collectives
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
         abandonable = stopping.abandonable() if alone else contextlib.nullcontext()
-        with _same_random_streams(), memory.in_validation(name), abandonable:
+        with _same_random_streams(), memory.in_validation(data_set), abandonable:
             validate(dataloader, current_iter, tb_logger, save_img)
     except Interrupted:
-        stopping.validation_abandoned(name, everywhere=not self.opt["dist"])
+        stopping.validation_abandoned(data_set, everywhere=not self.opt["dist"])
     finally:
         for name, net in wrapped.items():
             setattr(self, name, net)
