@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -134,6 +135,7 @@ def main(module: str, cases: int, strategy: Callable[[], SearchStrategy], run: C
     parser.add_argument("--chunk", type=int, default=250, help="cases of one child")
     parser.add_argument("--seed", type=int, default=0, help="of the first chunk; the others count on")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{module.rpartition('.')[2]}.json")
+    parser.add_argument("--jobs", type=int, default=1, help="children at a time")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -148,19 +150,8 @@ def main(module: str, cases: int, strategy: Callable[[], SearchStrategy], run: C
 
 def _parent(module: str, args: argparse.Namespace) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    file = args.out.with_suffix(".chunk")
-    chunks, left, number = [], args.cases, args.seed
     start = time.time()
-    while left > 0:
-        chunk = min(args.chunk, left)
-        words = ["--child", str(file), "--chunk", str(chunk), "--seed", str(number)]
-        record = _child([sys.executable, "-m", module, *words], file, number)
-        done = sum(record["counts"].values())
-        chunks.append(record)
-        if [set(chunk["counts"]) for chunk in chunks[-3:]] == [{"died"}] * 3:
-            raise SystemExit(f"three children died one after another: {list(record['faults'])}")
-        left, number = left - (done or chunk), number + 1
-        print(f"{args.cases - left} of {args.cases}: {record['counts']} {list(record['faults'])}", flush=True)
+    chunks = _chunks(module, args)
     faults: dict[str, dict[str, Any]] = {}
     for record in chunks:
         for name, entry in record.pop("faults").items():
@@ -177,15 +168,48 @@ def _parent(module: str, args: argparse.Namespace) -> int:
         "peak_rss_mib": max(record["peak_rss_mib"] for record in chunks),
         **{key: slowest[key] for key in ("slowest_seconds", "slowest_case")},
         "seconds": round(time.time() - start),
+        "commit": _commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "chunks": [{key: record[key] for key in ("seed", "counts")} for record in chunks],
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
-    for leftover in (file, file.with_suffix(".last")):
-        leftover.unlink(missing_ok=True)
     print(json.dumps({key: result[key] for key in ("cases", "outcomes", "faults", "slowest_seconds")}, indent=1))
     return 1 if faults else 0
+
+
+def _chunks(module: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run children until there are enough cases; a child that died counts for one case."""
+    chunks: list[dict[str, Any]] = []
+
+    def run(number: int, count: int) -> dict[str, Any]:
+        file = args.out.with_suffix(f".chunk{number}")
+        words = ["--child", str(file), "--chunk", str(count), "--seed", str(number)]
+        record = _child([sys.executable, "-m", module, *words], file, number)
+        for leftover in (file, file.with_suffix(".last")):
+            leftover.unlink(missing_ok=True)
+        print(f"seed {number}: {record['counts']} {list(record['faults'])}", flush=True)
+        return record
+
+    while (left := args.cases - sum(sum(record["counts"].values()) for record in chunks)) > 0:
+        counts = [min(args.chunk, left - done) for done in range(0, left, args.chunk)][: 8 * args.jobs]
+        first = args.seed + len(chunks)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            found = list(pool.map(run, range(first, first + len(counts)), counts))
+        if all(set(record["counts"]) == {"died"} for record in found):
+            raise SystemExit(f"every child died: {list(found[0]['faults'])}")
+        chunks += found
+    return chunks
+
+
+def _commit() -> str | None:
+    """The commit of the code, marked where files differ from it; None outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _child(command: list[str], file: Path, number: int) -> dict[str, Any]:
