@@ -1,10 +1,10 @@
 """Seconds of a training iteration by part, in the real training loop, and images per second of the data set.
 
 Runs ``basicsr train`` on a shortened copy of an option file in a temporary folder, with a stop-watch around the
-network's forward pass, the backward pass, the optimiser's step and the weight average. What is left of an iteration
-(data, noise, target, loss, clipping, schedule, log) is the loop's own share; at preset small it should be at most 5 %.
+network's forward pass, the backward pass, the optimiser's step, the weight average and the wait for data. What is left
+of an iteration beside the first four (data, noise, target, loss, clipping, schedule, log) is the loop's own share.
 
-    python benchmarks/loop.py --preset small --batch 4 --out benchmarks/results/loop.json
+    OMP_NUM_THREADS=1 python -m benchmarks.loop --preset small --out benchmarks/results/loop.json
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ import torch
 from basicsr_ext.cli import main as basicsr
 from basicsr_ext.option_file import load_yaml
 from basicsr_ext.restoration_model import RestorationModel
+from benchmarks.timing import machine, write
 from i2sb_plugin.archs.adm_unet_arch import PRESETS
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 
@@ -40,7 +40,9 @@ class StopWatch:
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.begun: dict[str, float] = {}
-        self.parts: dict[str, defaultdict[int, float]] = {part: defaultdict(float) for part in (*PARTS, "optimize")}
+        self.parts: dict[str, defaultdict[int, float]] = {
+            part: defaultdict(float) for part in (*PARTS, "optimize", "waiting")
+        }
 
     def begin(self, part: str) -> None:
         """Start the clock of ``part``."""
@@ -91,6 +93,7 @@ class StopWatch:
             "iteration_seconds": statistics.median(whole),
             **{f"{part}_seconds": statistics.median(self.parts[part][k] for k in counted) for part in PARTS},
             "data_and_log_seconds": statistics.median(between),
+            "waiting_share_overall": sum(self.parts["waiting"][k] for k in counted) / sum(whole),
             "outside_share_median": statistics.median(outside),
             "outside_share_overall": 1 - sum(inside) / sum(whole),
             "outside_share_min": min(outside),
@@ -108,7 +111,8 @@ def options(args: argparse.Namespace) -> dict:
     opt = load_yaml(args.options)
     del opt["datasets"]["val"], opt["val"]
     opt["network_g"]["preset"] = args.preset
-    opt["datasets"]["train"] |= {"batch_size_per_gpu": args.batch, "gt_size": args.size}
+    loading = {"num_worker_per_gpu": args.workers, "cache": not args.decode}
+    opt["datasets"]["train"] |= {"batch_size_per_gpu": args.batch, "gt_size": args.size, **loading}
     opt["train"]["total_iter"] = WARM_UP + args.iterations + 1
     opt["logger"] |= {"print_freq": 10, "save_checkpoint_freq": 1_000_000}
     return opt
@@ -117,8 +121,12 @@ def options(args: argparse.Namespace) -> dict:
 def measure_loop(opt: dict) -> dict[str, float]:
     """Train in the current folder and return the stop-watch's summary."""
     Path("loop.yml").write_text(json.dumps(opt))
+    from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+
     watch = StopWatch()
     with (
+        mock.patch.object(CPUPrefetcher, "next", watch.timed("waiting", CPUPrefetcher.next)),
+        mock.patch.object(CUDAPrefetcher, "next", watch.timed("waiting", CUDAPrefetcher.next)),
         mock.patch.object(RestorationModel, "optimize_parameters", watch.watch(RestorationModel.optimize_parameters)),
         mock.patch.object(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
     ):
@@ -140,28 +148,19 @@ def measure_dataset(opt: dict, images: int, cache: bool) -> float:
     return images / (time.perf_counter() - start)
 
 
-def machine() -> dict:
-    """What ran it, without names of hosts."""
-    return {
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
-
-
 def markdown(result: dict) -> str:
-    head = "| preset | batch | iteration, s | " + " | ".join(f"{part}, s" for part in PARTS) + " | outside | images/s |"
+    head = (
+        "| preset | batch | iteration, s | "
+        + " | ".join(f"{part}, s" for part in PARTS)
+        + " | outside | waiting | images/s |"
+    )
     values = " | ".join(f"{result[f'{part}_seconds']:.4f}" for part in PARTS)
-    share = f"{100 * result['outside_share_overall']:.1f} %"
+    share = " | ".join(f"{100 * result[f'{part}_share_overall']:.1f} %" for part in ("outside", "waiting"))
     rates = f"{result['dataset_images_per_second_cached']:.0f}"
     row = (
         f"| {result['preset']} | {result['batch']} x {result['size']}^2 | {result['iteration_seconds']:.4f} | {values}"
     )
-    return f"{head}\n|{'---|' * 9}\n{row} | {share} | {rates} |"
+    return f"{head}\n|{'---|' * 10}\n{row} | {share} | {rates} |"
 
 
 def main() -> None:
@@ -172,25 +171,25 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="height and width of the crops in pixels")
     parser.add_argument("--iterations", type=int, default=30, help="counted iterations")
     parser.add_argument("--images", type=int, default=200, help="training crops taken from the data set")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
+    parser.add_argument("--decode", action="store_true", help="decode the photographs every time; else keep them")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     out = args.out.resolve() if args.out else None
     opt = options(args)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            result = {"preset": args.preset, "batch": args.batch, "size": args.size, **measure_loop(opt)}
+            result = {"preset": args.preset, "batch": args.batch, "size": args.size, "workers": args.workers}
+            result |= {"decode": args.decode, **measure_loop(opt)}
             result["dataset_images_per_second"] = measure_dataset(opt, args.images, cache=False)
             result["dataset_images_per_second_cached"] = measure_dataset(opt, args.images, cache=True)
         finally:
             os.chdir(here)
     print(markdown(result))
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"machine": machine(), "rows": [result]}, indent=1) + "\n")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write(out, {"machine": machine("basicsr", device=device), "rows": [result]})
 
 
 if __name__ == "__main__":
