@@ -118,7 +118,8 @@ def _train_once(model: Any, dataset: Any, opt: dict[str, Any], say: Callable[[st
     model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
     model.feed_data(batch)
     model.optimize_parameters(1)
-    losses = ", ".join(f"{key} {float(value):.4g}" for key, value in model.get_current_log().items())
+    log = {key: value for key, value in model.get_current_log().items() if "/" not in key}
+    losses = ", ".join(f"{key} {float(value):.4g}" for key, value in log.items())
     say(f"one batch: {shapes}; {losses}")
 
 

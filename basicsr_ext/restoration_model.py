@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from basicsr_ext import acceleration, distributed
 from basicsr_ext.nonfinite import Guard, Step, poisoned
+from basicsr_ext.profiles import Profiles
 from basicsr_ext.validation import validate
 
 __all__ = ["RestorationModel", "TrainOptions", "ValOptions", "ema_decay_at"]
@@ -80,6 +81,7 @@ class ValOptions:
 
     Attributes:
         batch_size: number of equally large images that are restored at once.
+        curve_images: images of a data set on which the curve of a model's settings is measured.
 
     """
 
@@ -89,10 +91,12 @@ class ValOptions:
     pbar: bool = True
     metrics: dict | None = None
     batch_size: int = 8
+    curve_images: int = 8
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be a whole number from 1")
+        for name in ("batch_size", "curve_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a whole number from 1")
 
 
 def ema_decay_at(update: int, decay: float, warmup: bool) -> float:
@@ -152,6 +156,10 @@ class RestorationModel(SRModel):
         """A picture C,H,W in [0, 1] of how one image is restored with the noise of ``seed``; None for none."""
         return None
 
+    def curve(self, iteration: int) -> dict[str, dict]:
+        """Settings to compare at the validation of an iteration: options for :meth:`take_options` by name."""
+        return {}
+
     # ---- training
 
     def init_training_settings(self) -> None:
@@ -167,6 +175,7 @@ class RestorationModel(SRModel):
         self.setup_schedulers()
         self._log_sums: dict[str, Tensor] = {}
         self._log_count = 0
+        self.profiles = Profiles()  # what `training_loss` notes by position, such as the loss by time step
         self._validated: set[tuple[str, int]] = set()
         self.guard = Guard(self)
         get_root_logger().info(
@@ -234,7 +243,7 @@ class RestorationModel(SRModel):
         self._log_sums[name] = self._log_sums[name] + value if name in self._log_sums else value
 
     def get_current_log(self) -> dict[str, float]:
-        """Means since the last call, over all ranks, the learning rate, and how many steps were skipped so far."""
+        """Means since the last call, over all ranks, the learning rate, profiles, and how many steps were skipped."""
         self.guard.settle()
         sums = {name: float(value) for name, value in self._log_sums.items()} | {"count": float(self._log_count)}
         sums = distributed.all_reduce_sum(sums)
@@ -242,7 +251,7 @@ class RestorationModel(SRModel):
         self._log_sums, self._log_count = {}, 0
         skipped = {"skipped": float(self.guard.skipped)} if self.guard.skips else {}
         means = {name: value / count for name, value in sums.items()}
-        return means | {"lr": self.get_current_learning_rate()[0]} | skipped
+        return means | {"lr": self.get_current_learning_rate()[0]} | skipped | self.profiles.read()
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save the networks, then the training state; refuses to save after a bad step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
-from basicsr_ext import distributed, memory, stopping
+from basicsr_ext import board, distributed, memory, stopping
 from basicsr_ext.errors import InputError, Interrupted
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.samples import sample_of
@@ -49,6 +50,8 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
                     warm_up = not records
                     if tb_logger is not None and taken[0] == 0:
                         _log_strip(model, net, name, tb_logger, current_iter)
+                    if tb_logger is not None:
+                        board.log_comparisons(tb_logger, name, taken, model.batch, restored, current_iter)
                     for k, index in enumerate(taken):
                         image = to_image(restored[k])
                         path = _image_path(model.opt, name, Path(model.batch["lq_path"][k]).stem, current_iter)
@@ -58,12 +61,13 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
                     bar.update(len(taken))
     except Interrupted:
         records = None
-    gathered = distributed.gather_objects(records)
-    if None in gathered:
+    if (records := _gathered(records)) is None:
         stopping.validation_abandoned(name, everywhere=True)
         return
-    records = sorted(sum(gathered, []), key=lambda r: r["index"])
     _publish(model, name, metrics, records, current_iter, tb_logger)
+    if model.is_train and metrics:
+        with contextlib.suppress(Interrupted):
+            board.log_curve(model, name, lambda: _means_of_some(model, dataset), tb_logger, current_iter)
 
 
 def _seconds(records: list[dict]) -> float:
@@ -71,6 +75,37 @@ def _seconds(records: list[dict]) -> float:
     timed = [record["seconds"] for record in records if not record["warm_up"]]
     timed = timed or [record["seconds"] for record in records]
     return sum(timed) / len(timed)
+
+
+def _gathered(records: list[dict] | None) -> list[dict] | None:
+    """The records of all processes in order of the data set; None if a signal stopped one of them."""
+    gathered = distributed.gather_objects(records)
+    return None if None in gathered else sorted(sum(gathered, []), key=lambda record: record["index"])
+
+
+def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
+    """Means over the first ``val.curve_images`` images, of the metrics that single images have.
+
+    Raises:
+        Interrupted: a signal stopped one of the processes; raised on all of them.
+
+    """
+    val = model.opt["val"]
+    metrics = {name: metric for name, metric in build_metrics(val["metrics"]).items() if metric.per_image}
+    mine = distributed.shard_indices(min(len(dataset), val.get("curve_images", 8)))
+    records: list[dict] | None = []
+    try:
+        with torch.no_grad(), model.evaluating() as net:
+            for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
+                for taken, restored, seconds in _restored(model, net, dataset.opt["name"], indices, batch):
+                    for k, index in enumerate(taken):
+                        measured = _measure(metrics, to_image(restored[k]), model, dataset, k, index, seconds)
+                        records.append({"index": index} | measured)
+    except Interrupted:
+        records = None
+    if (records := _gathered(records)) is None:
+        raise Interrupted
+    return {name: sum(record[name] for record in records) / len(records) for name in metrics}
 
 
 def _restored(

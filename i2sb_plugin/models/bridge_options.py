@@ -160,7 +160,18 @@ class BridgeValOptions(ValOptions):
 
     Attributes:
         sampler: how restorations walk the bridge, see :class:`SamplerOptions`.
+        nfe_curve: numbers of network evaluations that are compared while training, such as ``[1, 5, 20]``.
+        nfe_curve_freq: iterations between two comparisons, a multiple of ``val_freq``; None: every validation.
 
     """
 
     sampler: dict | None = None
+    nfe_curve: list[int] | None = None
+    nfe_curve_freq: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nfe_curve is not None and (not self.nfe_curve or min(self.nfe_curve) < 1):
+            raise ValueError(f"nfe_curve is {self.nfe_curve}; it must list whole numbers from 1, such as [1, 5, 20]")
+        if self.nfe_curve_freq is not None and self.nfe_curve_freq < 1:
+            raise ValueError(f"nfe_curve_freq is {self.nfe_curve_freq}; it must be a number of iterations from 1")

@@ -61,6 +61,14 @@ class I2SBModel(RestorationModel):
         self.sampler_options = read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler")
         self.steps = _grid(self.bridge, self.sampler_options)
 
+    def curve(self, iteration: int) -> dict[str, dict]:
+        """The sampler at each number of evaluations in ``val.nfe_curve``, every ``val.nfe_curve_freq`` iterations."""
+        val = self.opt.get("val") or {}
+        every = val.get("nfe_curve_freq")
+        if every and iteration % every:
+            return {}
+        return {f"nfe_{nfe}": _with_nfe(self.opt, nfe) for nfe in val.get("nfe_curve") or ()}
+
     @property
     def network_calls(self) -> int:
         """One for each step of each walk."""
@@ -74,7 +82,7 @@ class I2SBModel(RestorationModel):
             _grid(bridge, read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler"))
         except InputError as error:
             return [str(error)]
-        return []
+        return _curve_faults(bridge, opt)
 
     @classmethod
     def data_faults(cls, opt: dict[str, Any], item: dict[str, Any]) -> list[str]:
@@ -98,7 +106,10 @@ class I2SBModel(RestorationModel):
         xt = self.bridge.sample_xt(x0, x1, step)
         prediction = self.net_g(xt, self.bridge.time(step).to(xt.device), cond)
         target, sigma = self.bridge.target(xt, x0, step), self.bridge.sigma[step]
-        return {"l_bridge": self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)}
+        loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
+        error = (prediction.detach().float() - target).square().flatten(1).mean(1)
+        self.profiles.note("loss_by_time", step / self.bridge.last_step, error)
+        return {"l_bridge": loss}
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
         """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.
@@ -188,6 +199,20 @@ def _keep(points: list[Tensor], wanted: set[int]) -> samplers.Callback:
             points.append(space.decode(xt)[0])
 
     return callback
+
+
+def _with_nfe(opt: dict, nfe: int) -> dict:
+    val = opt.get("val") or {}
+    return {**opt, "val": {**val, "sampler": {**(val.get("sampler") or {}), "nfe": nfe}}}
+
+
+def _curve_faults(bridge: Bridge, opt: dict) -> list[str]:
+    for nfe in (opt.get("val") or {}).get("nfe_curve") or ():
+        try:
+            _grid(bridge, read_block(SamplerOptions, _with_nfe(opt, nfe)["val"]["sampler"], "val.nfe_curve"))
+        except InputError as error:
+            return [f"val.nfe_curve: {error}"]
+    return []
 
 
 def _grid(bridge: Bridge, options: SamplerOptions) -> list[int]:
