@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from basicsr_ext import acceleration, distributed
 from basicsr_ext.nonfinite import Guard, Step, poisoned
 from basicsr_ext.profiles import Profiles
+from basicsr_ext.random_streams import seed_from
 from basicsr_ext.validation import validate
 
 __all__ = ["RestorationModel", "TrainOptions", "ValOptions", "ema_decay_at"]
@@ -142,7 +143,10 @@ class RestorationModel(SRModel):
     # ---- the two hooks
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of one batch, each a scalar; their sum is minimised, each is logged by its name."""
+        """Losses of one batch, each a scalar; their sum is minimised, each is logged by its name.
+
+        ``batch["generators"]`` holds a random generator for each image, on its device.
+        """
         return {"l_pix": self.cri_pix(self.net_g(batch["lq"]), batch["gt"])}
 
     def restore(self, batch: Batch, net: nn.Module, generators: list[torch.Generator]) -> Tensor:
@@ -209,7 +213,8 @@ class RestorationModel(SRModel):
         """
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
-        parts = list(_split(self.batch, self.accumulate))
+        batch = self.batch | {"generators": self._generators(current_iter)}
+        parts = list(_split(batch, self.accumulate))
         for k, (part, share) in enumerate(parts):
             with self._gradient_sync(k == len(parts) - 1):
                 with self.autocast():
@@ -223,6 +228,13 @@ class RestorationModel(SRModel):
             self.scaler.update()
         else:
             self._update_weights(step)
+
+    def _generators(self, current_iter: int) -> list[torch.Generator]:
+        """One for each image, by its place in the batch of all ranks: what it draws does not depend on their number."""
+        seed, ranks = self.opt.get("manual_seed") or 0, distributed.world_size()
+        places = range(distributed.rank(), len(self.lq) * ranks, ranks)
+        seeds = [seed_from("image", seed, current_iter, place) for place in places]
+        return [torch.Generator(self.device).manual_seed(number) for number in seeds]
 
     def _update_weights(self, step: Step) -> None:
         for name, value in step.losses.items():

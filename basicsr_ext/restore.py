@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.launch import Launch, find_launch
 
 __all__ = ["run"]
 
@@ -30,31 +32,28 @@ def run(argv: list[str]) -> int:
         return 0
     args, rest = parser.parse_known_args(argv)
     _check(args)
-    from basicsr_ext.restore_files import find_conditions, find_jobs, find_masks, is_done
+    here = find_launch(args.launcher)
+    from basicsr_ext.restore_files import find_jobs, is_done
 
     jobs = find_jobs(args.i, args.o, args.format)
     _load_toolkit()
+    _join(here, args)
+    from basicsr_ext import distributed
     from basicsr_ext.restorer import Restorer
 
     settings = {"device": args.device, "tile": args.tile, "overlap": args.overlap, "tile_batch": args.tile_batch}
     restorer = Restorer.load(args.checkpoint, args.opt, **settings, say=_say)
     flags = _model_flags(restorer.flags, rest)
     restorer.take(**flags)
-    if args.mask and not restorer.takes_mask:
-        raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
-    if bool(args.cond) != restorer.takes_cond:
-        need = (
-            "needs condition images: give --cond"
-            if restorer.takes_cond
-            else "takes no condition images: leave out --cond"
-        )
-        raise InputError(f"the network of this checkpoint {need}")
-    masks = find_masks(args.mask, jobs) if args.mask else {}
-    conds = find_conditions(args.cond, jobs) if args.cond else {}
-    waiting = [job for job in jobs if args.overwrite or not is_done(job)]
-    if len(waiting) < len(jobs):
-        _say(f"{len(jobs) - len(waiting)} of {len(jobs)} are restored already (--overwrite restores them again)")
-    failed = _restore_all(restorer, waiting, (masks, conds), args, flags)
+    companions = _companions(restorer, args, jobs)
+    mine = [jobs[k] for k in distributed.shard_indices(len(jobs))]  # of all, since a quick rank has results already
+    waiting = [job for job in mine if args.overwrite or not is_done(job)]
+    done = sum(distributed.gather_objects(len(mine) - len(waiting)))
+    if done:
+        _say(f"{done} of {len(jobs)} are restored already (--overwrite restores them again)")
+    failed = _restore_all(restorer, waiting, companions, args, flags)
+    order = {job.source: k for k, job in enumerate(jobs)}
+    failed = sorted(sum(distributed.gather_objects(failed), []), key=lambda entry: order[entry[0]])
     for path, reason in failed:
         _say(f"not restored: {reason if str(path) in reason else f'{path}: {reason}'}")
     if failed:
@@ -85,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
     add("--format", default="png", choices=("png", "tif", "webp", "jpg"), help="of the results (default: png)")
+    add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
     add("--overwrite", action="store_true", help="restore again what is restored already")
     return parser
 
@@ -97,6 +97,38 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
+
+
+def _companions(
+    restorer: Any, args: argparse.Namespace, jobs: Sequence[Any]
+) -> tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]:
+    """Masks and condition images of the pictures; InputError if the model takes none, or needs some."""
+    from basicsr_ext.restore_files import find_conditions, find_masks
+
+    if args.mask and not restorer.takes_mask:
+        raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
+    if bool(args.cond) != restorer.takes_cond:
+        need = (
+            "needs condition images: give --cond"
+            if restorer.takes_cond
+            else "takes no condition images: leave out --cond"
+        )
+        raise InputError(f"the network of this checkpoint {need}")
+    masks = find_masks(args.mask, jobs) if args.mask else {}
+    return masks, find_conditions(args.cond, jobs) if args.cond else {}
+
+
+def _join(here: Launch, args: argparse.Namespace) -> None:
+    """Join the other processes, if there are any; each one takes the GPU of its local rank."""
+    if here.launcher == "none":
+        return
+    import torch
+
+    from basicsr_ext.repairs.process_group import init_dist
+
+    init_dist(here.launcher, backend="gloo")
+    if args.device in ("auto", "cuda") and torch.cuda.is_available():
+        args.device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
 
 
 def _load_toolkit() -> None:
@@ -188,10 +220,14 @@ class _Progress:
     def __init__(self, restorer: Any, jobs: Sequence[Any]) -> None:
         from tqdm import tqdm
 
+        from basicsr_ext import distributed
+
         self._restorer = restorer
         self._weights = {job.source: _pixels(job.source) for job in jobs}
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        self._bar = tqdm(total=sum(self._weights.values()), bar_format=layout, disable=not jobs)
+        self._bar = tqdm(
+            total=sum(self._weights.values()), bar_format=layout, disable=not (jobs and distributed.is_main())
+        )
         self._done = self._calls = self._count = 0
         self._now = 1
 
@@ -231,4 +267,8 @@ def _pixels(path: Path) -> int:
 def _say(text: str) -> None:
     from tqdm import tqdm
 
+    from basicsr_ext import distributed
+
+    if not distributed.is_main():
+        return
     tqdm.write(text, file=sys.stderr)

@@ -49,8 +49,27 @@ def _model_to_device(self: Any, net: Network) -> Network:
             return net
         ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
         unused = self.opt.get("find_unused_parameters", False)
-        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused, gradient_as_bucket_view=True)
+        net = DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused, gradient_as_bucket_view=True)
+        if not unused:
+            _settle_buckets(net)
+        return net
     return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+
+def _settle_buckets(net: DistributedDataParallel) -> None:
+    """Let the buckets of gradients be arranged before the first iteration, in the order of the parameters.
+
+    DistributedDataParallel arranges them once more after its first backward pass, and three ranks or more add up a
+    gradient in an order that depends on its place: a resumed run, whose first iteration is a later one, would be
+    rounded otherwise than the unbroken one. So the first pass is one of zeros here, in every run.
+    """
+    parameters = [p for p in net.module.parameters() if p.requires_grad]
+    net.module.forward = lambda: sum(p.sum() for p in parameters) * 0
+    try:
+        net().backward()
+    finally:
+        del net.module.forward
+    net.zero_grad(set_to_none=True)
 
 
 def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:

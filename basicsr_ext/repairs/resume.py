@@ -108,7 +108,8 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
     if before != now:
         logger.warning(
             f"The save was made by {before} process(es), this run has {now}: it takes the samples in the same order, "
-            f"{global_batch_size(saved)} -> {global_batch_size(opt)} in an iteration; random draws of the model differ."
+            f"{global_batch_size(saved)} -> {global_batch_size(opt)} in an iteration; a network's own draws (dropout) "
+            "differ."
         )
     others = changed_versions(state.get("versions") or {})
     if others:

@@ -192,6 +192,7 @@ def _fetch_between_iterations(prefetcher: type) -> None:
     fetch = prefetcher.next
 
     def fetch_next(self: Any) -> Any:
+        _await_rank_0()
         stopping.iteration_ended()
         if isinstance(self.ori_loader, BudgetLoader):
             running.now.epoch = self.ori_loader.budget.epoch
@@ -199,6 +200,16 @@ def _fetch_between_iterations(prefetcher: type) -> None:
         return running.now.batch
 
     prefetcher.next = fetch_next
+
+
+def _await_rank_0() -> None:
+    """After a save or a validation, which rank 0 may have made alone, wait for it without the limit of a collective."""
+    model = running.now.model
+    if model is None:
+        return
+    steps = (model.opt["logger"]["save_checkpoint_freq"], (model.opt.get("val") or {}).get("val_freq"))
+    if any(step and running.now.iteration % step == 0 for step in steps):
+        distributed.barrier()
 
 
 def _repair_fetching() -> None:

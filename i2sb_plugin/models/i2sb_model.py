@@ -10,6 +10,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_ext.errors import InputError
+from basicsr_ext.random_streams import seed_from
 from basicsr_ext.restoration_model import RestorationModel
 from i2sb_plugin import samplers, space
 from i2sb_plugin.bridge import Bridge, standard_normal
@@ -95,21 +96,29 @@ class I2SBModel(RestorationModel):
 
     def training_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Regress the target of eq. 12 at a random node of the bridge (algorithm 1)."""
+        generators = batch.get("generators")
         x0 = space.encode(batch["gt"])
-        x1, cond = self.start(batch)
+        x1, cond = self.start(batch, generators)
         if x0.shape != x1.shape:
             raise InputError(
                 f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
                 f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
             )
-        step = self.bridge.sample_step(len(x0))
-        xt = self.bridge.sample_xt(x0, x1, step)
+        step = self._sample_step(len(x0), generators)
+        xt = self.bridge.sample_xt(x0, x1, step, generators)
         prediction = self.net_g(xt, self.bridge.time(step).to(xt.device), cond)
         target, sigma = self.bridge.target(xt, x0, step), self.bridge.sigma[step]
         loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
         error = (prediction.detach().float() - target).square().flatten(1).mean(1)
         self.profiles.note("loss_by_time", step / self.bridge.last_step, error)
         return {"l_bridge": loss}
+
+    def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:
+        """Draw a training step for each image, on the CPU: (count,) int64."""
+        if generators is None:
+            return self.bridge.sample_step(count)
+        seeds = [seed_from("step", generator.initial_seed()) for generator in generators]
+        return torch.cat([self.bridge.sample_step(1, torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
         """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.
