@@ -74,10 +74,12 @@ def home() -> Path:
 
 @lru_cache(maxsize=1)
 def bases() -> tuple[dict[str, Any], ...]:
-    """The project's option files, on small images and with small networks."""
+    """The project's option files of runs, on small images and with small networks."""
     found = []
     for file in sorted((ROOT / "options").glob("*.yml")):
         opt = yaml.safe_load(file.read_text())
+        if "model_type" not in opt:  # the file of another command
+            continue
         for block in opt["datasets"].values():
             paired = "dataroot_lq" in block
             small = opt.get("scale", 1) == 1
