@@ -14,7 +14,15 @@ from basicsr_ext import records
 from basicsr_ext.checkpoint import atomic_write_text, load_checkpoint, load_state, plain
 from basicsr_ext.errors import InputError
 
-__all__ = ["check_save", "load_best", "network_labels", "newest_resumable", "resumable_iterations", "save_best"]
+__all__ = [
+    "best_file",
+    "check_save",
+    "load_best",
+    "network_labels",
+    "newest_resumable",
+    "resumable_iterations",
+    "save_best",
+]
 
 
 def network_labels(opt: Mapping[str, Any]) -> list[str]:
@@ -30,7 +38,8 @@ def resumable_iterations(opt: Mapping[str, Any]) -> list[int]:
     return sorted((int(m.group(1)) for m in found if m), reverse=True)
 
 
-def _best_file(state: Path) -> Path:
+def best_file(state: Path) -> Path:
+    """Where the best metrics lie that belong to a state: there once its iteration has been validated."""
     return state.with_name(f"{state.stem}.best.json")
 
 
@@ -51,10 +60,10 @@ def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration:
     if not folder or not state.is_file():
         return
     if best is None:
-        _best_file(state).unlink(missing_ok=True)
+        best_file(state).unlink(missing_ok=True)
         return
     text = json.dumps(plain(best, "best_metric_results"))
-    atomic_write_text(json.dumps({"sha256": _text_digest(text), "best": text}), _best_file(state))
+    atomic_write_text(json.dumps({"sha256": _text_digest(text), "best": text}), best_file(state))
 
 
 def _text_digest(text: str) -> str:
@@ -68,7 +77,7 @@ def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
         InputError: They are damaged.
 
     """
-    path = _best_file(Path(state))
+    path = best_file(Path(state))
     try:
         text = path.read_bytes().decode("utf-8")
         kept = json.loads(text)

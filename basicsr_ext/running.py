@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Running", "now"]
@@ -16,6 +16,8 @@ class Running:
     iteration: int = 0
     epoch: int = 0
     batch: Any = None
+    val_loaders: list[Any] = field(default_factory=list)
+    tb_logger: Any = None
 
     def clear(self) -> None:
         """Forget the run, so that its memory is free."""

@@ -24,6 +24,7 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext import distributed, running
 from basicsr_ext.checkpoint import SaveError
 from basicsr_ext.errors import Interrupted
+from basicsr_ext.resumable import save_best
 from basicsr_ext.saving import saves_of
 
 __all__ = ["abandonable", "iteration_ended", "leave_signals_to_parent", "validation_abandoned", "watch"]
@@ -160,6 +161,7 @@ class Watch:
         except SaveError as error:
             failure = error
         whole = saves.newest_whole == now.iteration
+        distributed.barrier()  # without the limit of a collective: only rank 0 has written
         if distributed.world_size() > 1:  # whoever leaves early makes the launcher stop the one who writes
             whole = bool(self._maximum(float(whole))[0])
         if not whole:
@@ -167,6 +169,8 @@ class Watch:
                             f"{failure or 'see the log'}") from failure  # fmt: skip
         self._saved = True
         if distributed.is_main():
+            if self.abandoned:
+                save_best(now.model.opt, None, now.iteration)  # of several data sets, the first may have been validated
             get_root_logger().warning(self._farewell())
         raise Interrupted
 
@@ -256,7 +260,7 @@ def validation_abandoned(name: str, everywhere: bool) -> None:
 
     """
     if _watch is not None:
-        _watch.abandoned = f"The validation on {name} was left unfinished. "
+        _watch.abandoned = f"The validation on {name} was left unfinished; --auto_resume makes up for it. "
         _watch.agreed = _watch.agreed or everywhere
 
 

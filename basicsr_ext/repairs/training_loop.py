@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from basicsr_ext import distributed, run_lock, running, stopping
 from basicsr_ext.compat import Repair, apply, rebind, source_says
 from basicsr_ext.errors import InputError
+from basicsr_ext.made_up import make_up_validation
 from basicsr_ext.option_changes import option_text
 from basicsr_ext.positions import PositionSampler, SeededSamples
 from basicsr_ext.random_streams import seed_from, seed_streams
@@ -96,6 +97,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         if len(val_loader.dataset) == 0:
             name = val_loader.dataset.opt["name"]
             raise InputError(f"validation set {name} is empty; correct its folders, or remove it and the val section")
+    running.now.val_loaders = val_loaders
     _refuse_empty_epoch(opt, loader, sampler)
     check_options(opt)
     opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
@@ -139,6 +141,8 @@ def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
 
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
+    if running.now.model is not self:
+        make_up_validation(self)
     seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, distributed.rank())
     seed_streams(seed, self.device)
     _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
@@ -219,6 +223,7 @@ def _repair_fetching() -> None:
 
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
+    running.now.tb_logger = tb_logger
     options = {**opt["logger"], "use_tb_logger": bool(opt["logger"].get("use_tb_logger")) and tb_logger is not None}
     _message_logger_init.unrepaired(self, {**opt, "logger": options}, start_iter, tb_logger)
     self.max_iters += 1  # the class counts max_iters - iter - 1

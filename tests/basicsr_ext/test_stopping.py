@@ -127,9 +127,11 @@ def test_a_validation_is_abandoned(here, monkeypatch, capfd, bridge, iteration):
     assert calls.count(iteration) == 1
     assert resumable.newest_resumable(paths(here, "tiny"))[0].name == f"{iteration}.state"
     log = capfd.readouterr().err
-    assert f"stops after iteration {iteration}. The validation on val was left unfinished. Its complete" in log
+    assert f"stops after iteration {iteration}. The validation on val was left unfinished; --auto" in log
     assert train(path) == 0
-    assert "# psnr: " in capfd.readouterr().err
+    log = capfd.readouterr().err
+    assert ("The validation of iteration 3 was not finished: it is made up for." in log) == (iteration == 3)
+    assert log.count("# psnr: ") == {3: 3, STEPS: 1}[iteration]
 
 
 def test_a_signal_before_the_first_batch_ends_the_command_with_130(here, monkeypatch, capfd):
