@@ -1,11 +1,16 @@
-# Two commands: `make train` sets everything up and runs the whole job; `make test` sets up and runs the tests.
+# `make train` sets everything up and runs the whole job; `make test` sets up and runs the tests; `make benchmark` compares.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe10)
 
-.PHONY: train test lint clean
+# Short training, the same for each network of `make benchmark`: the batches of i2sb_sr4x.yml, 1000 iterations
+SHORT   = --auto_resume --force_yml name=benchmark_$(1) train:total_iter=1000 val:val_freq=500 logger:save_checkpoint_freq=250
+PLAIN   = datasets:train:gt_size=64 datasets:train:batch_size_per_gpu=8 train:ema_decay=0.995 train:optim_g:lr=1e-3 \
+          train:scheduler:milestones=[700,900]
+
+.PHONY: train test benchmark lint clean
 
 train: $(READY)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
@@ -14,6 +19,14 @@ train: $(READY)
 	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe1 val:sampler:nfe=1
 	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe10 val:sampler:nfe=10
 	$(BIN)/basicsr report $(RUNS) --sheet results/sr4x.png --originals datasets/photographs/val
+
+benchmark: $(READY)
+	$(BIN)/basicsr train -opt options/msrresnet_sr4x.yml $(call SHORT,msrresnet) $(PLAIN) \
+	  network_g:num_feat=32 network_g:num_block=4
+	$(BIN)/basicsr train -opt options/rrdbnet_sr4x.yml $(call SHORT,rrdbnet) $(PLAIN) \
+	  network_g:num_feat=32 network_g:num_block=2 network_g:num_grow_ch=16
+	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml $(call SHORT,i2sb) train:scheduler:periods=[1000]
+	$(BIN)/basicsr benchmark -opt options/benchmark_sr4x.yml
 
 test: $(READY)
 	$(BIN)/ruff check .

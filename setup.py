@@ -15,8 +15,9 @@ EXTRAS = {
     "perceptual": ["lpips", "DISTS-pytorch"],
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35", "efficientnet-lite-pytorch"],
     "iqa": ["pyiqa"],
+    "foreign": ["spandrel>=0.4"],
 }
-EXTRAS["all"] = [*EXTRAS["plots"], *EXTRAS["perceptual"], *EXTRAS["fid"]]
+EXTRAS["all"] = [*EXTRAS["plots"], *EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]
 
 setup(
     name="basicsr-i2sb",
