@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -166,7 +168,7 @@ update, stuck = BaseModel.update_learning_rate, sys.argv[2] == "stuck"
 def slow(self, current_iter, **settings):
     update(self, current_iter, **settings)
     if current_iter == 2:
-        print("in iteration 2", flush=True)
+        print("in iteration 2", file=sys.stderr, flush=True)
         if stuck:  # in C, where no handler of Python runs: it locks what it has locked
             mutex = ctypes.create_string_buffer(128)
             ctypes.CDLL(None).pthread_mutex_lock(mutex), ctypes.CDLL(None).pthread_mutex_lock(mutex)
@@ -174,6 +176,33 @@ def slow(self, current_iter, **settings):
 BaseModel.update_learning_rate = slow
 sys.exit(cli.main(["train", "-opt", sys.argv[1], "--force_yml", "datasets:train:num_worker_per_gpu=2"]))
 """
+
+
+@contextmanager
+def started(command, **settings):
+    """A process whose stderr is read, and that is killed with its group after a quarter of an hour, or if the test fails."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, **settings
+    )
+    alarm = threading.Timer(900, os.killpg, (run.pid, signal.SIGKILL))
+    alarm.start()
+    try:
+        yield run
+    finally:
+        alarm.cancel()
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def read_until(run, text):
+    """What the process says up to the line with this text."""
+    said = ""
+    while text not in said:
+        line = run.stderr.readline()
+        assert line, f"it ended without {text!r}: {said[-3000:]}"
+        said += line
+    return said
 
 
 def alive(group):
@@ -197,16 +226,14 @@ def test_a_whole_group_of_processes_gets_the_signal(here, again):
     ends the run although its main thread hangs outside of Python."""
     path = write(here, small(here))
     command = [sys.executable, "-c", SLEEPER, str(path), "stuck" if again else "slow"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
-    assert run.stdout.readline() == "in iteration 2\n"
-    os.killpg(run.pid, signal.SIGTERM)
-    if again:
-        time.sleep(stopping.ECHO + 0.5)
-        os.killpg(run.pid, signal.SIGINT)
-    _, said = run.communicate(timeout=120)
+    with started(command) as run:
+        read_until(run, "in iteration 2")
+        os.killpg(run.pid, signal.SIGTERM)
+        said = read_until(run, "another signal ends it at once")
+        if again:
+            time.sleep(stopping.ECHO + 0.1)
+            os.killpg(run.pid, signal.SIGINT)
+        said += run.communicate()[1]
     assert "Traceback" not in said and "Error" not in said, said
     assert said.count("SIGTERM: the run ends after this iteration") == 1
     assert gone_within(run.pid, 20), "a worker was left behind"
@@ -235,14 +262,10 @@ def test_all_processes_stop_at_the_same_iteration(here, to):
     del opt["val"], opt["datasets"]["val"]
     path = write(here, opt)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "basicsr_ext"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    run = subprocess.Popen([*command, "train", "-opt", str(path)], stderr=subprocess.PIPE, text=True, env=environment)
-    said = ""
-    while " 3/1000000 " not in said:
-        said += run.stderr.readline()
-        assert run.poll() is None, said
-    os.kill(run.pid if to == "launcher" else ranks_of(run.pid)[1], signal.SIGTERM)
-    said += run.communicate(timeout=120)[1]
+    with started([*command, "train", "-opt", str(path)]) as run:
+        said = read_until(run, " 3/1000000 ")
+        os.kill(run.pid if to == "launcher" else ranks_of(run.pid)[1], signal.SIGTERM)
+        said += run.communicate()[1]
     stopped = int(re.search(r"the run stops after iteration (\d+)", said)[1])
     assert resumable.newest_resumable(paths(here, "tiny"))[0].name == f"{stopped}.state"
     assert int(re.findall(r"INFO: +(\d+)/1000000 ", said)[-1]) == stopped
