@@ -6,6 +6,7 @@ The log file keeps BasicSR's own lines.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ class Progress:
         self._consoles = [h for h in logging.getLogger("basicsr").handlers if type(h) is logging.StreamHandler]
         for handler in self._consoles:
             handler.addFilter(lambda _: not self._hushed)
-        if self._stream.isatty():
+        if self._stream.isatty() and _width(self._stream) > 0:
             self._open_bar()
 
     def _open_bar(self) -> None:
@@ -99,6 +100,14 @@ def describe(losses: Mapping[str, float], figures: Mapping[str, float]) -> str:
     if "speed/memory_gib" in figures:
         parts.append(f"{figures['speed/memory_gib']:.1f} GiB")
     return " | ".join([*parts, f"{timedelta(seconds=round(figures['seconds_left']))} left"])
+
+
+def _width(stream: TextIO) -> int:
+    """Columns of a terminal; 0 where it does not tell, in which tqdm shows nothing."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 80
 
 
 class _AboveBars:
