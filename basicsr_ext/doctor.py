@@ -79,6 +79,9 @@ def _speed() -> None:
     chosen = acceleration.choose("cuda" if torch.cuda.is_available() else "cpu")
     for line in chosen.lines():
         print(f"  {line}")
+    pinned = "yes" if torch.cuda.is_available() else "no: a GPU has it"
+    print("  loading        workers are kept from epoch to epoch (datasets.train.persistent_workers)")
+    print(f"                 batches are page-locked: {pinned} (datasets.train.pin_memory)")
 
 
 def _repairs(wrong: list[str]) -> None:

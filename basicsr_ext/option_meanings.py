@@ -83,7 +83,7 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
         "prefetch_mode": ("~", "cpu or cuda: load the next batch while this one is used."),
         "num_prefetch_queue": ("1", "Batches that prefetch_mode cpu holds ready."),
         "pin_memory": ("true on a GPU", "Page-lock batches, for faster copies."),
-        "persistent_workers": ("false", "Keep the loading processes from one epoch to the next."),
+        "persistent_workers": ("true", "Keep the loading processes from one epoch to the next."),
         "use_shuffle": ("true", "Draw the training images in random order."),
         "dataroot_gt": ("left out", "Folder or LMDB of clean images."),
         "dataroot_lq": ("left out", "Folder or LMDB of degraded images."),

@@ -243,6 +243,7 @@ def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) 
         dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
     if dataset["phase"] == "train":
         _set_defaults(dataset, {"num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1})
+        _set_defaults(dataset, {"persistent_workers": True, "pin_memory": bool(opt.get("num_gpu"))})
     if dataset["phase"] != "train" or dataset["num_worker_per_gpu"] == 0:
         dataset.pop("persistent_workers", None)  # torch refuses it for a loader without workers
 

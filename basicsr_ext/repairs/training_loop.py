@@ -107,6 +107,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]
     )
     complete = _deferred(loader.dataset, opt)
+    logger.info(_loading(loader, complete is not None))
     start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
     vars(loader)["dataset"] = SeededSamples(loader.dataset, opt["manual_seed"])  # torch refuses a plain assignment
@@ -115,6 +116,13 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
     budgeted = BudgetLoader(loader, budget, opt["manual_seed"], complete)
     return budgeted, budget, val_loaders, budget.last_epoch, total_iter
+
+
+def _loading(loader: Any, deferred: bool) -> str:
+    kept = "kept from epoch to epoch" if loader.persistent_workers else "started anew in every epoch"
+    who = f"{loader.num_workers} processes, {kept}" if loader.num_workers else "this process"
+    done = "; degraded in batches by the device" if deferred else ""
+    return f"Images are loaded by {who}; batches are {'' if loader.pin_memory else 'not '}page-locked{done}."
 
 
 def _deferred(dataset: Any, opt: Mapping[str, Any]) -> Callable[[Any], Any] | None:
@@ -178,6 +186,24 @@ def _generator_next(self: Any) -> Any:
     if item is None:
         raise StopIteration
     return item
+
+
+def _keep_until_used(fetch: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let the memory of a batch, which was copied by another stream, not be used again before this one is done."""
+
+    def next_batch(self: Any) -> Any:
+        batch = fetch(self)
+        for value in (batch or {}).values():
+            if torch.is_tensor(value) and value.is_cuda:
+                value.record_stream(torch.cuda.current_stream(value.device))
+        return batch
+
+    return next_batch
+
+
+def _repair_streams_of_prefetcher() -> None:
+    prefetcher = prefetch_dataloader.CUDAPrefetcher
+    prefetcher.next, prefetcher.keeps_memory = _keep_until_used(prefetcher.next), True
 
 
 def _repair_prefetcher() -> None:
@@ -267,6 +293,12 @@ REPAIRS = [
         "lost.",
         lambda: not source_says(prefetch_dataloader.CPUPrefetcher.next, "iteration_ended"),
         _repair_fetching,
+    ),
+    Repair(
+        "prefetch-memory",
+        "With prefetch_mode cuda the next batch may be copied over one that the GPU still reads.",
+        lambda: not hasattr(prefetch_dataloader.CUDAPrefetcher, "keeps_memory"),
+        _repair_streams_of_prefetcher,
     ),
     Repair(
         "time-to-come",

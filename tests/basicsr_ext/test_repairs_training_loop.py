@@ -208,3 +208,35 @@ def test_the_time_to_come_ends_at_zero(caplog):
     logger.logger = type("Log", (), {"info": staticmethod(said.append)})
     logger({"epoch": 0, "iter": 5, "lrs": [0.1], "time": 1.0, "data_time": 0.1})
     assert "eta: -1 day" in said[1]
+
+
+def test_memory_of_a_batch_copied_ahead_is_kept_until_the_step_that_reads_it(monkeypatch):
+    """Without a GPU: what the repair says to tensors, not what a GPU does with it."""
+    from basicsr_ext.repairs import training_loop
+
+    told = []
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+        def record_stream(self, stream):
+            told.append(stream)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    batch = {"lq": torch.zeros(2).as_subclass(OnGpu), "gt": torch.zeros(2), "lq_path": ["a", "b"]}
+    assert training_loop._keep_until_used(lambda self: batch)(None) is batch
+    assert told == ["stream of cpu"]
+    assert training_loop._keep_until_used(lambda self: None)(None) is None
+
+
+def test_workers_stay_from_epoch_to_epoch_unless_told_otherwise(tmp_path):
+    from basicsr_ext.options import resolve_dataset
+
+    def resolved(gpus, **block):
+        block = {"dataroot_gt": str(tmp_path), **block}
+        resolve_dataset({"num_gpu": gpus}, "train", block)
+        return block.get("persistent_workers"), block["pin_memory"]
+
+    assert resolved(0, num_worker_per_gpu=2) == (True, False)
+    assert resolved(1, num_worker_per_gpu=2, persistent_workers=False) == (False, True)
+    assert resolved(1, num_worker_per_gpu=0, pin_memory=False) == (None, False), "torch refuses it without workers"
