@@ -55,6 +55,7 @@ _CHAPTERS = {
     "loss": "Losses",
     "scheduler": "Schedules",
     "metric": "Metrics",
+    "benchmark": "Benchmarks",
 }
 _DATA = ("img", "img1", "img2", "self")
 
@@ -106,7 +107,18 @@ def blocks() -> list[Block]:
         if name not in METRICS:
             block = _callable("metric", name, registries.find(METRIC_REGISTRY, name), _DATA)
             found.append(dataclasses.replace(block, keys=(*block.keys, better)))
-    return found
+    return [*found, *_benchmark_blocks()]
+
+
+def _benchmark_blocks() -> list[Block]:
+    """The file of `basicsr benchmark`, which is of its own kind and has no part in the schema."""
+    from basicsr_ext.benchmark.methods import MethodOptions
+    from basicsr_ext.benchmark.settings import BenchmarkOptions
+
+    classes = {"benchmark file": BenchmarkOptions, "methods.*": MethodOptions}
+    return [
+        Block("benchmark", title, introduction(cls), tuple(describe_dataclass(cls))) for title, cls in classes.items()
+    ]
 
 
 def _is_own(thing: Any) -> bool:
@@ -235,6 +247,7 @@ def _values(key: Key) -> str:
 
 def schema(found: list[Block]) -> Schema:
     """The JSON schema (draft 7) of an option file."""
+    found = [block for block in found if block.chapter != "benchmark"]
     references: dict[str, dict[str, str]] = {}
     for block in found:
         references.setdefault(block.chapter, {})[block.title] = block.reference
