@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,6 +22,14 @@ def frechet(restored: np.ndarray, reference: np.ndarray) -> float:
 
     statistics = [fid_features_to_statistics(torch.from_numpy(part)) for part in (restored, reference)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
+
+
+def _sqrtm(matrix: np.ndarray, disp: bool = True) -> Any:
+    """scipy's root of a matrix, with the argument that clean-fid gives it and SciPy no longer takes."""
+    from scipy import linalg
+
+    root = linalg.sqrtm(matrix)
+    return root if disp else (root, 0.0)
 
 
 @METRICS.register("fid")
@@ -54,11 +63,10 @@ class FID(SetDistance):
         """The library's own distance."""
         if self.mode == "tensorflow":
             return frechet(restored, reference)
-        from cleanfid.fid import fid_from_feats
+        from cleanfid import fid
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of scipy, about the way it is called
-            return float(fid_from_feats(restored, reference))
+        with mock.patch.object(fid, "linalg", SimpleNamespace(sqrtm=_sqrtm)):
+            return float(fid.fid_from_feats(restored, reference))
 
     def notes(self) -> list[str]:
         """A warning of small sets."""
