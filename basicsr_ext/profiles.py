@@ -22,7 +22,7 @@ class Profiles:
     def note(self, name: str, position: Tensor, values: Tensor) -> None:
         """Add ``values`` (B,), on any device, that belong to ``position`` (B,) in [0, 1]; waits for no device."""
         bins = (position * BINS).long().clamp_(0, BINS - 1)
-        hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).to(values.device, torch.float32)
+        hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).float().to(values.device, non_blocking=True)
         values = values.detach().float()
         table = torch.stack([values, torch.ones_like(values)]) @ hits
         self._tables[name] = self._tables[name] + table if name in self._tables else table

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -143,3 +145,22 @@ def test_a_quality_out_of_range_is_refused(tmp_path, quality):
 def test_every_part_is_installed_with_the_package():
     assert {path.name for path in build.PARTS.iterdir()} == {*build.SCRIPTS, "page.html", "page.css"}
     assert '"page/parts/*"' in (build.PARTS.parents[2] / "setup.py").read_text()
+
+
+def test_every_key_is_told_on_the_page_and_in_its_document():
+    body = re.search(r"const KEYS = \{(.*?)\n\};", (build.PARTS / "main.js").read_text(), re.DOTALL)[1]
+    keys = {key for pair in re.findall(r'(?:"([^"]+)"|\b([a-z0])): (?:\(|showAll)', body) for key in pair if key}
+    assert keys >= {"n", "p", "x", "f", "[", "]", "s", "g", "d", "+", "-", "0", "?"}
+    document = (build.PARTS.parents[2] / "docs" / "page.md").read_text()
+    dialog = (build.PARTS / "page.html").read_text()
+    for key in keys - {"="}:
+        assert f"`{key}`" in document and f"<kbd>{key}</kbd>" in dialog, key
+
+
+def test_the_page_is_written_from_the_command_line(tmp_path):
+    records = page_records.write_records(tmp_path / "in", count=1)
+    command = [sys.executable, "-m", "basicsr_ext.page", str(records), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out" / "index.html")
+    refused = subprocess.run([*command, "--quality", "0"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.startswith("error: quality is 0")

@@ -64,7 +64,7 @@ function headCell(column) {
 function scoreCell(method, column, ranks) {
   const { metric } = column;
   const summary = summaryOf(method.name, metric.name);
-  if (!summary || !isNumber(summary.value)) return make("td", {}, "–");
+  if (!summary || !isNumber(summary.value)) return make("td", { title: resultOf(method.name)?.refused?.[metric.name] }, "–");
   const text = show(summary.value, metric.digits);
   const rank = ranks.get(metric.name).indexOf(method.name);
   const parts = [rank === 0 ? make("b", {}, text) : rank === 1 ? make("u", {}, text) : text];
@@ -98,7 +98,8 @@ function drawTable() {
     make("caption", { class: "sr" }, `Scores on ${state.dataset}`),
     make("thead", {}, make("tr", {}, ...columns.map(headCell))),
     make("tbody", {}, ...rows));
-  const baseline = (records.significance ?? []).find((one) => one.dataset === state.dataset)?.baseline;
+  const starred = (one) => one.dataset === state.dataset && isNumber(one.p) && one.p < 0.05;
+  const baseline = (records.significance ?? []).find(starred)?.baseline;
   const label = baseline && labelOf(methods.get(baseline) ?? { name: baseline });
   byId("baseline-hint").textContent = label ? ` * differs from ${label} (paired test, p < 0.05).` : "";
 }
