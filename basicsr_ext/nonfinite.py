@@ -33,10 +33,9 @@ def poisoned(loss: Tensor) -> Tensor:
     return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
 
 
-def parameters_with_gradient(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """Parameters that have a gradient, by names such as ``net_g.body.0.weight``."""
-    named = ((f"{label}.{name}", p) for label, net in networks.items() for name, p in net.named_parameters())
-    return {name: p for name, p in named if p.grad is not None}
+def _named_parameters(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """By names such as ``net_g.body.0.weight``."""
+    return {f"{label}.{name}": p for label, net in networks.items() for name, p in net.named_parameters()}
 
 
 @torch.no_grad()
@@ -57,10 +56,17 @@ class Step:
 
     """
 
-    def __init__(self, iteration: int, batch: Mapping[str, Any], losses: Mapping[str, Tensor], net: nn.Module) -> None:
+    def __init__(
+        self,
+        iteration: int,
+        batch: Mapping[str, Any],
+        losses: Mapping[str, Tensor],
+        parameters: Mapping[str, nn.Parameter],
+        device: torch.device,
+    ) -> None:
         self.iteration, self.batch, self.losses = iteration, batch, losses
-        self.parameters = parameters_with_gradient({"net_g": net})
-        self._norms, self.norm = gradient_norm(list(self.parameters.values()), next(net.parameters()).device)
+        self.parameters = {name: p for name, p in parameters.items() if p.grad is not None}
+        self._norms, self.norm = gradient_norm(list(self.parameters.values()), device)
         self._event = None
         if self.norm.device.type == "cuda":
             self._host = torch.empty((), dtype=self.norm.dtype, pin_memory=True)
@@ -108,8 +114,15 @@ class Guard:
         self.skips, self.most = train.get("nonfinite", "stop") == "skip", train.get("max_skipped", 10)
         self.lag = LAG if model.device.type == "cuda" and not self.skips else 0
         self.skipped = self._in_a_row = 0
+        self._parameters: dict[str, nn.Parameter] = {}
         self._steps: deque[Step] = deque()
         self._failure: NonFiniteLoss | None = None
+
+    def step(self, iteration: int, batch: Mapping[str, Any], losses: Mapping[str, Tensor]) -> Step:
+        """The step whose gradient ``net_g`` holds, of the batch and its losses."""
+        if not self._parameters:
+            self._parameters = _named_parameters({"net_g": self.model.get_bare_model(self.model.net_g)})
+        return Step(iteration, batch, losses, self._parameters, self.model.device)
 
     def refuses(self, step: Step) -> bool:
         """True if the step has to be left out, which must be asked before the optimiser takes it.
@@ -174,8 +187,8 @@ def _networks(model: Any) -> dict[str, nn.Module]:
 
 def trained_norm(model: Any) -> Tensor:
     """L2 norm of all gradients of a BasicSR model, a scalar on its device."""
-    named = parameters_with_gradient(_networks(model))
-    return gradient_norm(list(named.values()), model.device)[1].float().to(model.device)
+    parameters = [p for o in getattr(model, "optimizers", ()) for group in o.param_groups for p in group["params"]]
+    return gradient_norm(parameters, model.device)[1].float().to(model.device)
 
 
 def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
@@ -187,8 +200,8 @@ def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
     """
     if math.isfinite(norm) and all(math.isfinite(value) for value in losses.values()):
         return
-    named = parameters_with_gradient(_networks(model))
-    bad = [name for name, p in named.items() if not bool(torch.isfinite(p.grad).all())]  # type: ignore[arg-type]
+    named = {name: p.grad for name, p in _named_parameters(_networks(model)).items() if p.grad is not None}
+    bad = [name for name, gradient in named.items() if not bool(torch.isfinite(gradient).all())]
     batch = running.now.batch if running.now.model is model else None
     raise_nonfinite(model, losses, getattr(model, "current_iter", 0), _gradient(norm, bad, len(named)), batch)
 

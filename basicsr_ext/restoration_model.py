@@ -223,7 +223,7 @@ class RestorationModel(SRModel):
             for name, value in part_losses.items():
                 losses[name] = losses.get(name, 0) + value.detach() * share
         self.scaler.unscale_(self.optimizer_g)
-        step = Step(current_iter, self.batch, losses, self.get_bare_model(self.net_g))
+        step = self.guard.step(current_iter, self.batch, losses)
         if self.guard.refuses(step):
             self.scaler.update()
         else:

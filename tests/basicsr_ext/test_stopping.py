@@ -24,7 +24,9 @@ STEPS = 7
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     compat.apply()
-    return tmp_path
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    yield tmp_path
+    signal.signal(signal.SIGINT, before)
 
 
 def small(here, bridge=False):
@@ -136,6 +138,13 @@ def test_a_validation_is_abandoned(here, monkeypatch, capfd, bridge, iteration):
     assert log.count("# psnr: ") == {3: 3, STEPS: 1}[iteration]
 
 
+def test_an_ignored_signal_stays_ignored(here, monkeypatch):
+    path = write(here, small(here))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    on_iteration(monkeypatch, 2, lambda: send(signal.SIGINT))
+    assert train(path) == 0
+
+
 def test_a_signal_before_the_first_batch_ends_the_command_with_130(here, monkeypatch, capfd):
     from basicsr_ext.repairs import training_loop
 
@@ -160,7 +169,8 @@ def test_a_save_that_fails_is_said_and_is_no_clean_stop(here, monkeypatch, capfd
 
 
 SLEEPER = """
-import ctypes, sys, time
+import ctypes, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from basicsr_ext import cli, compat
 compat.apply()
 from basicsr.models.base_model import BaseModel
@@ -180,7 +190,7 @@ sys.exit(cli.main(["train", "-opt", sys.argv[1], "--force_yml", "datasets:train:
 
 @contextmanager
 def started(command, **settings):
-    """A process whose stderr is read, and that is killed with its group after a quarter of an hour, or if the test fails."""
+    """A process whose stderr is read; it is killed with its group if the test fails, or after a quarter of an hour."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     run = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, **settings
