@@ -91,3 +91,19 @@ def test_all_tests_of_basicsr_pass_with_the_repairs_but_for_the_device():
     counts = json.loads((ROOT / "benchmarks/results/reliability/basicsr_tests.json").read_text())["counts"]
     assert set(counts["with repairs"]) <= {"passed", "needs a CUDA device"}
     assert counts["with repairs, on the CPU"] == {"passed": 19}
+
+
+def test_the_page_shows_the_recorded_figures():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    results = {path.stem: json.loads(path.read_text()) for path in (ROOT / "benchmarks/results/reliability").glob("*")}
+    for name in ("endless_sr", "endless_i2sb", "resumed"):
+        found = results["soak"][name]
+        memory, handles = found["own_memory_mib"], found["handles"]
+        counts = [f"{found.get(key, 0):,}" for key in ("iterations", "validations", "saves", "resumes")]
+        slopes = [f"{trend['per_hour']:.2f} ± {trend['standard_error']:.2f}" for trend in (memory, handles)]
+        row = [*counts, f"{memory['mean']:.1f}", slopes[0], f"{handles['least']} to {handles['most']}", slopes[1]]
+        assert f"| {' | '.join(row)} |" in page
+    images = results["fuzz_images"]
+    assert f"{images['outcomes']['accepted']:,} read, {images['outcomes']['refused']:,} refused by name" in page
+    assert f"at most {images['peak_rss_mib']} MiB" in page
+    assert f"{len(results['pickles']['places'])} of {len(results['pickles']['places'])} refused" in page
