@@ -119,6 +119,6 @@ def _plane(axes: Any, methods: list[Mapping[str, Any]], x: str, y: str, log: boo
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
-    axes.margins(x=0.2)
+    axes.margins(x=0.3, y=0.1)
     if log:
         axes.set_xscale("log")

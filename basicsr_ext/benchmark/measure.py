@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from basicsr_ext.benchmark.settings import Benchmark
 from basicsr_ext.benchmark.store import Store, hash_of
 from basicsr_ext.errors import InputError
 from basicsr_ext.metrics import Cost, Metric, Sample
+from basicsr_ext.metrics.samples import known_operator
 
 __all__ = ["Figures", "measure"]
 
@@ -47,7 +49,8 @@ def measure(bench: Benchmark, store: Store, method: Method, images: list[Image],
     for metric in metrics.values():
         metric.records.clear()
     for k in distributed.shard_indices(len(images)):
-        _measure_image(metrics, keys, store, method, images[k], refusals, _cost_at(facts, images[k], images[0]))
+        cost = _cost_at(facts, images[k], images[0])
+        _measure_image(bench, keys, store, method, images[k], refusals, cost)
     for shared in distributed.gather_objects(refusals):
         refusals.update({name: reason for name, reason in shared.items() if name not in refusals})
     for records in distributed.gather_objects({name: metric.records for name, metric in metrics.items()}):
@@ -92,7 +95,7 @@ def _cost_at(facts: Facts | None, image: Image, first: Image) -> Cost | None:
 
 
 def _measure_image(
-    metrics: Mapping[str, Metric],
+    bench: Benchmark,
     keys: Mapping[str, str],
     store: Store,
     method: Method,
@@ -103,12 +106,12 @@ def _measure_image(
     path = store.restored(method.name, image.dataset, image.name)
     note = store.read_note(path) or {}
     known, sample = dict(note.get("measured", {})), None
-    for name, metric in metrics.items():
+    for name, metric in bench.metrics.items():
         place = hash_of([keys[name], image.gt_digest, image.input_digest])
         if (held := _held(known.get(name), place, store)) is not None:
             metric.records[image.index] = held
             continue
-        sample = sample or _sample(store, path, image, note, cost)
+        sample = sample or _sample(bench, store, path, image, note, cost)
         try:
             metric.update(sample)
         except InputError as error:
@@ -144,16 +147,21 @@ def _kept(record: Any, place: str, store: Store, method: Method, image: Image, n
     return {}
 
 
-def _sample(store: Store, path: Path, image: Image, note: Mapping[str, Any], cost: Cost | None) -> Sample:
+def _sample(
+    bench: Benchmark, store: Store, path: Path, image: Image, note: Mapping[str, Any], cost: Cost | None
+) -> Sample:
     paths = [path, *(store.input(image.dataset, image.name, kind) for kind in ("gt", "lq"))]
     restored, gt, lq = (_read(file) for file in paths)
     if cost is not None:
-        cost = Cost(note.get("seconds"), note.get("peak_memory"), *_rest(cost))
-    return Sample(image.index, image.name, restored, gt=gt, lq=lq, cost=cost)
-
-
-def _rest(cost: Cost) -> tuple[Any, Any, Any]:
-    return cost.parameters, cost.flops, cost.network_calls
+        cost = replace(cost, seconds=note.get("seconds"), peak_memory=note.get("peak_memory"))
+    more = [_read(store.root / file) for name, file in note.get("extras", {}).items() if name.startswith("draw")]
+    draws = (restored, *more) if more else None
+    dataset, mask = bench.datasets[image.dataset], None
+    if any("operator" in metric.needs for metric in bench.metrics.values()):
+        mask = dataset[image.index].get("mask")
+    hole = None if mask is None else mask[0].numpy() > 0.5
+    operator = known_operator(dataset, mask)
+    return Sample(image.index, image.name, restored, gt, lq, operator, hole, draws, cost)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -37,12 +37,13 @@ class BenchmarkOptions:
     plugins: list[str] | None = None  # importable modules, or files ending in .py
     tile: int = 0  # side of the tiles in pixels of the network's input; 0 for whole images
     trajectories: bool = False  # also keep pictures of how each image came about, where a model shows them
+    draws: int = 4  # seeds that each image is restored with where a metric compares them; the first gives the figures
     resamples: int = 2000  # draws of the bootstrap
     weights: str | None = None  # folder of the metrics' network weights
     results_root: str | None = None  # default: results, in the current folder
 
     def __post_init__(self) -> None:
-        for name, least in (("scale", 1), ("manual_seed", 0), ("tile", 0), ("resamples", 100)):
+        for name, least in (("scale", 1), ("manual_seed", 0), ("tile", 0), ("draws", 2), ("resamples", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a whole number from {least}")
 
@@ -58,6 +59,11 @@ class Benchmark:
     folder: Path
     device: str
     notes: list[str]
+
+    @property
+    def draws(self) -> int:
+        """How often each image is restored: once unless a metric compares draws."""
+        return self.options.draws if any("draws" in metric.needs for metric in self.metrics.values()) else 1
 
 
 def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> Benchmark:

@@ -24,6 +24,9 @@ from basicsr_ext.records import digest
 __all__ = ["Outcome", "image_key", "restore_all"]
 
 
+_NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the seeds of the first ones
+
+
 class Outcome(NamedTuple):
     """``facts`` and, of methods that failed, ``reasons``, by the names of the methods."""
 
@@ -36,7 +39,7 @@ def image_key(bench: Benchmark, method: Method, image: Image) -> str:
     if isinstance(method, FolderMethod):
         path = method.find(image.dataset, image.name)
         return hash_of([FORMAT, digest(path) if path else None])
-    settings = [FORMAT, method.identity, bench.options.tile, bench.options.trajectories]
+    settings = [FORMAT, method.identity, bench.options.tile, bench.options.trajectories, bench.draws]
     return hash_of([*settings, image.input_digest, _seed(bench, image)])
 
 
@@ -134,8 +137,18 @@ def _timed(bench: Benchmark, runner: Any, image: Image) -> tuple[torch.Tensor, d
         size = " x ".join(map(str, reversed(restored.shape[-2:])))
         raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
     walk = runner.walk(item, seed) if bench.options.trajectories else None
-    extras = {**extras, **({} if walk is None else {"walk": walk})}
+    extras = {**extras, **({} if walk is None else {"walk": walk}), **_draws(bench, runner, item, seed, restored)}
     return restored, {"seconds": seconds, "peak_memory": memory.bytes}, extras
+
+
+def _draws(bench: Benchmark, runner: Any, item: Any, seed: int, first: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The image restored with further seeds, by ``draw1`` and so on; one alone from a method that draws nothing."""
+    found: dict[str, torch.Tensor] = {}
+    for k in range(1, bench.draws):
+        found[f"draw{k}"] = runner.restore(item, seed + k * _NEXT_SEED)[0]
+        if torch.equal(found[f"draw{k}"], first):
+            break
+    return found
 
 
 def _copied(method: FolderMethod, image: Image) -> torch.Tensor:

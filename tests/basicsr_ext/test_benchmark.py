@@ -246,6 +246,21 @@ def test_a_folder_restored_elsewhere(here, capsys):
     assert "1 image(s) of another size (width x height): 002_mine.png 32 x 30 instead of 32 x 32" in said
 
 
+def test_metrics_of_draws_operators_and_costs_get_what_they_need(here):
+    block = {"type": "PairedDegradationDataset", "dataroot_gt": "gt", "degradation": {"type": "sr4x_bicubic"}}
+    run_folder(here / "four", {**BRIDGE, "scale": 4})
+    weights = "four/experiments/bridge/models/net_g_latest.pth"
+    methods = {"nearest": {"interpolation": "nearest"}, "i2sb": {"weights": weights, "flags": {"nfe": 2}}}
+    metrics = {"spread": {"type": "diversity"}, "consistency": {"type": "consistency"}, "flops": {"type": "flops"}}
+    options(here, scale=4, datasets={"test": block}, methods=methods, metrics=metrics, baseline=None, draws=3)
+    assert run() == 0
+    nearest, i2sb = ({k: v["value"] for k, v in result["summary"].items()} for result in records(here)["results"])
+    assert nearest["spread"] == 0 < i2sb["spread"] and nearest["consistency"] > 25
+    assert i2sb["flops"] == pytest.approx(records(here)["methods"][1]["flops"] / 1e9)
+    draws = sorted(path.name for path in (here / "results/bench/extras/i2sb/test").iterdir())
+    assert draws[:2] == ["000_draw1.png", "000_draw2.png"] and len(draws) == 2 * IMAGES
+
+
 def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, capsys):
     options(here)
     replace = os.replace
