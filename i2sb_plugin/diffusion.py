@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from i2sb_plugin.bridge import pick
+from i2sb_plugin.bridge import Generators, pick, standard_normal
 
 __all__ = ["PREDICTIONS", "Diffusion"]
 
@@ -81,17 +81,27 @@ class Diffusion:
         """Draw training steps, uniform over the nodes but x0: (batch,) int64 on the CPU."""
         return torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
 
-    def at(self, x0: Tensor, noise: Tensor, step: Tensor) -> Tensor:
-        """The point xt = alpha x0 + sigma eps at ``step`` (B, int64): same shape as x0."""
-        return pick(self.weight_x0, step, x0) * x0 + pick(self.marginal_std, step, x0) * noise
+    def sample_xt(self, x0: Tensor, x1: Tensor | None, step: Tensor, generator: Generators = None) -> Tensor:
+        """Draw xt = alpha x0 + sigma eps, eps ~ N(0, 1).
 
-    def target(self, x0: Tensor, noise: Tensor, step: Tensor) -> Tensor:
-        """What the network learns to predict of a point made of ``x0`` and ``noise``."""
+        Args:
+            x0: B,C,H,W in [-1, 1].
+            x1: not looked at, since a diffusion ends at noise; it stands here as it does for the bridge.
+            step: (B,) int64, a node for each image.
+            generator: see :func:`i2sb_plugin.bridge.standard_normal`.
+
+        Returns:
+            xt, same shape as x0.
+        """
+        noise = standard_normal(x0, generator)
+        return (pick(self.weight_x0, step, x0) * x0).addcmul_(pick(self.marginal_std, step, x0), noise)
+
+    def target(self, xt: Tensor, x0: Tensor, step: Tensor) -> Tensor:
+        """What the network learns: eps = (xt - alpha x0) / sigma, v = (alpha xt - x0) / sigma, or x0; shaped as x0."""
         if self.predicts == "x0":
             return x0
-        if self.predicts == "eps":
-            return noise
-        return pick(self.weight_x0, step, x0) * noise - pick(self.marginal_std, step, x0) * x0
+        alpha, sigma = pick(self.weight_x0, step, xt), pick(self.marginal_std, step, xt)
+        return (xt - alpha * x0) / sigma if self.predicts == "eps" else (alpha * xt - x0) / sigma
 
     def x0_from(self, xt: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
         """The clean image that a prediction of the network stands for: the inverse of :meth:`target`."""

@@ -11,6 +11,7 @@ MODULES = (
     "losses.bridge_loss",
     "data.paired_degradation_dataset",
     "data.paired_folder_dataset",
+    "models.conditional_diffusion_model",
     "models.i2sb_model",
 )
 

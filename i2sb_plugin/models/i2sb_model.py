@@ -46,9 +46,10 @@ class I2SBModel(RestorationModel):
         "spacing": (str, "val.sampler.spacing", "how the steps are spread"),
     }
     takes_mask: ClassVar[bool] = True
+    path_block: ClassVar[str] = "bridge"  # the block of options that builds what is walked
 
     def __init__(self, opt: dict) -> None:
-        self.bridge_options = read_block(BridgeOptions, opt.get("bridge"), "bridge")
+        self.bridge_options = self._read(opt, self.path_block)
         self.bridge = self.bridge_options.build()
         self.take_options(opt)
         self.scale = opt.get("scale", 1)
@@ -59,8 +60,16 @@ class I2SBModel(RestorationModel):
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
         super().take_options(opt)
-        self.sampler_options = read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler")
+        self.sampler_options = self._read(opt, "val.sampler")
         self.steps = _grid(self.bridge, self.sampler_options)
+
+    @classmethod
+    def _read(cls, opt: dict, dotted: str) -> Any:
+        """The options of one of ``option_blocks``; InputError if they are wrong."""
+        block: Any = opt
+        for key in dotted.split("."):
+            block = (block or {}).get(key)
+        return read_block(cls.option_blocks[dotted], block, dotted)
 
     def curve(self, iteration: int) -> dict[str, dict]:
         """The sampler at each number of evaluations in ``val.nfe_curve``, every ``val.nfe_curve_freq`` iterations."""
@@ -78,17 +87,22 @@ class I2SBModel(RestorationModel):
     @classmethod
     def option_faults(cls, opt: dict[str, Any]) -> list[str]:
         """Faults that no single block can tell, found before anything is built."""
-        bridge = read_block(BridgeOptions, opt.get("bridge"), "bridge").build()
+        bridge = cls._read(opt, cls.path_block).build()
         try:
-            _grid(bridge, read_block(SamplerOptions, (opt.get("val") or {}).get("sampler"), "val.sampler"))
+            _grid(bridge, cls._read(opt, "val.sampler"))
         except InputError as error:
             return [str(error)]
-        return _curve_faults(bridge, opt)
+        for nfe in (opt.get("val") or {}).get("nfe_curve") or ():
+            try:
+                _grid(bridge, cls._read(_with_nfe(opt, nfe), "val.sampler"))
+            except InputError as error:
+                return [f"val.nfe_curve: {error}"]
+        return []
 
     @classmethod
     def data_faults(cls, opt: dict[str, Any], item: dict[str, Any]) -> list[str]:
         """Faults of the channels of one image of the data: xt has those of gt, lq may have others."""
-        return channel_faults(opt, item)
+        return channel_faults(opt, item, cls._read(opt, cls.path_block).cond_x1)
 
     def init_losses(self) -> None:
         """Build ``train.bridge_opt``, BridgeLoss where it is left out."""
@@ -145,18 +159,12 @@ class I2SBModel(RestorationModel):
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
             predict_x0 = consistent(predict_x0, operator, batch["lq"], batch.get("mask"), strength)
-        x0 = samplers.SAMPLERS[options.type](
-            predict_x0,
-            self.bridge,
-            x1,
-            self.steps,
-            generator=generators,
-            clip=options.clip,
-            mask=batch.get("mask"),
-            callback=callback,
-            **options.own,
-        )
-        return space.decode(x0)
+        keywords = {"generator": generators, "clip": options.clip, "callback": callback, **options.own}
+        return space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
+
+    def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:
+        sampler = samplers.SAMPLERS[self.sampler_options.type]
+        return sampler(predict_x0, self.bridge, x1, self.steps, mask=mask, **keywords)
 
     def predictor(self, net: nn.Module, cond: Tensor | None) -> samplers.PredictX0:
         """Turn a network into the ``predict_x0`` that samplers call."""
@@ -213,15 +221,6 @@ def _keep(points: list[Tensor], wanted: set[int]) -> samplers.Callback:
 def _with_nfe(opt: dict, nfe: int) -> dict:
     val = opt.get("val") or {}
     return {**opt, "val": {**val, "sampler": {**(val.get("sampler") or {}), "nfe": nfe}}}
-
-
-def _curve_faults(bridge: Bridge, opt: dict) -> list[str]:
-    for nfe in (opt.get("val") or {}).get("nfe_curve") or ():
-        try:
-            _grid(bridge, read_block(SamplerOptions, _with_nfe(opt, nfe)["val"]["sampler"], "val.nfe_curve"))
-        except InputError as error:
-            return [f"val.nfe_curve: {error}"]
-    return []
 
 
 def _grid(bridge: Bridge, options: SamplerOptions) -> list[int]:

@@ -13,8 +13,7 @@ def faults(lq, gt, cond=0, cond_x1=False, **network):
     item = {"lq": torch.zeros(lq, 4, 4), "gt": torch.zeros(gt, 4, 4), "lq_path": "a.png"}
     if cond:
         item["cond"] = torch.zeros(cond, 4, 4)
-    opt = {"network_g": {"type": "ADMUNet", **network}, "bridge": {"cond_x1": cond_x1}}
-    return channel_faults(opt, item)
+    return channel_faults({"network_g": {"type": "ADMUNet", **network}}, item, cond_x1)
 
 
 @pytest.mark.parametrize("lq", [1, 3, 4])

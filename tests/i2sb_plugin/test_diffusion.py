@@ -37,10 +37,28 @@ def test_its_grid_is_ddpms_of_a_thousand_steps_within_a_thousandth():
 @pytest.mark.parametrize("predicts", PREDICTIONS)
 def test_target_and_inverse_cancel(predicts):
     diffusion = Diffusion.variance_preserving(1000, predicts)
-    x0, noise, step = normal(4, 2, 3, 3), normal(4, 2, 3, 3, seed=1), torch.tensor([1, 10, 500, 1000])
-    xt = diffusion.at(x0, noise, step)
-    found = diffusion.x0_from(xt, diffusion.target(x0, noise, step), step)
+    x0, step = normal(4, 2, 3, 3), torch.tensor([1, 10, 500, 1000])
+    xt = diffusion.sample_xt(x0, None, step, torch.Generator().manual_seed(1))
+    found = diffusion.x0_from(xt, diffusion.target(xt, x0, step), step)
     assert torch.allclose(found, x0, rtol=0, atol=1e-12)
+
+
+def test_the_targets_are_the_noise_and_the_velocity():
+    x0, step = normal(2, 1, 3, 3), torch.tensor([20, 700])
+    noise = normal(2, 1, 3, 3, seed=1)
+    alpha, sigma = (table[step].reshape(-1, 1, 1, 1) for table in (DIFFUSION.weight_x0, DIFFUSION.marginal_std))
+    xt = alpha * x0 + sigma * noise
+    eps = Diffusion.variance_preserving(1000, "eps").target(xt, x0, step)
+    assert torch.allclose(eps, noise, rtol=0, atol=1e-12)
+    assert torch.allclose(DIFFUSION.target(xt, x0, step), alpha * noise - sigma * x0, rtol=0, atol=1e-12)
+
+
+def test_points_have_the_mean_and_variance_of_the_diffusion():
+    x0, step = torch.full((2, 1, 200, 200), 0.5, dtype=torch.float64), torch.tensor([100, 800])
+    xt = DIFFUSION.sample_xt(x0, None, step, torch.Generator().manual_seed(0))
+    for image, k in zip(xt, step):
+        assert float(image.mean()) == pytest.approx(0.5 * float(DIFFUSION.weight_x0[k]), abs=0.02)
+        assert float(image.std()) == pytest.approx(float(DIFFUSION.marginal_std[k]), rel=0.02)
 
 
 @pytest.mark.parametrize("options", [{}, {"eta": 0.5}, {"eta": 1.0}, {"order": 2}, {"order": 3}], ids=str)
