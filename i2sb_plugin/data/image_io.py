@@ -7,6 +7,7 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,9 +162,18 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     height, width, channels = pixels.shape
     order = (0,) if channels == 1 else (2, 1, 0, 3)[:channels]
     planes = np.empty((channels, height, width), np.float32)
-    for plane, channel in zip(planes, order):
-        np.divide(pixels[:, :, channel], _FULL_SCALE[pixels.dtype], out=plane, dtype=np.float32)
+    for plane, source in zip(planes, _planes(pixels, order)):
+        np.divide(source, _FULL_SCALE[pixels.dtype], out=plane, dtype=np.float32)
     return torch.from_numpy(planes)
+
+
+def _planes(pixels: np.ndarray, order: tuple[int, ...]) -> Sequence[np.ndarray]:
+    """The channels of H,W,C in the given order, taken apart in one go where the colours of a pixel lie side by side."""
+    stored = pixels[:, :, ::-1] if pixels.strides[2] < 0 else pixels
+    if len(order) == 3 and stored.strides[1:] == (3 * stored.itemsize, stored.itemsize):
+        split = cv2.split(np.ascontiguousarray(stored))
+        return split if stored is not pixels else split[::-1]
+    return [pixels[:, :, channel] for channel in order]
 
 
 def write_image(path: str | os.PathLike[str], image: torch.Tensor, bits: int = 8) -> None:

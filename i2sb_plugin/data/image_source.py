@@ -93,7 +93,7 @@ class ImageSource:
     def read(self, name: str) -> bytes:
         """Return the bytes of the image ``name``; raises InputError naming it if it is not there."""
         if self.kind == "lmdb":
-            data = self._client().get(name, "images")
+            data = self._stored(name)
         else:
             try:
                 data = self._client().get(self.path(name))
@@ -106,6 +106,15 @@ class ImageSource:
                 "make the LMDB again"
             )
         return data if isinstance(data, bytes) else bytes(data)
+
+    def _stored(self, name: str) -> bytes | None:
+        """Read from an LMDB by its backend: the client itself would copy what it reads once more."""
+        import lmdb  # only those who read LMDB have it
+
+        try:
+            return self._client().client.get(name, "images")
+        except lmdb.Error as error:
+            raise InputError(f"{self.describe(name)} can not be read: {error}; write the LMDB again") from error
 
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""

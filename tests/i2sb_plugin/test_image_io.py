@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from basicsr_ext.errors import InputError
-from i2sb_plugin.data.image_io import ImageHeader, decode_image, image_header, write_image
+from i2sb_plugin.data.image_io import ImageHeader, decode_image, decode_pixels, image_header, to_tensor, write_image
 
 KINDS = [(extension, channels, bits) for extension in (".png", ".tif") for channels in (1, 3, 4) for bits in (8, 16)]
 
@@ -171,3 +171,25 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, name, image, bits):
     with pytest.raises(ValueError, match=name):
         write_image(tmp_path / name, image, bits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_view_of_pixels_gives_the_same_numbers(channels, kind):
+    """However the pixels lie in memory: whole, cropped, mirrored, turned, colours in either order."""
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (21, 34, channels), endpoint=True).astype(kind)
+    views = [pixels, pixels[3:15, 4:29], pixels[:, ::-1], pixels[::-1], pixels.transpose(1, 0, 2), pixels[:, :, ::-1],
+             pixels[2:, 3:, ::-1], pixels[::-1, 5:, ::-1], np.asfortranarray(pixels)]  # fmt: skip
+    order = [0] if channels == 1 else [2, 1, 0, 3][:channels]
+    for view in views:
+        expected = view[:, :, order].astype(np.float32) / np.float32(np.iinfo(kind).max)
+        assert np.array_equal(to_tensor(view).numpy(), expected.transpose(2, 0, 1))
+
+
+def test_uncompressed_images_are_read_without_a_copy():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    data = b"P6\n7 5\n255\n" + pixels.tobytes()
+    read = decode_pixels(data, "image")
+    assert np.array_equal(read, pixels[:, :, ::-1]) and not read.flags.owndata and not read.flags.writeable
+    assert np.array_equal(decode_pixels(b"P6 # by hand\n7 5\n255\n" + pixels.tobytes(), "image"), read)
+    assert np.array_equal(decode_pixels(b"P5\n7 15\n255\n" + pixels.tobytes(), "image").ravel(), pixels.ravel())
