@@ -1,5 +1,6 @@
 """Metrics against the libraries that define them, in shards and whole, and what they refuse."""
 
+import argparse
 import functools
 import inspect
 import itertools
@@ -25,14 +26,18 @@ compat.apply()
 from basicsr.metrics import calculate_psnr, calculate_ssim  # noqa: E402
 from basicsr.utils.matlab_functions import imresize  # noqa: E402
 
-from basicsr_ext import cli  # noqa: E402
+from basicsr_ext import cli, plugins  # noqa: E402
 from basicsr_ext.errors import InputError  # noqa: E402
+from basicsr_ext.launch import find_launch  # noqa: E402
 from basicsr_ext.metrics import METRICS, Cost, Metric, Sample, build_metric, build_metrics, collect  # noqa: E402
 from basicsr_ext.metrics.feature_networks import features  # noqa: E402
 from basicsr_ext.metrics.fid import FID, frechet  # noqa: E402
+from basicsr_ext.option_check import inspect_options  # noqa: E402
+from basicsr_ext.options import resolve  # noqa: E402
 from tests.basicsr_ext import metric_weights  # noqa: E402
 from tests.toolkit import command  # noqa: E402
 
+plugins.load_entry_points()
 LIBRARIES = ["lpips", "DISTS_pytorch", "torch_fidelity", "cleanfid"]
 for library in LIBRARIES:
     pytest.importorskip(library, reason="pip install -r requirements-test.txt")
@@ -433,6 +438,27 @@ def test_basicsr_own_models_measure_single_images_by_the_same_name():
     wanted = build_metric({"type": "lpips", "net": "squeeze"}).update(taken)
     options = {"type": "lpips", "net": "squeeze", "better": "lower"}
     assert calculate_metric({"img": taken.restored, "img2": taken.gt}, options) == wanted
+
+
+def esrgan(blocks):
+    network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+    data = {"type": "PairedDegradationDataset", "dataroot_gt": "sample:val", "degradation": {"type": "sr4x_pool"}}
+    opt = {"name": "run", "model_type": "ESRGANModel", "scale": 4, "num_gpu": 0, "network_g": network}
+    return {**opt, "datasets": {"test": data}, "path": {}, "val": {"metrics": blocks}}
+
+
+def test_lower_is_better_for_basicsr_own_models_too_and_sets_are_left_to_the_benchmark(tmp_path):
+    blocks = {"lpips": {"type": "lpips", "net": "squeeze"}, "psnr": {"type": "calculate_psnr", "crop_border": 4}}
+    opt = esrgan(blocks)
+    assert inspect_options(opt, is_train=False).faults == []
+    arguments = argparse.Namespace(auto_resume=False, debug=False, force_yml=None)
+    resolve(opt, arguments, tmp_path, True, find_launch("none"))
+    assert opt["val"]["metrics"]["lpips"]["better"] == "lower"
+    assert "better" not in opt["val"]["metrics"]["psnr"]
+    faults = inspect_options(esrgan({"x": {"type": "fid", "layer": 64}}), is_train=False).faults
+    assert len(faults) == 1
+    assert "val.metrics.x.type is fid, which ESRGANModel can not measure" in faults[0]
+    assert "basicsr benchmark" in faults[0]
 
 
 # ---- bad input
