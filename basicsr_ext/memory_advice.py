@@ -18,6 +18,10 @@ from basicsr_ext.memory import cause, give_back, is_out_of_memory
 
 __all__ = ["Needs", "explained", "needs_of", "room_on", "saved_bytes"]
 
+_WORKER = (
+    "a worker of the data loader was killed by the system, as it does when the machine's memory runs out: lower "
+    "datasets.train.num_worker_per_gpu, or end what else fills the memory; then go on with --auto_resume"
+)
 SPARE = 1.25  # of what is kept for the backward pass: it needs room to work in
 
 
@@ -56,6 +60,8 @@ def explained(training: bool) -> Iterator[None]:
         yield
         return
     except (RuntimeError, MemoryError) as error:
+        if training and "is killed by signal: Killed" in str(error):
+            raise InputError(_WORKER) from error
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the values of the failed call, which fill the memory

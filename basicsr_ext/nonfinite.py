@@ -254,9 +254,11 @@ def _what(losses: Mapping[str, float], gradient: Mapping[str, Any]) -> str:
     if not bad and gradient:
         names = gradient["the first of them"]
         first = f", first that of {names[0]}" if names else ""
+        many = distributed.world_size() > 1
+        whose, which = ("of this process ", ", which all processes share,") if many else ("", "")
         bad = [
-            f"the losses are finite, but the gradient's norm is {gradient['norm']} (of {gradient['parameters']} "
-            f"parameters {gradient['parameters with a bad one']} have a bad one{first})"
+            f"the losses {whose}are finite, but the gradient's norm{which} is {gradient['norm']} "
+            f"(of {gradient['parameters']} parameters {gradient['parameters with a bad one']} have a bad one{first})"
         ]
     return ", ".join(bad) or "a loss is NaN or infinite"
 

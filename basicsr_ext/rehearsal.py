@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
-    from basicsr_ext import compat, options, preflight
+    from basicsr_ext import compat, memory_advice, options, preflight
     from basicsr_ext.launch import Launch
 
     compat.apply()
@@ -45,7 +45,8 @@ def run(argv: list[str]) -> int:
         print(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:
         _move_paths(opt, folder)
-        _rehearse(opt, is_train, print)
+        with memory_advice.explained(is_train):
+            _rehearse(opt, is_train, print)
     print(f"{args.opt}: all well; nothing was kept")
     return 0
 
@@ -65,7 +66,8 @@ def _check_data(opt: dict[str, Any]) -> int:
 
 def _move_paths(opt: dict[str, Any], folder: str) -> None:
     opt["root_path"] = folder
-    for key in ("experiments_root", "results_root", "models", "training_states", "log", "visualization"):
+    opt["path"].pop("experiments_root", None)  # a bad step is told, not described in a file that is gone
+    for key in ("results_root", "models", "training_states", "log", "visualization"):
         if key in opt["path"]:
             opt["path"][key] = os.path.join(folder, key)
             Path(opt["path"][key]).mkdir()

@@ -1,5 +1,6 @@
 """When memory runs out: training names what lowers it, with an estimate; validation takes smaller batches."""
 
+import math
 import re
 
 import pytest
@@ -113,6 +114,32 @@ def test_models_of_basicsr_get_the_same_without_what_they_lack(here, monkeypatch
     said = said[said.index("error: ") :]
     assert re.match(r"error: out of memory in iteration 1 on CPU with room for [\d.]+ GiB \(DefaultCPUAll", said)
     assert "accumulate" not in said and "each image" in said and "a smaller network_g\n" in said
+
+
+def test_a_worker_that_the_system_killed_is_told(here, monkeypatch, capfd):
+    path = write(here, small(here, False))
+
+    def killed(self, number):
+        raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(owner_of(False), "optimize_parameters", killed)
+    assert cli.main(["train", "-opt", str(path)]) == 2
+    assert "lower datasets.train.num_worker_per_gpu" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_a_rehearsal_tells_of_lack_of_memory_and_of_bad_steps(here, monkeypatch, capfd):
+    path = write(here, small(here, True))
+    with monkeypatch.context() as patch:
+        limited(patch, owner_of(True), "training_loss", 2, on_gpu)
+        assert cli.main(["check", "-opt", str(path)]) == 2
+    assert "error: out of memory in iteration 1 on CPU with room for" in capfd.readouterr().err
+    unrepaired = owner_of(True).training_loss
+    monkeypatch.setattr(
+        owner_of(True), "training_loss", lambda *words: {k: v * math.nan for k, v in unrepaired(*words).items()}
+    )
+    assert cli.main(["check", "-opt", str(path)]) == 3
+    said = capfd.readouterr().err
+    assert "training stopped at iteration 1" in said and "l_bridge is nan" in said and "described in" not in said
 
 
 def test_what_a_network_keeps_is_counted_byte_by_byte():

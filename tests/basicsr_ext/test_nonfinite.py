@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +153,42 @@ def test_an_infinite_loss_poisons_the_gradient_of_every_parameter():
     assert all(not torch.isfinite(p.grad).any() for p in net[2].parameters())
     good = nn.functional.l1_loss(net(torch.ones(2, 2)), torch.zeros(2, 1))
     assert nonfinite.poisoned(good).equal(good)
+
+
+SCRIPT = """
+import os, sys
+from basicsr_ext import cli, compat
+compat.apply()
+from basicsr_ext.restoration_model import RestorationModel
+feed, fed = RestorationModel.feed_data, []
+def feeding(self, data):
+    fed.append(data)
+    if os.environ["RANK"] == "1" and len(fed) == 2:
+        data["gt"][0] = float("inf")
+    feed(self, data)
+RestorationModel.feed_data = feeding
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_bad_batch_of_one_process_is_skipped_by_all(here):
+    path = write(here, small(here, True))
+    (here / "run.py").write_text(SCRIPT)
+    words = ["train", "-opt", str(path), "--launcher", "pytorch", "--force_yml", "train:nonfinite=skip"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(here / "run.py"), *words, "train:total_iter=3", "train:scheduler:periods=[3]"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = "Step 2 is skipped: the losses of this process are finite, but the gradient's norm, which all processes"
+    assert said in done.stderr
+    first, second = (json.loads((here / f"experiments/tiny/nonfinite_2_rank{r}.json").read_text()) for r in (0, 1))
+    assert math.isfinite(first["losses"]["l_bridge"]) and second["losses"]["l_bridge"] in ("inf", "nan")
+    assert first["images with NaN or infinite values"] == [] != second["images with NaN or infinite values"]
+    weights = load_weights(here / "experiments/tiny/models/net_g_latest.pth", "params")
+    assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 class LateStep:
