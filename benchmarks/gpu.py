@@ -1,4 +1,4 @@
-"""The network on a GPU: training, sampling and memory against guided-diffusion's module, profile, distance to the floor.
+"""The network on a GPU against guided-diffusion: training, sampling, memory, profile and distance from the floor.
 
 One command of a few minutes that needs torch, numpy and this repository alone; BasicSR may be missing.
 

@@ -148,19 +148,37 @@ def measure_dataset(opt: dict, images: int, cache: bool) -> float:
     return images / (time.perf_counter() - start)
 
 
-def markdown(result: dict) -> str:
-    head = (
-        "| preset | batch | iteration, s | "
-        + " | ".join(f"{part}, s" for part in PARTS)
-        + " | outside | waiting | images/s |"
-    )
-    values = " | ".join(f"{result[f'{part}_seconds']:.4f}" for part in PARTS)
-    share = " | ".join(f"{100 * result[f'{part}_share_overall']:.1f} %" for part in ("outside", "waiting"))
-    rates = f"{result['dataset_images_per_second_cached']:.0f}"
-    row = (
-        f"| {result['preset']} | {result['batch']} x {result['size']}^2 | {result['iteration_seconds']:.4f} | {values}"
-    )
-    return f"{head}\n|{'---|' * 10}\n{row} | {share} | {rates} |"
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    names = [*(f"{part}, s" for part in PARTS), "outside the four", "waiting for data"]
+    lines = [f"| network | iteration, s | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 2)]
+    for row in rows:
+        values = " | ".join(f"{row[f'{part}_seconds']:.4f}" for part in PARTS)
+        share = " | ".join(f"{100 * row[f'{part}_share_overall']:.1f} %" for part in ("outside", "waiting"))
+        network = f"{row['preset']}, {row['batch']} x {row['size']}^2"
+        lines.append(f"| {network} | {row['iteration_seconds']:.4f} | {values} | {share} |")
+    return "\n".join(lines)
+
+
+def quick() -> list[dict]:
+    """A few iterations of the smallest network, in seconds."""
+    args = argparse.Namespace(options=OPTIONS, preset="tiny", batch=1, size=32, iterations=5, workers=0, decode=False)
+    return [_measured(args, images=0)]
+
+
+def _measured(args: argparse.Namespace, images: int) -> dict:
+    opt, here = options(args), Path.cwd()
+    result = {name: getattr(args, name) for name in ("preset", "batch", "size", "workers", "decode")}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            result |= measure_loop(opt)
+            if images:
+                result["dataset_images_per_second"] = measure_dataset(opt, images, cache=False)
+                result["dataset_images_per_second_cached"] = measure_dataset(opt, images, cache=True)
+        finally:
+            os.chdir(here)
+    return result
 
 
 def main() -> None:
@@ -176,18 +194,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     out = args.out.resolve() if args.out else None
-    opt = options(args)
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            result = {"preset": args.preset, "batch": args.batch, "size": args.size, "workers": args.workers}
-            result |= {"decode": args.decode, **measure_loop(opt)}
-            result["dataset_images_per_second"] = measure_dataset(opt, args.images, cache=False)
-            result["dataset_images_per_second_cached"] = measure_dataset(opt, args.images, cache=True)
-        finally:
-            os.chdir(here)
-    print(markdown(result))
+    result = _measured(args, args.images)
+    print(table([result]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     write(out, {"machine": machine("basicsr", device=device), "rows": [result]})
 

@@ -26,7 +26,8 @@ WAYS = {
     "channels_last": {"channels_last": True, "compile": False},
     "channels_last, compiled": {"channels_last": True, "compile": True},
 }
-__all__ = ["main", "measure"]
+HEAD = "| network | what | other, s | ours, s | other / ours | largest difference / std |"
+__all__ = ["main", "measure", "quick", "table"]
 
 
 def measure(preset: str, args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
@@ -59,8 +60,18 @@ def measure(preset: str, args: argparse.Namespace, device: torch.device) -> Iter
         yield common | {"what": what, "way": "one kernel"} | paired(a, b, args.pairs, device)
 
 
-def markdown(row: dict) -> str:
-    """A line of the table."""
+def quick() -> list[dict]:
+    """The comparison with the plain formulation at a small size, in seconds."""
+    args = argparse.Namespace(batch=1, size=32, pairs=3, guided=None, way=["channels_last"])
+    return list(measure("tiny", args, torch.device("cpu")))
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    return "\n".join([HEAD, "| --- | --- | --- | --- | --- | --- |", *map(_line, rows)])
+
+
+def _line(row: dict) -> str:
     ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
     shape = f"{row['batch']} x {row['size']}^2"
     times = f"{row['reference_seconds']:.4f} | {row['seconds']:.4f}"
@@ -81,12 +92,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     device = torch.device(args.device)
-    print("| preset | what | other, s | ours, s | other / ours | difference / std |\n|---|---|---|---|---|---|")
     rows = []
     for preset in args.preset:
         for row in measure(preset, args, device):
             rows.append(row)
-            print(markdown(row), flush=True)
+            print(_line(row), flush=True)
     write(args.out, {"seed": 0, "machine": machine(device=device), "rows": rows})
 
 
