@@ -136,7 +136,10 @@ function drawPoint(svg, point, xs, ys, text) {
   range(point.y, ys, point.px, false);
   group.append(draw("title", {}, text));
   group.append(draw("circle", { class: "dot", cx: point.px, cy: point.py, r: 6 }));
-  group.append(draw("text", { class: "name", x: point.label.x + 2, y: point.label.y + 12, "aria-hidden": "true" }, point.name));
+  const middle = point.label.x + point.label.w / 2;
+  const anchor = middle > point.px + 6 ? "start" : middle < point.px - 6 ? "end" : "middle"; // text grows away from its dot
+  const x = { start: point.label.x + 2, end: point.label.x + point.label.w - 2, middle }[anchor];
+  group.append(draw("text", { class: "name", x, y: point.label.y + 12, "text-anchor": anchor, "aria-hidden": "true" }, point.name));
   svg.append(group);
 }
 
