@@ -52,7 +52,7 @@ class Top1(Metric):
     With ResNet-50 and labels this is the classifier accuracy (CA) of the I2SB paper.
     """
 
-    net: Literal["resnet50", "efficientnet_lite0"] = "resnet50"
+    net: Literal["resnet50", "efficientnet_lite0"] = "resnet50"  # the classifier; papers take ResNet-50
     labels: str | None = None  # text file, a line "name class" for each image; the ground truth's class if left out
     weights: str | None = None  # file of the classifier, or folder that has it
 
