@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from basicsr_ext.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.nonfinite import check_reduced, trained_norm
 from basicsr_ext.saving import saves_of
 from basicsr_ext.schedulers import known_schedulers
+from basicsr_ext.shared_validation import can_share, validate_shared
 
 __all__ = ["REPAIRS", "method_repair"]
 
@@ -73,11 +75,15 @@ def _settle_buckets(net: DistributedDataParallel) -> None:
 
 
 def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-    """Validate on bare networks, leaving the random streams of training where they were."""
+    """Validate on bare networks, shared out over the ranks, leaving the random streams of training where they were."""
     wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
+    shared = self.opt["dist"] and can_share(self)
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
+    if shared:
+        validate = functools.partial(validate_shared, self)
     data_set = getattr(getattr(dataloader, "dataset", None), "opt", {}).get("name", "val")
-    alone = not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation  # on rank 0, no collectives
+    # on rank 0 alone and without collectives?
+    alone = not shared and (not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation)
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
@@ -117,7 +123,7 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
     """Mean of each loss over the processes; all processes get it, with one wait for the device.
 
     Raises:
-        NonFiniteLoss: A loss is NaN or infinite.
+        NonFiniteLoss: A loss or a gradient is NaN or infinite.
 
     """
     if not loss_dict:

@@ -45,12 +45,24 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     elif backend != "gloo":
         backend = "nccl"
         _take_gpu(local_rank)
+    ranks = {"rank": _variable("RANK", launcher), "world_size": _variable("WORLD_SIZE", launcher)}
     limits = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
-    dist.init_process_group(
-        backend, rank=_variable("RANK", launcher), world_size=_variable("WORLD_SIZE", launcher), **limits
-    )
+    dist.init_process_group(backend, **ranks, **limits, **_store(ranks["world_size"]))
     if distributed.world_size() > 1:
         lifeline.begin(distributed.gather_objects)
+
+
+def _store(world_size: int) -> dict[str, dist.Store]:
+    """The store of torchrun's agent, under a name for each attempt; nothing where rank 0 makes the store itself.
+
+    torchrun keeps one store over its restarts, and gloo would take up the addresses of the processes that are gone.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(*address, world_size, is_master=False, wait_for_workers=False)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {"store": dist.PrefixStore(f"attempt {attempt} of {world_size}", store)}
 
 
 def _variable(name: str, launcher: str) -> int:
