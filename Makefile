@@ -33,6 +33,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+# Every comparison of docs/performance.md at a small size, in under two minutes; prints ratios.
+bench: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quick
+
 lint: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

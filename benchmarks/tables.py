@@ -1,0 +1,35 @@
+"""Write the tables of docs/performance.md from the results in benchmarks/results, between their markers.
+
+python -m benchmarks.tables
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+__all__ = ["main", "written"]
+
+
+def written(page: str) -> str:
+    """The page with the table of every marker ``<!-- table: NAME -->`` made again from ``NAME.json``."""
+
+    def fill(match: re.Match) -> str:
+        name = match[1]
+        rows = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+        return f"<!-- table: {name} -->\n{importlib.import_module(f'benchmarks.{name}').table(rows)}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(written(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()
