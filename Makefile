@@ -10,7 +10,7 @@ SHORT   = --auto_resume --force_yml name=benchmark_$(1) train:total_iter=1000 va
 PLAIN   = datasets:train:gt_size=64 datasets:train:batch_size_per_gpu=8 train:ema_decay=0.995 train:optim_g:lr=1e-3 \
           train:scheduler:milestones=[700,900]
 
-.PHONY: train test benchmark lint clean
+.PHONY: train test benchmark bench lint clean
 
 train: $(READY)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
