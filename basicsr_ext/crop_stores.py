@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.crops import Crop, Cutting
+import cv2
+import numpy as np
 
-__all__ = ["FolderStore", "LmdbStore"]
+from basicsr_ext.crops import Crop, Cutting
+from basicsr_ext.errors import InputError
+
+__all__ = ["FolderStore", "LmdbStore", "same_pixels", "stored_crops"]
 
 _MAP = 2**40  # bytes that an LMDB may grow to, as BasicSR's; the file is as large as its content
 
@@ -85,3 +90,33 @@ def _write_meta(path: Path, lines: Iterable[list[Any]], extension: str, end: str
                 file.write(f"{key}.{extension} ({height},{width},{channels}){end}\n")
                 count += 1
     return count
+
+
+@contextlib.contextmanager
+def stored_crops(output: Path, kind: str, cutting: Cutting) -> Iterator[Callable[[str], bytes | None]]:
+    """Lend what reads the file of a crop by its key, None where it is missing; InputError if the LMDB is damaged."""
+    if kind == "folder":
+        yield lambda key: _content(output / f"{key}.{cutting.extension}")
+        return
+    import lmdb
+
+    try:
+        with lmdb.open(str(output), readonly=True, lock=False) as environment, environment.begin() as transaction:
+            yield lambda key: transaction.get(key.encode("ascii"))
+    except lmdb.Error as error:
+        raise InputError(f"{output} can not be read: {error}; remove it and prepare it again") from error
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def same_pixels(stored: bytes | None, content: bytes) -> bool:
+    """Whether two image files hold the same: other releases of OpenCV may write the same pixels in other bytes."""
+    if stored is None or stored == content:
+        return stored is not None
+    try:
+        images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (stored, content)]
+    except cv2.error:
+        return False
+    return images[0] is not None and np.array_equal(*images)

@@ -21,11 +21,11 @@ import cv2
 from tqdm import tqdm
 
 from basicsr_ext import run_lock
-from basicsr_ext.crop_stores import FolderStore, LmdbStore
+from basicsr_ext.crop_stores import FolderStore, LmdbStore, same_pixels, stored_crops
 from basicsr_ext.crops import Crop, Cutting, cut_file
 from basicsr_ext.errors import InputError
 
-__all__ = ["prepare", "run"]
+__all__ = ["prepare", "run", "verify"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
 _KINDS = ("lmdb", "raw", "folder")
@@ -55,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
         args.skip_small,
     )
     prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    if args.verify:
+        verify(args.i, args.o, args.to, cutting, args.suffix, args.workers)
     return 0
 
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--compression", type=int, default=1, help="of PNG, 0 (large, fast) to 9 (default: 1)")
     add("--suffix", default="", help="taken off the ends of names, such as x4, so that pairs get equal keys")
     add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
+    add("--verify", action="store_true", help="cut the images again and compare with what is stored")
     add("--workers", type=int, help="processes (default: one for each core)")
     return parser
 
@@ -110,6 +113,36 @@ def prepare(
     finally:
         run_lock.release_all()
         part.with_name(f".{part.name}.lock").unlink(missing_ok=True)
+
+
+def verify(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    kind: str,
+    cutting: Cutting,
+    suffix: str = "",
+    workers: int | None = None,
+) -> int:
+    """Cut the images again and compare with a complete ``output``; returns the number of crops.
+
+    Raises:
+        InputError: crops are missing, damaged or not those of the images; the first ones are named.
+
+    """
+    images, wrong, count = _find(Path(source), suffix, kind), [], 0
+    with stored_crops(Path(output), kind, cutting) as read:
+        cut = _cut_all(images, cutting, None, workers or _cores())
+        for crops in tqdm(cut, total=len(images), unit="image", desc="verify"):
+            wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
+            count += len(crops)
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise InputError(
+            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {shown}; remove it and "
+            "prepare it again"
+        )
+    print(f"{output}: {count} crops are those of the images")
+    return count
 
 
 def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | None) -> None:
