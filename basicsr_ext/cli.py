@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
 from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
-from basicsr_ext.launch import is_main_process
+from basicsr_ext.launch import is_main_process, rank_of_process
 
 __all__ = ["COMMANDS", "GROUP", "Command", "main"]
 
+ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
 GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
 
 
@@ -213,7 +215,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return known[parsed.command].run(words[1:])
     except (InputError, NonFiniteLoss) as error:
         message, code = _verdict(error)
-        _say(f"error: {message}")
+        if is_main_process():
+            _say(f"error: {message}")
+        else:  # most faults are those of every rank: rank 0 says them, and torchrun ends the others
+            time.sleep(ONLY_HERE)
+            print(f"error: rank {rank_of_process()}: {message}", file=sys.stderr, flush=True)
         return code
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["Launch", "find_launch", "is_main_process", "is_restart", "starter"]
+__all__ = ["Launch", "find_launch", "is_main_process", "is_restart", "rank_of_process", "starter"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,18 @@ def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Laun
     return Launch(launcher, rank, world_size, note)
 
 
-def is_main_process(environ: Mapping[str, str] | None = None) -> bool:
-    """True unless torchrun or Slurm says that this process has a rank above 0."""
+def rank_of_process(environ: Mapping[str, str] | None = None) -> int:
+    """The rank that torchrun or Slurm gave this process; 0 without them."""
     environ = os.environ if environ is None else environ
     rank = environ.get("RANK")
     if rank is None and int(environ.get("SLURM_NTASKS", "1")) > 1:
         rank = environ.get("SLURM_PROCID")
-    return rank is None or rank == "0"
+    return int(rank or 0)
+
+
+def is_main_process(environ: Mapping[str, str] | None = None) -> bool:
+    """True unless torchrun or Slurm says that this process has a rank above 0."""
+    return rank_of_process(environ) == 0
 
 
 def is_restart(environ: Mapping[str, str] | None = None) -> bool:

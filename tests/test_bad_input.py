@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from basicsr_ext import run_lock
+from basicsr_ext import cli, run_lock
 from tests.cli_runs import bridge_options, files_below, options, run, write, write_images
 
 
@@ -303,15 +303,17 @@ def test_the_message_stands_alone_in_a_process_of_its_own(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_only_the_first_rank_speaks(tmp_path, monkeypatch, capsys):
+def test_the_first_rank_speaks_and_another_one_after_a_while(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    waits = []
     opt = options(tmp_path)
     opt["num_gpu"] = 2
     file = write(tmp_path, opt)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, spoken in (("1", ""), ("0", "num_gpu is 2")):
+    monkeypatch.setattr(cli.time, "sleep", waits.append)
+    for rank, begin in (("0", "error: "), ("1", "error: rank 1: ")):
         monkeypatch.setenv("RANK", rank)
         code, _, err = run(capsys, "train", "-opt", file, "--launcher", "pytorch")
         assert code == 2
-        assert spoken in err
-        assert bool(err) == bool(spoken)
+        assert err.startswith(begin) and err.count("num_gpu is 2") == 1
+    assert waits == [cli.ONLY_HERE], "torchrun ends rank 1 meanwhile, where rank 0 had the same to say"
