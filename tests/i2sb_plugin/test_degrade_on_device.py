@@ -55,6 +55,16 @@ def test_batches_degraded_later_are_those_of_the_workers(photographs, name):
         assert together.get("mask", torch.ones(1)).equal(wanted.get("mask", torch.ones(1)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["sr4x_bicubic", "sr4x_pool", "blur_gauss", "blur_released_gauss", "noise_gauss"])
+def test_a_gpu_gives_the_same_within_its_rounding(photographs, name):
+    wanted = default_collate([samples(photographs, example(name))[place] for place in PLACES])
+    later = samples(photographs, example(name), degrade_on="device")
+    found = later.dataset.defer(torch.device("cuda"))(default_collate([later[place] for place in PLACES]))
+    assert found["lq"].is_cuda and found["gt"].is_cuda
+    torch.testing.assert_close(found["lq"].cpu(), wanted["lq"], rtol=0, atol=2e-3)  # TF32 may be on
+
+
 def test_what_draws_is_told_from_what_does_not(photographs):
     drawn = {"jpeg": False, "sr4x_bicubic": False, "blur_released_gauss": False, "noise_poisson": True,
              "noise_gauss": True, "compose": True, "inpaint_freeform": True, "mixture": True}  # fmt: skip
