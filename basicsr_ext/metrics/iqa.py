@@ -30,7 +30,7 @@ def _refuse(root: Path) -> Callable[..., None]:
     def download(url: str, *_: Any, **__: Any) -> None:
         raise InputError(
             f"iqa: the file of weights {Path(url).name} is missing; nothing is downloaded: get it from {url} and put "
-            f"it into {root / 'hub' / 'pyiqa'}"
+            f"it into {root / 'hub' / ('checkpoints' if 'pytorch.org' in url else 'pyiqa')}"
         )
 
     return download
@@ -66,8 +66,16 @@ class IQA(Metric):
                 raise UnknownName(
                     f"iqa.metric is {self.metric!r}, which pyiqa lacks; {did_you_mean(self.metric, names)}"
                 )
-            with mock.patch.object(download_util, "download_url_to_file", _refuse(root)):
-                model = pyiqa.create_metric(self.metric, device=metric_device())
+            refuse = _refuse(root)
+            with (
+                mock.patch.object(download_util, "download_url_to_file", refuse),
+                mock.patch.object(torch.hub, "download_url_to_file", refuse),
+            ):
+                try:
+                    model = pyiqa.create_metric(self.metric, device=metric_device())
+                except (RuntimeError, OSError) as error:  # wrong weights, or some that only its hub has
+                    reason = str(error).strip().splitlines()[0]
+                    raise InputError(f"iqa.metric {self.metric} can not be built: {reason}") from error
         self.higher_is_better = not model.lower_better
         self.needs = frozenset({"gt"} if model.metric_mode == "FR" else ())  # type: ignore[misc]
         return model
