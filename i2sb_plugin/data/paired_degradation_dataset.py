@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -166,9 +167,10 @@ class PairedDegradationDataset(Dataset):
         for state in batch[STATE]:
             generators.append(torch.Generator())
             generators[-1].set_state(state.clone())  # of a view, torch reads beside it
-        if together:
-            return {**self._degraded(self.degradation, gt, generators[0]), **rest}
-        items = [self._degraded(self.degradation, image, generator) for image, generator in zip(gt, generators)]
+        with _full_precision():
+            if together:
+                return {**self._degraded(self.degradation, gt, generators[0]), **rest}
+            items = [self._degraded(self.degradation, image, generator) for image, generator in zip(gt, generators)]
         return {key: torch.stack([item[key] for item in items]) for key in items[0]} | rest
 
     def read(self, index: int) -> np.ndarray:
@@ -209,6 +211,17 @@ class PairedDegradationDataset(Dataset):
                 f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
                 f"{tuple(lq.shape)}; its scale is {self.scale}, so {expected} is expected"
             )
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Let no GPU round the factors of a product, as the training step may: a worker does not."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _build_at_scale(degradation: Mapping[str, Any], scale: int | None) -> Degradation:

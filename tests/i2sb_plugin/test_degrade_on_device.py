@@ -13,6 +13,8 @@ from basicsr_ext.errors import InputError
 from basicsr_ext.positions import SeededSamples
 from i2sb_plugin.data.image_io import write_image
 from i2sb_plugin.data.paired_degradation_dataset import STATE, PairedDegradationDataset
+from i2sb_plugin.degradations import Degraded
+from i2sb_plugin.degradations.jpeg import Jpeg
 from tests.cli_runs import bridge_options, write
 from tests.i2sb_plugin.degradation_examples import NAMES, example, image
 
@@ -62,7 +64,7 @@ def test_a_gpu_gives_the_same_within_its_rounding(photographs, name):
     later = samples(photographs, example(name), degrade_on="device")
     found = later.dataset.defer(torch.device("cuda"))(default_collate([later[place] for place in PLACES]))
     assert found["lq"].is_cuda and found["gt"].is_cuda
-    torch.testing.assert_close(found["lq"].cpu(), wanted["lq"], rtol=0, atol=2e-3)  # TF32 may be on
+    torch.testing.assert_close(found["lq"].cpu(), wanted["lq"], rtol=0, atol=1e-4)
 
 
 def test_what_draws_is_told_from_what_does_not(photographs):
@@ -70,6 +72,25 @@ def test_what_draws_is_told_from_what_does_not(photographs):
              "noise_gauss": True, "compose": True, "inpaint_freeform": True, "mixture": True}  # fmt: skip
     for name, draws in drawn.items():
         assert samples(photographs, example(name)).dataset._draws() == draws, name
+
+
+def test_products_are_not_rounded_as_those_of_the_training_step_may_be(photographs, monkeypatch):
+    seen = []
+
+    def watching(self, image, generator=None):
+        seen.append(torch.get_float32_matmul_precision())
+        return Degraded(image)
+
+    monkeypatch.setattr(Jpeg, "__call__", watching)
+    later = samples(photographs, {"type": "jpeg"}, degrade_on="device")
+    complete = later.dataset.defer(CPU)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        complete(default_collate([later[place] for place in PLACES]))
+        assert seen == ["highest"] * 3 and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_only_the_training_loop_asks_for_it(photographs):
