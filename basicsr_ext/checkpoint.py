@@ -173,7 +173,7 @@ def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None =
         with safe_open(os.fspath(path), "pt") as file:
             return file.metadata() or {}
     except FileNotFoundError as error:
-        raise InputError(f"{said}no such checkpoint file: {path}") from error
+        raise InputError(f"{said}no such checkpoint file: {path}; correct the path") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({error}); use another one") from error
 
@@ -227,7 +227,7 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
     """
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
-        raise InputError(f"{said}no such checkpoint file: {path}")
+        raise InputError(f"{said}no such checkpoint file: {path}; correct the path")
     try:
         return _torch_load(path, mmap)
     except InputError as error:
@@ -265,7 +265,10 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
     loaded = load_checkpoint(path, option)
     said = f"{option}: " if option else ""
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{said}{path} holds a {type(loaded).__name__}, not the weights of a network")
+        raise InputError(
+            f"{said}{path} holds a {type(loaded).__name__}, not the weights of a network; "
+            "give the .pth or .safetensors of a network"
+        )
     holders = [k for k, v in loaded.items() if isinstance(v, Mapping)]
     if key is not None and key not in holders and "params" in holders:
         key = "params" if key == "params_ema" else key

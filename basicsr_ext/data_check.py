@@ -35,7 +35,7 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
     except Exception as error:  # a data set of a stranger may refuse its folders in whatever way it likes
         return 0, [_said(where, error)]
     if count == 0:
-        return 0, [f"{where} has no images"]
+        return 0, [f"{where} has no images; correct its folders"]
     reader = _Reader(dataset)
     loader = DataLoader(reader, batch_size=None, num_workers=min(workers, count), worker_init_fn=_one_thread)
     faults, done = [], 0
@@ -45,7 +45,10 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
             faults += [f"{where}: {fault}"] if fault else []
     except RuntimeError as error:  # a worker was killed: no exception of the image's reader comes this far
         nearby = ", ".join(reader.name(k) for k in range(done, min(count, done + 2 * workers)))
-        faults.append(f"{where}: a process died while it read one of {nearby} ({str(error).splitlines()[0]})")
+        faults.append(
+            f"{where}: a process died while it read one of {nearby} ({str(error).splitlines()[0]}); "
+            "look at these, and replace or remove what is damaged"
+        )
     return count, list(dict.fromkeys(faults))
 
 

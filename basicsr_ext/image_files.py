@@ -30,7 +30,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             file.seek(max(0, bytes_there - 1024))
             tail = file.read()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: {error.strerror or error}; check the path and who may read it") from error
     if bytes_there == 0:
         raise InputError(f"{path}: the file is empty; remove or replace it")
     return _with_pillow(path, tail) or _with_opencv(path)
@@ -102,6 +102,8 @@ def lmdb_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
     try:
         lines = (Path(root) / "meta_info.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{root}: no LMDB of BasicSR, its meta_info.txt can not be read ({error})") from error
+        raise InputError(
+            f"{root}: no LMDB of BasicSR, its meta_info.txt can not be read ({error}); write the LMDB again"
+        ) from error
     matches = (_META_LINE.match(line) for line in lines)
     return {m["name"]: (int(m["height"]), int(m["width"])) for m in matches if m}

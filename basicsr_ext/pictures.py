@@ -57,7 +57,7 @@ def _open(path: Path) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise InputError(f"{path}: {error}; cut it into parts") from error
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file") from error
+            raise InputError(f"{path}: no such file; correct the path") from error
         except _DAMAGE as error:
             raise InputError(f"{path}: cannot be read as an image ({_first_line(error)}); replace it") from error
 

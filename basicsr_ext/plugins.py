@@ -111,4 +111,6 @@ def _find_file(name: str, folder: Path | None) -> Path:
         path = (place / Path(name).expanduser()).resolve()
         if path.is_file():
             return path
-    raise InputError(f"plugins: no file {name} in {' or '.join(str(place.resolve()) for place in places)}")
+    raise InputError(
+        f"plugins: no file {name} in {' or '.join(str(place.resolve()) for place in places)}; correct the name"
+    )

@@ -86,7 +86,7 @@ def _said(where: str, error: Exception) -> str:
     if isinstance(error, InputError):
         return text if text.startswith("datasets.") else f"{where}: {text}"
     if isinstance(error, KeyError) and not isinstance(error, ValueError):
-        return f"{where}.{text} is missing: the data set needs it"
+        return f"{where}.{text} is missing: the data set needs it; give it"
     return f"{where} can not be read: {text or type(error).__name__}"
 
 

@@ -80,7 +80,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         text = Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"there is no record {path}: the save was not finished") from error
+        raise InputError(f"there is no record {path}: the save was not finished; use an earlier one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the record {path} is damaged ({error}); use an earlier save") from error
     found = {name: value for value, name in _LINE.findall(text)}

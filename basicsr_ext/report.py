@@ -32,7 +32,7 @@ def load_runs(folders: list[str | Path]) -> list[dict]:
             run = json.loads(path.read_text())
             runs.append(run | {"folder": folder, "datasets": dict(run["datasets"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a result of `basicsr test`: {error}") from None
+            raise InputError(f"{path} is not a result of `basicsr test`: {error}; test again") from None
     return runs
 
 
@@ -113,7 +113,9 @@ def _find(folder: Path, stem: str) -> Path:
 def _centre(path: Path, crop: int) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None or min(image.shape[:2]) < crop:
-        raise InputError(f"{path} is missing, unreadable or smaller than {crop} pixels")
+        raise InputError(
+            f"{path} is missing, unreadable or smaller than {crop} pixels; replace it, or give a smaller --crop"
+        )
     top, left = (image.shape[0] - crop) // 2, (image.shape[1] - crop) // 2
     return image[top : top + crop, left : left + crop].repeat(2, 0).repeat(2, 1)
 

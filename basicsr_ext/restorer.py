@@ -220,18 +220,20 @@ class Restorer:
 
     def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         if not self.takes_mask:
-            raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks")
+            raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks; leave it out")
         if mask.shape[-2:] != image.shape[-2:]:
             sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
             raise InputError(f"the mask has {sizes[0]} pixels, the image {sizes[1]} (height x width); they must agree")
         if not mask.any():
-            raise InputError("the mask has no hole: no pixel of it is white")
+            raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
         return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
 
     def _conditioned(self, image: Tensor, cond: Tensor) -> dict[str, Tensor]:
         size = tuple(self.scale * length for length in image.shape[-2:])
         if not self.takes_cond:
-            raise InputError(f"condition images are given, but {type(self._model).__name__} takes none here")
+            raise InputError(
+                f"condition images are given, but {type(self._model).__name__} takes none here; leave them out"
+            )
         if tuple(cond.shape[-2:]) != size:
             raise InputError(
                 f"the condition has {tuple(cond.shape[-2:])} pixels, the restored image {size}; make them agree"

@@ -107,7 +107,9 @@ def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
         listed = records.read_record(record)
         for path in (state, *nets):
             if path.is_file() and records.listed_name(path, folder) not in listed:
-                raise InputError(f"the record {record} does not list {path.name}; the save was not finished")
+                raise InputError(
+                    f"the record {record} does not list {path.name}; the save was not finished; use an earlier one"
+                )
         for path in [folder / name for name in listed]:
             if path.suffix == ".safetensors":
                 load_checkpoint(path)

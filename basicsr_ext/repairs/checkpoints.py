@@ -172,7 +172,10 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
             try:
                 one.load_state_dict(state)
             except (ValueError, KeyError) as error:
-                raise InputError(f"path.resume_state: {source} does not fit train.optim_g: {error}") from error
+                raise InputError(
+                    f"path.resume_state: {source} does not fit train.optim_g: {error}; "
+                    "resume with the options of the run that saved it"
+                ) from error
     _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
     if hasattr(self, "load_training_state_extras"):
         self.load_training_state_extras(resume_state.get("extras") or {})

@@ -34,7 +34,9 @@ def stored_keys(environment: Any, root: str, option: str) -> list[str]:
     try:
         return sorted(key.decode("ascii") for key in raw)
     except UnicodeDecodeError as error:
-        raise InputError(f"{option}: {root} has a key that is no ASCII text: {error.object!r}") from error
+        raise InputError(
+            f"{option}: {root} has a key that is no ASCII text: {error.object!r}; write it with other keys"
+        ) from error
 
 
 def choose(wanted: Iterable[str], keys: Iterable[str], root: str, source: str) -> list[str]:

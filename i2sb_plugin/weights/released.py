@@ -67,7 +67,10 @@ def read_released(path: str | os.PathLike[str]) -> Released:
     """
     loaded = load_checkpoint(path)
     if not isinstance(loaded, Mapping) or not {"net", "ema"} <= set(loaded):
-        raise InputError(f"{path} is no checkpoint of I2SB's release (net, ema, optimizer, sched): {_what(loaded)}")
+        raise InputError(
+            f"{path} is no checkpoint of I2SB's release (net, ema, optimizer, sched): {_what(loaded)}; "
+            "give its latest.pt"
+        )
     net = {str(key).removeprefix("module."): value for key, value in loaded["net"].items()}
     foreign = [key for key, value in net.items() if not key.startswith(PREFIX) or not torch.is_tensor(value)]
     if foreign or not net:
@@ -76,7 +79,9 @@ def read_released(path: str | os.PathLike[str]) -> Released:
     ema = loaded["ema"]
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(shadow, list | tuple):
-        raise InputError(f"{path}: ema has no list shadow_params; it is no average of torch_ema")
+        raise InputError(
+            f"{path}: ema has no list shadow_params; it is no average of torch_ema; give the latest.pt of the release"
+        )
     return Released(net, _named(shadow, net, path), float(ema.get("decay", 0.99)), ema.get("num_updates"))
 
 
@@ -93,7 +98,10 @@ def _what(loaded: Any) -> str:
 def _named(shadow: list[Any], net: State, path: str | os.PathLike[str]) -> State:
     """Give the averaged tensors, which are a list in parameter order, the names of the network's."""
     if len(shadow) != len(net):
-        raise InputError(f"{path}: the average has {len(shadow)} tensors but the network {len(net)}; they do not match")
+        raise InputError(
+            f"{path}: the average has {len(shadow)} tensors but the network {len(net)}; they do not match; "
+            "fetch the file again"
+        )
     for index, (averaged, (name, raw)) in enumerate(zip(shadow, net.items())):
         if not torch.is_tensor(averaged) or averaged.shape != raw.shape:
             found = tuple(averaged.shape) if torch.is_tensor(averaged) else type(averaged).__name__
@@ -156,9 +164,11 @@ def _parse(text: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         found = json.loads(text) if text is not None else {}
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: its configuration ({CONFIGURATION_KEY}) is damaged: {error}") from error
+        raise InputError(
+            f"{path}: its configuration ({CONFIGURATION_KEY}) is damaged: {error}; export it again"
+        ) from error
     if not isinstance(found, dict) or not isinstance(found.get("network_g", {}), dict):
-        raise InputError(f"{path}: its configuration ({CONFIGURATION_KEY}) is not that of a network")
+        raise InputError(f"{path}: its configuration ({CONFIGURATION_KEY}) is not that of a network; export it again")
     return found
 
 
@@ -185,7 +195,7 @@ def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> W
     network = configuration.get("network_g") or infer_network(shapes, str(path), num_head_channels)
     order = network_shapes(network)
     if any(shapes_of(state) != order for state in states):
-        raise InputError(f"{path}: its weights do not fit the network that it describes; it is damaged")
+        raise InputError(f"{path}: its weights do not fit the network that it describes; export it again")
     net, ema = ({name: state[name] for name in order} for state in states)
     return Weights(net, ema, {**configuration, "network_g": network})
 

@@ -65,7 +65,10 @@ def load_namespace(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > LARGEST:
-            raise InputError(f"{path} is {size} bytes long; the options of a run take a few hundred")
+            raise InputError(
+                f"{path} is {size} bytes long; the options of a run take a few hundred; "
+                "give the options.pkl of the release"
+            )
         with path.open("rb") as file:
             loaded = _Unpickler(file).load()
     except OSError as error:
@@ -78,7 +81,9 @@ def load_namespace(path: str | os.PathLike[str]) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle may raise nearly anything
-        raise InputError(f"{path} is no pickled options, or is damaged ({error or type(error).__name__})") from error
+        raise InputError(
+            f"{path} is no pickled options, or is damaged ({error or type(error).__name__}); fetch it again"
+        ) from error
     if not isinstance(loaded, _Options):
         raise InputError(f"{path} holds {type(loaded).__name__}, not an argparse.Namespace; give the run's options.pkl")
     strange = [name for name, value in vars(loaded).items() if not _is_plain(value)]
