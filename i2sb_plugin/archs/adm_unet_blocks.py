@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
+
 __all__ = [
     "GROUPS",
     "AttentionBlock",
@@ -58,7 +60,8 @@ class GroupNorm32(nn.GroupNorm):
         if torch.compiler.is_compiling():
             return self._in_one_pass(x, shift, scale, silu)
         wide = torch.promote_types(x.dtype, torch.float32)
-        y = F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps).to(x.dtype)
+        norm = PixelwiseGroupNorm.apply if torch.is_grad_enabled() and is_pixelwise(x) else _group_norm
+        y = norm(x.to(wide), self.weight.to(wide), self.bias.to(wide), self.num_groups, self.eps).to(x.dtype)
         if shift is not None and scale is not None:
             y = torch.addcmul(_like(shift, x), y, 1 + _like(scale, x))
         return F.silu(y, inplace=not y.requires_grad) if silu else y
@@ -75,6 +78,10 @@ class GroupNorm32(nn.GroupNorm):
             gain, offset = gain * more, offset * more + shift.to(wide)
         y = x.to(wide) * _like(gain, x) + _like(offset, x)
         return (F.silu(y) if silu else y).to(x.dtype)
+
+
+def _group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    return F.group_norm(x, groups, weight, bias, eps)
 
 
 def _like(vector: Tensor, x: Tensor) -> Tensor:

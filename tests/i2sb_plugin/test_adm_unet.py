@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet
 from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, time_embedding
+from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
 
 # isort: split
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -196,6 +197,16 @@ def test_group_norm_is_evaluated_in_float32():
     found = norm(x)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected.bfloat16())
+
+
+def test_group_norm_in_channels_last_has_the_gradient_of_finite_differences():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 3, 2, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert is_pixelwise(x) and not is_pixelwise(x.contiguous())
+    assert torch.autograd.gradcheck(PixelwiseGroupNorm.apply, (x, weight, bias, 2, 1e-5))
+    expected = F.group_norm(x, 2, weight, bias, 1e-5)
+    assert torch.equal(PixelwiseGroupNorm.apply(x, weight, bias, 2, 1e-5), expected)
 
 
 def test_bf16_autocast_stays_near_float32_and_returns_it():
