@@ -38,17 +38,16 @@ def _call(self: Any, log_vars: dict[str, Any]) -> None:
 
 def _repair() -> None:
     cls = basicsr_logger.MessageLogger
-    for name, replacement in (("__init__", _init), ("__call__", _call)):
-        original = getattr(cls, name)
-        replacement.unrepaired = original  # type: ignore[attr-defined]
-        setattr(cls, name, functools.wraps(original)(replacement))
+    _init.unrepaired, _call.unrepaired = cls.__init__, cls.__call__  # type: ignore[attr-defined]
+    cls.__init__ = functools.wraps(cls.__init__)(_init)  # its source is looked at by another repair
+    cls.__call__ = _call
 
 
 REPAIRS = [
     Repair(
         "progress-line",
         "The console says neither how fast a run is nor how much memory it takes, and buries warnings among its lines.",
-        lambda: not source_says(basicsr_logger.MessageLogger.__call__, "images/s"),
+        lambda: not source_says(basicsr_logger.MessageLogger.__call__, "self.progress"),
         _repair,
     )
 ]
