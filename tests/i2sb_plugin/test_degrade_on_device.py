@@ -1,5 +1,7 @@
 """``degrade_on: device`` gives what the workers give: each image draws from its own stream, whoever degrades it."""
 
+import re
+
 import basicsr_ext  # noqa: F401  (makes basicsr importable)
 
 # isort: split
@@ -15,6 +17,7 @@ from i2sb_plugin.data.image_io import write_image
 from i2sb_plugin.data.paired_degradation_dataset import STATE, PairedDegradationDataset
 from i2sb_plugin.degradations import Degraded
 from i2sb_plugin.degradations.jpeg import Jpeg
+from tests import test_resume
 from tests.cli_runs import bridge_options, write
 from tests.i2sb_plugin.degradation_examples import NAMES, example, image
 
@@ -117,3 +120,21 @@ def test_a_run_that_degrades_on_the_device_ends_with_the_same_weights(tmp_path, 
     weights = [load_weights(tmp_path / f"experiments/{where}/models/net_g_latest.pth", "params")
                for where in ("worker", "device")]  # fmt: skip
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    compat.apply()
+    opt = bridge_options(tmp_path)
+    opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
+    opt["datasets"]["train"] |= {"degradation": {"type": "noise_gauss", "sigma": [0.0, 0.2]}, "degrade_on": "device"}
+    opt["datasets"]["val"]["degradation"] = {"type": "noise_gauss"}
+    opt["scale"] = 1
+    path = write(tmp_path, opt)
+    assert test_resume.train(path, "name=unbroken", resume=False) == 0
+    test_resume.stop_at(monkeypatch, path, 4, "name=stopped")
+    assert test_resume.train(path, "name=stopped") == 0
+    log = capsys.readouterr().err
+    assert re.search(r"Resuming training from epoch: \d, iter: 2", log), "it did not begin anew"
+    unbroken, stopped = (test_resume.final(tmp_path, name) for name in ("unbroken", "stopped"))
+    assert unbroken.keys() == stopped.keys() and all(value.equal(stopped[key]) for key, value in unbroken.items())
