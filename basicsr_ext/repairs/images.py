@@ -87,7 +87,9 @@ def _lmdb_init(
     keys = [client_keys] if isinstance(client_keys, str) else list(client_keys)
     self.db_paths = [str(p) for p in db_paths] if isinstance(db_paths, list) else [str(db_paths)]
     if len(keys) != len(self.db_paths):
-        raise InputError(f"io_backend: {len(self.db_paths)} LMDB folders ({self.db_paths}) for the keys {keys}")
+        raise InputError(
+            f"io_backend: {len(self.db_paths)} LMDB folders ({self.db_paths}) for the keys {keys}; give one for each"
+        )
     options = {"readonly": readonly, "lock": lock, "readahead": readahead, **kwargs}
     self._client = {key: _open_lmdb(path, options) for key, path in zip(keys, self.db_paths)}
 
@@ -104,10 +106,11 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
         ]:
             inherited.close()
         try:
-            environment = _environments[(here, *name)] = lmdb.open(path, **options)
+            environment = lmdb.open(path, **options)
         except lmdb.Error as error:
             raise InputError(f"cannot open the LMDB {path}: {error}; it must be a folder with data.mdb") from error
         _check_whole(path, environment)
+        _environments[(here, *name)] = environment
     return environment
 
 
@@ -117,6 +120,7 @@ def _check_whole(path: str, environment: Any) -> None:
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     found = os.path.getsize(file) if os.path.isfile(file) else needed
     if found < needed:
+        environment.close()
         raise InputError(f"the LMDB {path} is truncated ({found:,} of {needed:,} bytes); copy or write it again")
 
 

@@ -128,6 +128,20 @@ def test_an_lmdb_is_read_by_two_data_sets_and_by_forked_workers(tmp_path):
         type(held.client).__init__.unrepaired(object.__new__(type(held.client)), [path], ["gt"])
 
 
+def test_an_lmdb_that_is_cut_short_is_refused_however_often_it_is_opened(tmp_path):
+    path = tmp_path / "data.lmdb"
+    with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
+        for k in range(30):
+            txn.put(str(k).encode(), encoded(".png", smooth()))
+    content = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(content[: len(content) // 2])
+    errors = []  # which keep what the frames hold
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"data\.lmdb is truncated") as error:
+            FileClient("lmdb", db_paths=[str(path)], client_keys=["gt"])
+        errors.append(error)
+
+
 def test_what_is_no_lmdb_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"cannot open the LMDB .*none\.lmdb"):
         FileClient("lmdb", db_paths=[str(tmp_path / "none.lmdb")], client_keys=["gt"])
