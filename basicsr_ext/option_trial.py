@@ -1,4 +1,4 @@
-"""Try options that only the class itself can judge: build optimisers and schedules, measure a grey image."""
+"""Try options that only the class itself can judge: build optimisers, schedules and losses, measure a grey image."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ _SIDE = 192  # pixels; NIQE needs two blocks of 96
 
 
 def trial_faults(opt: Mapping[str, Any], is_train: bool) -> list[str]:
-    """Faults of ``train.optim_*``, ``train.scheduler`` and ``val.metrics`` whose keys and types are right already.
+    """Faults of ``train.optim_*``, ``*_opt``, ``scheduler`` and ``val.metrics`` whose keys and types are right already.
 
-    Metrics that are not BasicSR's are left alone: they may load networks.
+    Losses and metrics that are not BasicSR's are left alone, and PerceptualLoss: they may load networks.
     """
     faults = []
     train, val = opt.get("train") or {}, opt.get("val") or {}
     for name, block in train.items() if is_train else ():
         if name.startswith("optim_") and isinstance(block, Mapping):
             faults += _refusal(f"train.{name}", lambda b=block: _optimizer(b))
+        elif name.endswith("_opt") and isinstance(block, Mapping):
+            faults += _refusal(f"train.{name}", lambda b=block: _loss(b))
     if is_train and isinstance(train.get("scheduler"), Mapping):
         faults += _refusal("train.scheduler", lambda: _scheduler(train["scheduler"]))
     for name, block in (val.get("metrics") or {}).items():
@@ -49,6 +51,14 @@ def _optimizer(block: Mapping[str, Any]) -> Any:
     arguments = {key: value for key, value in block.items() if key not in ("type", "fused", "foreach", "capturable")}
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     return cls([parameter], **arguments) if inspect.isclass(cls) else None  # a model may bring optimisers of its own
+
+
+def _loss(block: Mapping[str, Any]) -> None:
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    cls = registries.find(LOSS_REGISTRY, block["type"])
+    if getattr(cls, "__module__", "").startswith("basicsr.") and cls.__name__ != "PerceptualLoss":
+        cls(**{key: value for key, value in block.items() if key != "type"})
 
 
 def _scheduler(block: Mapping[str, Any]) -> None:

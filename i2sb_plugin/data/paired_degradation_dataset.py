@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from basicsr_ext.errors import InputError, did_you_mean
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
-from i2sb_plugin.data.skipping import BadImages, check_share
+from i2sb_plugin.data.skipping import BadImages, check_share, first_readable
 from i2sb_plugin.data.views import centre_square, check_crop, draw_view
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 
@@ -101,7 +101,7 @@ class PairedDegradationDataset(Dataset):
         self._deferred = False
         names = self.source.names
         self._bad = BadImages(options.skip_bad, [self.source.describe(name) for name in names])
-        self.channels = options.channels or self._bad.readable(0, lambda k: self.source.load(names[k]))[1].shape[2]
+        self.channels = options.channels or first_readable(lambda k: self.source.load(names[k]), len(names)).shape[2]
 
     def __len__(self) -> int:
         return len(self.paths)

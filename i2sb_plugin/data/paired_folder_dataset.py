@@ -16,7 +16,7 @@ from i2sb_plugin.data.companions import Conditions, Masks, to_mask
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
 from i2sb_plugin.data.pairing import pair_names
-from i2sb_plugin.data.skipping import BadImages, check_share
+from i2sb_plugin.data.skipping import BadImages, check_share, first_readable
 from i2sb_plugin.data.views import View, check_crop, draw_view
 
 __all__ = ["PairedFolderDataset", "PairedFolderOptions"]
@@ -140,7 +140,7 @@ class PairedFolderDataset(Dataset):
         return faults + [fault for companion in companions for fault in companion.header_faults(gt_name)]
 
     def _first_channels(self, source: ImageSource, side: int) -> int:
-        return self._bad.readable(0, lambda index: source.load(self._pairs[index][side]))[1].shape[2]
+        return first_readable(lambda index: source.load(self._pairs[index][side]), len(self._pairs)).shape[2]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""

@@ -10,7 +10,7 @@ from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["BadImages", "check_share"]
+__all__ = ["BadImages", "check_share", "first_readable"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,20 @@ def check_share(share: float, phase: str) -> None:
         raise InputError(f"skip_bad is {share}; give the share of images that may be unreadable, such as 0.05")
     if share and phase != "train":
         raise InputError(f"skip_bad is {share} but phase is {phase}; figures need every image: leave it out there")
+
+
+def first_readable(load: Callable[[int], T], count: int) -> T:
+    """Return the first of ``load(0)``, ``load(1)``, ... that raises no InputError: what is wrong comes to light later.
+
+    Raises the error of ``load(0)`` where no one of the first hundred can be read.
+    """
+    first: InputError | None = None
+    for index in range(min(count, 100)):
+        try:
+            return load(index)
+        except InputError as error:
+            first = first or error
+    raise first or InputError("there are no images")
 
 
 class BadImages:

@@ -218,6 +218,14 @@ def test_a_value_of_another_kind_is_one_fault(change, said, tmp_path):
     assert check({**options(tmp_path), **change}, is_train=True) == [said]
 
 
+def test_what_a_loss_refuses_is_a_fault_before_the_start(tmp_path):
+    opt = options(tmp_path)
+    opt["train"]["pixel_opt"]["reduction"] = "median"
+    assert check(opt, is_train=True) == [
+        "train.pixel_opt: Unsupported reduction mode: median. Supported ones are: ['none', 'mean', 'sum']"
+    ]
+
+
 def test_a_key_that_no_class_reads_is_a_note_where_nobody_owns_the_section(tmp_path):
     opt = options(tmp_path)
     opt["datasets"]["train"]["my_own_thing"] = 1
