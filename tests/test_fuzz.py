@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.errors import InputError, NonFiniteLoss
 from benchmarks.reliability import campaign, fuzz_images, fuzz_options
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "reliability"
@@ -52,7 +52,12 @@ def test_every_real_image_is_read_or_refused_by_name():
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(KeyError("x"), "KeyError"), (InputError("x is wrong"), "refused"), (InputError(""), "empty message")],
+    [
+        (KeyError("x"), "KeyError"),
+        (InputError("x is wrong"), "refused"),
+        (NonFiniteLoss("stopped"), "refused"),
+        (InputError(""), "empty message"),
+    ],
 )
 def test_a_fault_is_told_from_a_refusal(error, kind):
     def run(_):

@@ -1,7 +1,8 @@
 """Run many generated cases in child processes that may neither hang nor take more than 2 GiB, and count what happens.
 
-A case ends as ``accepted``, as ``refused`` (InputError: one message for the user) or as a fault: any other exception, a
-hang, a crash or lack of memory. The cases follow from the seed of their chunk, which the record keeps.
+A case ends as ``accepted``, as ``refused`` (InputError or NonFiniteLoss: one message for the user) or as a fault: any
+other exception, a hang, a crash or lack of memory. The cases follow from the seed of their chunk, which the record
+keeps.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.errors import InputError, NonFiniteLoss
 
 MEMORY = 2 << 30  # bytes that a child may hold
 SECONDS = 60  # of one case
@@ -73,7 +74,7 @@ def outcome(run: Callable[[Any], None], case: Any, seconds: float = SECONDS) -> 
     try:
         with alarm(seconds):
             run(case)
-    except InputError as error:
+    except (InputError, NonFiniteLoss) as error:
         return ("refused", str(error)) if str(error).strip() else ("empty message", "InputError")
     except Hang as error:
         return "hang", _place(error)
