@@ -16,11 +16,14 @@ class Running:
     iteration: int = 0
     epoch: int = 0
     batch: Any = None
+    train_loader: Any = None
     val_loaders: list[Any] = field(default_factory=list)
     tb_logger: Any = None
 
     def clear(self) -> None:
-        """Forget the run, so that its memory is free."""
+        """End the workers of the data loader and forget the run, so that its memory is free."""
+        if self.train_loader is not None:
+            self.train_loader.end_workers()
         self.__init__()  # type: ignore[misc]
 
 

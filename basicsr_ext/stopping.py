@@ -216,9 +216,11 @@ def watch() -> Iterator[None]:
         if running.now.model is not None:
             _watch.run_ended()
     finally:
-        _watch.end()
-        _watch = None
-        running.now.clear()
+        try:
+            running.now.clear()
+        finally:
+            _watch.end()
+            _watch = None
 
 
 def iteration_ended() -> None:

@@ -57,6 +57,7 @@ class BudgetLoader:
         self.complete = complete or (lambda batch: batch)  # what the data set left to the device
         self.budget = sampler
         self.seed = seed
+        self._batches: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         begin, end = self.budget.window()
@@ -65,11 +66,16 @@ class BudgetLoader:
             self.loader.generator = torch.Generator().manual_seed(seed)
             try:
                 # a thread that reads images itself would share the random streams of the training step
-                yield from map(
-                    self.complete, self.loader if self.loader.num_workers else DataLoader.__iter__(self.loader)
-                )
+                self._batches = iter(self.loader) if self.loader.num_workers else DataLoader.__iter__(self.loader)
+                yield from map(self.complete, self._batches)
             except InputError as error:
                 raise InputError(_without_traceback(str(error))) from error
+
+    def end_workers(self) -> None:
+        """End the worker processes: at the end of the program torch waits for them, five seconds each, untold."""
+        batches = getattr(self._batches, "generator", self._batches)  # the thread of prefetch_mode cpu holds them
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -114,7 +120,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
-    budgeted = BudgetLoader(loader, budget, opt["manual_seed"], complete)
+    budgeted = running.now.train_loader = BudgetLoader(loader, budget, opt["manual_seed"], complete)
     return budgeted, budget, val_loaders, budget.last_epoch, total_iter
 
 
