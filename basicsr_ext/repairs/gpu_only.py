@@ -70,7 +70,8 @@ def _apply() -> None:
 def _needs_gpu() -> bool:
     from basicsr.models import realesrgan_model
 
-    return source_says(realesrgan_model.RealESRGANModel, ".cuda()")
+    followed = hasattr(USMSharp.forward, "__wrapped__")
+    return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
 
 
 def _filter_any_layout() -> None:
