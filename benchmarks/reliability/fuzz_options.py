@@ -78,7 +78,8 @@ def bases() -> tuple[dict[str, Any], ...]:
     found = []
     for file in sorted((ROOT / "options").glob("*.yml")):
         opt = yaml.safe_load(file.read_text())
-        if "model_type" not in opt:  # the file of another command
+        # what is no run, and a run whose loss fetches the weights of VGG19
+        if "model_type" not in opt or "perceptual_opt" in opt.get("train", {}):
             continue
         for block in opt["datasets"].values():
             paired = "dataroot_lq" in block
