@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -185,7 +186,7 @@ def deaths(root: Path, cases: list[tuple] = DEATHS) -> dict:
         found[f"{kind}: {text}"] = {
             "seconds until all were down": round(time.time() - float((root / "struck").read_text()), 1),
             "exit codes": codes,
-            "first line": (said or [""])[0].replace(str(root), "...")[:200],
+            "first line": (said or [""])[0].replace(socket.gethostname(), "HOST")[:200],
             "one traceback, of the rank that failed": "\n".join(said).count("Traceback") == (kind == "raise"),
         }
     return found
