@@ -1,11 +1,12 @@
 """Several processes train, validate, test and restore as one does; the death of one ends all, and torchrun goes on."""
 
+import json
 import os
 
 import pytest
 import torch
 
-from basicsr_ext import compat
+from basicsr_ext import compat, launch
 from tests.test_reliability import record
 from tests.toolkit import command
 
@@ -14,6 +15,7 @@ compat.apply()
 from basicsr.models import build_model  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
+from basicsr_ext.repairs import house, resume  # noqa: E402
 from i2sb_plugin import plugin  # noqa: E402
 from tests.cli_runs import bridge_options, write  # noqa: E402
 
@@ -105,3 +107,15 @@ def test_two_gpus_train_by_nccl(tmp_path):
     words = ["train", "-opt", str(write(tmp_path, opt)), "--launcher", "pytorch", "--force_yml", f"+{folder}"]
     out = command(*words, processes=2)
     assert out.returncode == 0, out.stderr[-3000:]
+
+
+def test_a_restart_goes_on_in_the_folder_of_its_own_torchrun_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/t/run_drawn/attempt_1/0/error.json")
+    opt = {"auto_resume": False, "path": {"experiments_root": str(tmp_path)}}
+    mine = launch.starter()
+    assert mine.startswith("run_drawn on ")
+    for attempt, signed, goes_on in (("1", None, False), ("0", mine, False), ("1", "other", False), ("1", mine, True)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        if signed:
+            (tmp_path / house.STARTERS).write_text(json.dumps([signed]))
+        assert resume._goes_on(opt) == goes_on
