@@ -205,8 +205,10 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0 done, 1 something is wrong (``doctor``), 2 bad input, 3 the loss became NaN or infinite, 130 interrupted.
-    Other exceptions keep their traceback.
+    0 done, 1 something is wrong (``doctor``), 2 bad input, 3 the loss or the gradient became NaN or infinite, 75 a
+    signal (SIGTERM, SIGINT) stopped a training run, whose complete state is saved (sysexits' "try again later"), 130
+    interrupted with nothing saved. A second signal, and SIGTERM before the first iteration, end the process as the
+    system does it (130 or 143). Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = _commands()
