@@ -90,6 +90,12 @@ def _kernel(path: Path) -> None:
     build_degradation({"type": "blur_kernel", "path": str(path)})
 
 
+def _metric(path: Path) -> None:
+    from basicsr_ext.metrics.weights import WeightsFile
+
+    WeightsFile(path.name, "https://example.org", "none").load(str(path))
+
+
 def _options(path: Path) -> None:
     from basicsr_ext.options import load_yaml
 
@@ -167,6 +173,8 @@ PLACES: dict[str, tuple[str, Callable[[Attack], bytes], Callable[[Path], None]]]
     "kernel .npy that is a pickle": ("kernel.npy", pickle.dumps, _kernel),
     "network file that a class loads, SpyNet": ("flow.pth", lambda a: torch_file({"params": a}), _spynet),
     "network file that a class loads, DFDNet": ("parts.pth", lambda a: torch_file({"left_eye": a}), _dictionary),
+    "weights of a metric": ("alex.pth", lambda a: torch_file({"features": a}), _metric),
+    "weights of a metric as a pickle of arrays": ("alexnet.ckpt", pickle.dumps, _metric),
     "option file": (
         "run.yml",
         lambda a: f"name: !!python/object/apply:os.mkdir ['{a.mark}']\n".encode(),
