@@ -44,7 +44,7 @@ def measure(bench: Benchmark, store: Store, method: Method, images: list[Image],
 
     """
     metrics: Mapping[str, Metric] = bench.metrics
-    keys = {name: hash_of(_identity(metric)) for name, metric in metrics.items()}
+    keys = {name: hash_of(metric.identity()) for name, metric in metrics.items()}
     refusals: dict[str, str] = {}
     for metric in metrics.values():
         metric.records.clear()
@@ -80,10 +80,6 @@ def _figures(
 def _finite(value: Any) -> float | None:
     """JSON has no infinity: the PSNR of equal images has no figure."""
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _identity(metric: Metric) -> dict[str, Any]:
-    return {key: value for key, value in metric.provenance().items() if key != "images"}
 
 
 def _cost_at(facts: Facts | None, image: Image, first: Image) -> Cost | None:
@@ -129,16 +125,23 @@ def _held(entry: Any, place: str, store: Store) -> Any:
     if "array" not in entry:
         return float(entry["value"]) if entry.get("value") is not None else None
     file = store.root / entry["array"]
-    return np.load(file, allow_pickle=False) if file.is_file() else None
+    if not file.is_file():
+        return None
+    held = np.load(file, allow_pickle=False)
+    if isinstance(held, np.ndarray):
+        return held
+    with held:
+        return {key: value if value.ndim else value.item() for key, value in held.items()}
 
 
 def _kept(record: Any, place: str, store: Store, method: Method, image: Image, name: str) -> dict[str, Any]:
-    """The entry of a note: a number in it, an array in a file beside it; other kinds are measured again."""
-    if isinstance(record, np.ndarray):
-        file = store.root / "measured" / method.name / image.dataset / f"{image.name}.{name}.npy"
+    """The entry of a note: a number in it, arrays in a file beside it; other kinds are measured again."""
+    if isinstance(record, (np.ndarray, dict)):
+        ending = "npz" if isinstance(record, dict) else "npy"
+        file = store.root / "measured" / method.name / image.dataset / f"{image.name}.{name}.{ending}"
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            np.save(file, record)
+            np.savez(file, **record) if isinstance(record, dict) else np.save(file, record)
         except OSError as error:
             raise InputError(f"{file}: can not be written ({error.strerror or error}); make space there") from error
         return {"key": place, "array": store.relative(file)}

@@ -2,14 +2,16 @@
 
 import csv
 import io
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from scipy import stats
 
-from basicsr_ext.benchmark import drawings, tables
+from basicsr_ext.benchmark import drawings, measure, tables
 from basicsr_ext.benchmark.statistics import bootstrap_mean, paired
+from basicsr_ext.benchmark.store import Store
 
 
 def test_the_bootstrap_is_the_percentile_one_and_seeded():
@@ -113,3 +115,17 @@ def test_the_plot_leaves_out_what_has_no_figure(tmp_path):
     assert drawings.plot(made(niqe=(None, None, None)), "s", tmp_path / "plot.png")
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 780, "seconds alone"
     assert not drawings.plot(made(psnr=(None,) * 3, niqe=(None,) * 3), "s", tmp_path / "none.png")
+
+
+def test_what_sets_are_measured_by_is_read_back_as_it_was_kept(tmp_path):
+    store = Store(tmp_path)
+    method, image = SimpleNamespace(name="m"), SimpleNamespace(dataset="d", name="i")
+    record = {"restored": np.arange(6, dtype=np.float32).reshape(2, 3), "digest": "abc"}
+    for kept in (record, record["restored"], 0.25):
+        entry = measure._kept(kept, "key", store, method, image, "fid")
+        held = measure._held(entry, "key", store)
+        assert measure._held(entry, "another key", store) is None
+        if kept is record:
+            assert held["digest"] == "abc" and held["restored"].dtype == np.float32
+            held, kept = held["restored"], kept["restored"]
+        assert np.array_equal(held, kept)
