@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from basicsr_ext import board, distributed, memory, stopping
-from basicsr_ext.errors import InputError, Interrupted
+from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.samples import sample_of
 
@@ -35,7 +35,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     Raises:
         InputError: an image is wanted by a metric but the data set has no ground truth, or memory does not suffice for
             one image.
-        RuntimeError: the network gave NaN or infinite values.
+        NonFiniteLoss: the network gave NaN or infinite values.
 
     """
     val, name = model.opt["val"], dataset.opt["name"]
@@ -158,7 +158,10 @@ def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, fl
     restored = model.restore(model.batch, net, generators)
     _synchronize(model.device)
     if not torch.isfinite(restored).all():
-        raise RuntimeError(f"the network gave NaN or infinite values for {model.batch['lq_path']}")
+        raise NonFiniteLoss(
+            f"the network gave NaN or infinite values for {model.batch['lq_path']}; its weights are no good, or its "
+            "options ask for more than numbers hold: take an earlier checkpoint, or train with a lower learning rate"
+        )
     return restored, time.perf_counter() - start
 
 
