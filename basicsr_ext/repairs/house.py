@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import uuid
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "STARTERS",
     "copy_opt_file",
     "get_root_logger",
+    "init_wandb_logger",
     "make_exp_dirs",
     "mkdir_and_rename",
     "ordered_yaml",
@@ -209,6 +211,20 @@ def _loads_objects() -> bool:
     return True
 
 
+def init_wandb_logger(opt: dict[str, Any]) -> None:
+    """Let Weights & Biases, on rank 0, follow what goes to TensorBoard; ``resume_id`` goes on with a run of theirs."""
+    if not distributed.is_main():
+        return
+    import wandb
+
+    chosen = opt["logger"]["wandb"]
+    name, known = uuid.uuid4().hex[:8], chosen.get("resume_id")
+    resume = "allow" if known else "never"
+    project = chosen["project"]
+    wandb.init(id=known or name, resume=resume, name=opt["name"], config=opt, project=project, sync_tensorboard=True)
+    get_root_logger().info(f"Weights & Biases follows: id {known or name}, project {project}.")
+
+
 REPAIRS = [
     Repair(
         "run-folders",
@@ -233,6 +249,12 @@ REPAIRS = [
         "A logger asked for before the run opens its log file stays silent, and the file is never written.",
         lambda: source_says(basicsr_logger.get_root_logger, "just return it"),
         lambda: rebind(basicsr_logger.get_root_logger, get_root_logger),
+    ),
+    Repair(
+        "weights-and-biases",
+        "Weights & Biases can not be used: its package has lost the function that BasicSR asks for an id.",
+        lambda: source_says(basicsr_logger.init_wandb_logger, "wandb.util.generate_id"),
+        lambda: rebind(basicsr_logger.init_wandb_logger, init_wandb_logger),
     ),
     Repair(
         "registry",

@@ -1,6 +1,7 @@
 import importlib.util
 import logging
 import sys
+import types
 from collections import OrderedDict
 
 import pytest
@@ -158,3 +159,19 @@ def test_option_files_keep_their_order_and_merge_keys():
 def test_train_and_test_parse_options_in_the_safe_way():
     assert basicsr.train.parse_options is basicsr.test.parse_options is options.parse_options
     assert options.parse_options.__module__ == "basicsr_ext.repairs.house"
+
+
+@pytest.mark.parametrize(("resume_id", "resume"), [(None, "never"), ("abc", "allow")])
+def test_weights_and_biases_follow_what_tensorboard_gets(resume_id, resume, monkeypatch):
+    asked = {}
+    package = types.ModuleType("wandb")  # of today: without util.generate_id
+    package.util, package.init = types.ModuleType("wandb.util"), lambda **options: asked.update(options)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    opt = {"name": "run", "logger": {"wandb": {"project": "demo", "resume_id": resume_id}}}
+    if resume_id is None:
+        with pytest.raises(AttributeError):
+            basicsr_logger.init_wandb_logger.unrepaired(opt)
+    basicsr_logger.init_wandb_logger(opt)
+    assert asked["sync_tensorboard"] and asked["project"] == "demo" and asked["resume"] == resume
+    assert asked["id"] == "abc" if resume_id else len(asked["id"]) == 8
+    assert basicsr.train.init_wandb_logger is basicsr_logger.init_wandb_logger
