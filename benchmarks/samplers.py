@@ -57,6 +57,7 @@ METRICS = {
 }
 HIGHER_IS_BETTER = ("psnr_y", "ssim_y")
 REFERENCE = ("ancestral", 100)  # whose quality is to be had sooner
+LONG = ("ancestral", "dbim eta 0")  # the only settings that are walked beyond 20 evaluations, unless --all says so
 
 
 def build(option_file: str) -> tuple[object, list[dict]]:
@@ -174,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-opt", required=True)
     parser.add_argument("--nfe", type=int, nargs="+", default=NFES)
+    parser.add_argument("--all", action="store_true", help="walk every setting beyond 20 evaluations too")
     parser.add_argument("--pairs", type=int, default=3, help="of timed restorations")
     parser.add_argument("--out")
     parser.add_argument("--plot")
@@ -182,7 +184,7 @@ def main() -> None:
     names, rows = usable(), []
     for name, setting in SETTINGS.items():
         for nfe in args.nfe if name != "one_step" else (1,):
-            if "first" in setting and nfe < 2:
+            if ("first" in setting and nfe < 2) or (nfe > 20 and name not in LONG and not args.all):
                 continue
             rows.append({"sampler": name, "nfe": nfe} | measure(model, items, names, setting | {"nfe": nfe}))
             print(rows[-1], flush=True)
