@@ -7,6 +7,7 @@ another one failed, ends within a minute wherever it is stuck.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -62,8 +63,11 @@ class Lifeline:
             thread.start()
 
     def stop(self) -> None:
-        """Stop to beat and to watch; the process is on its way out."""
+        """Stop to beat and to watch; a thread that is left in a call to the store may abort the process at its end."""
         self._over.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(2 * TICK)
 
     def wait_for_all(self) -> None:
         """Wait until every rank has come here, however long that takes.
@@ -174,6 +178,7 @@ def begin(share: Callable[[Any], list[Any]]) -> None:
     share(None)  # every rank has its first beat in the store
     line.start()
     _line = line
+    atexit.register(end, wait=False)
 
 
 def end(wait: bool = True) -> None:

@@ -210,6 +210,7 @@ def watch() -> Iterator[None]:
 
     """
     global _watch
+    running.now.clear()
     _watch = Watch()
     try:
         yield

@@ -243,7 +243,8 @@ def _await_rank_0() -> None:
     model = running.now.model
     if model is None:
         return
-    steps = (model.opt["logger"]["save_checkpoint_freq"], (model.opt.get("val") or {}).get("val_freq"))
+    freqs = (("logger", "save_checkpoint_freq"), ("val", "val_freq"))
+    steps = [(model.opt.get(block) or {}).get(key) for block, key in freqs]
     if any(step and running.now.iteration % step == 0 for step in steps):
         distributed.barrier()
 
