@@ -1,32 +1,20 @@
 """The page's code works as it stands, through the data set and the option block that it shows."""
 
-import re
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 
-from basicsr_ext.plugins import load_listed
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
+from tests.pages import plugged_in, read_page
 
-PAGE = (Path(__file__).parents[2] / "docs/add_a_degradation.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL))
+PAGE, BLOCKS = read_page("add_a_degradation.md")
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     """Do what the page says: save the file where the option file names it as a plugin."""
-    options = yaml.safe_load(BLOCKS["yaml"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("page"))
-        patch.setattr(sys, "path", [*sys.path])
-        Path(options["plugins"][0]).write_text(BLOCKS["python"], encoding="utf-8")
-        assert [plugin.ok for plugin in load_listed(options["plugins"])] == [True]
+    with plugged_in(BLOCKS, tmp_path_factory.mktemp("page")) as options:
         yield options
-    del sys.modules["my_degradation"]
     DEGRADATIONS._classes.pop("gaussian_noise")
 
 

@@ -1,8 +1,6 @@
 """The page's code works as it stands: as a metric, and through the option block that it shows."""
 
 import json
-import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,23 +11,16 @@ import yaml
 from basicsr_ext import cli
 from basicsr_ext.errors import InputError
 from basicsr_ext.metrics import METRICS, Sample, build_metric
-from basicsr_ext.plugins import load_listed
+from tests.pages import plugged_in, read_page
 
-PAGE = (Path(__file__).parents[2] / "docs/add_a_metric.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL))
+PAGE, BLOCKS = read_page("add_a_metric.md")
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     """Do what the page says: save the file where the option file names it as a plugin, and stay there."""
-    options = yaml.safe_load(BLOCKS["yaml"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("page"))
-        patch.setattr(sys, "path", [*sys.path])
-        Path(options["plugins"][0]).write_text(BLOCKS["python"], encoding="utf-8")
-        assert [plugin.ok for plugin in load_listed(options["plugins"])] == [True]
+    with plugged_in(BLOCKS, tmp_path_factory.mktemp("page")) as options:
         yield options
-    del sys.modules["my_metric"]
     from basicsr.utils.registry import METRIC_REGISTRY
 
     for registry in (METRICS, METRIC_REGISTRY):

@@ -1,38 +1,27 @@
 """The page's code works as it stands, as a function and through the command and the option block that it shows."""
 
-import re
 import shlex
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from basicsr_ext import cli
 from basicsr_ext.errors import InputError
-from basicsr_ext.plugins import load_listed
 from i2sb_plugin.bridge import Bridge
 from i2sb_plugin.models.bridge_options import SamplerOptions, read_block
 from i2sb_plugin.samplers import SAMPLERS, step_grid
+from tests.pages import plugged_in, read_page
 from tests.toolkit import OPTIONS, small
 
-PAGE = (Path(__file__).parents[2] / "docs/add_a_sampler.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL))
+PAGE, BLOCKS = read_page("add_a_sampler.md")
 BRIDGE = Bridge.one_clock(100)
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     """Do what the page says: save the file where the option file names it as a plugin, and stay there."""
-    options = yaml.safe_load(BLOCKS["yaml"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("page"))
-        patch.setattr(sys, "path", [*sys.path])
-        Path(options["plugins"][0]).write_text(BLOCKS["python"], encoding="utf-8")
-        assert [plugin.ok for plugin in load_listed(options["plugins"])] == [True]
+    with plugged_in(BLOCKS, tmp_path_factory.mktemp("page")) as options:
         yield options
-    del sys.modules["my_sampler"]
     SAMPLERS.pop("redraw")
 
 
