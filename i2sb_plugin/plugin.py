@@ -13,6 +13,7 @@ MODULES = (
     "data.paired_folder_dataset",
     "models.conditional_diffusion_model",
     "models.i2sb_model",
+    "models.regression_model",
 )
 
 

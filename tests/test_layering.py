@@ -14,6 +14,7 @@ FLOORS = {
     "i2sb_plugin": 0,
     "i2sb_plugin.bridge": 0,
     "i2sb_plugin.diffusion": 0,
+    "i2sb_plugin.regression": 0,
     "i2sb_plugin.samplers": 0,
     "i2sb_plugin.space": 1,
     "i2sb_plugin.consistency": 1,
@@ -28,7 +29,9 @@ FLOORS = {
     "i2sb_plugin.api": 4,
     "i2sb_plugin.plugin": 4,
 }
-PURE = {f"i2sb_plugin.{name}": {"torch"} for name in ("bridge", "diffusion", "samplers")} | {"i2sb_plugin": set()}
+PURE = {f"i2sb_plugin.{name}": {"torch"} for name in ("bridge", "diffusion", "regression", "samplers")} | {
+    "i2sb_plugin": set()
+}
 
 
 def module(path):

@@ -46,6 +46,6 @@ def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: 
         return []
     return [
         f"network_g.cond_channels is {stated}, but beside xt the network sees {seen} channel(s) (lq with "
-        f"bridge.cond_x1 or in a diffusion, and dataroot_cond), such as of "
+        f"cond_x1 or in a diffusion, and dataroot_cond), such as of "
         f"{item.get('lq_path', 'the first image')}; set network_g.cond_channels: {seen}"
     ]
