@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,14 +160,20 @@ class Restorer:
 
     @torch.no_grad()
     def restore(
-        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
+        self,
+        image: Tensor,
+        mask: Tensor | None = None,
+        seed: int | Sequence[int] = 0,
+        cond: Tensor | None = None,
+        **flags: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Restore images.
 
         Args:
             image: B,C,h,w in [0, 1], C as the network takes it.
             mask: B,1,h,w, 1 in the hole; the hole is painted white first, and nothing outside of it is changed.
-            seed: of the noise; an image is restored alike whatever is restored beside it.
+            seed: of the noise, one for all or one for each image; an image is restored alike whatever is restored
+                beside it, up to rounding.
             cond: condition images, B,Cc,H,W in [0, 1], of the restored size.
             flags: see :attr:`flags`.
 
@@ -175,19 +181,24 @@ class Restorer:
             B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name.
 
         Raises:
-            InputError: Wrong channels, an unfit mask, an option out of range, or too little memory.
+            InputError: Wrong channels, an unfit mask, an option out of range, seeds of another number than images, or
+                too little memory.
 
         """
         self.take(**flags)
         wanted = self.channels[0]
         if wanted not in (None, image.shape[1]):
             raise InputError(_channels_fault(image.shape[1], wanted))
+        seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(image):
+            raise InputError(
+                f"seed has {len(seeds)} numbers for {len(image)} image(s); give one for each, or one for all"
+            )
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, seed)
+            restored = self._run(batch, seeds)
         except torch.cuda.OutOfMemoryError as error:
-            size = " x ".join(map(str, image.shape[-2:]))
-            raise InputError(f"an image of {size} pixels does not fit into memory ({error}); --device cpu") from error
+            raise InputError(_too_large(image, error)) from error
         restored = restored.float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
@@ -240,13 +251,13 @@ class Restorer:
             )
         return {"cond": cond.float()}
 
-    def _run(self, batch: dict[str, Any], seed: int) -> Tensor:
+    def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
         model = self._model
         model.feed_data(batch)
         if self._of_basicsr:
             model.test()
             return model.output
-        generators = [torch.Generator().manual_seed(seed) for _ in batch["lq"]]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return model.restore(model.batch, self._net, generators)
 
     def restore_picture(
@@ -295,6 +306,13 @@ def find_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device is mps, but torch finds none here; give auto or cpu")
     return device
+
+
+def _too_large(image: Tensor, error: Exception) -> str:
+    size = " x ".join(map(str, image.shape[-2:]))
+    if len(image) > 1:
+        return f"{len(image)} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
+    return f"an image of {size} pixels does not fit into memory ({error}); --device cpu"
 
 
 def _channels_fault(found: int, wanted: int) -> str:

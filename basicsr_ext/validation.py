@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from basicsr_ext import board, distributed, memory, stopping
 from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.grouping import in_groups, shapes_of
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.samples import sample_of
 
@@ -130,23 +131,10 @@ def _save(path: Path, image: np.ndarray, extras: dict[str, Tensor], k: int) -> d
 
 
 def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list[int], dict]]:
-    """Group images of one size into batches of at most ``size``; up to three times as many wait for their like."""
-    waiting: dict[tuple, list[tuple[int, dict]]] = {}
-    for index, item in zip(indices, DataLoader(Subset(dataset, indices), batch_size=None)):
-        group = waiting.setdefault(_shapes(item), [])
-        group.append((index, item))
-        if len(group) == size or sum(map(len, waiting.values())) > 3 * size:
-            yield _collated(waiting.pop(max(waiting, key=lambda shapes: len(waiting[shapes]))))
-    for group in waiting.values():
-        yield _collated(group)
-
-
-def _collated(group: list[tuple[int, dict]]) -> tuple[list[int], dict]:
-    return [index for index, _ in group], default_collate([item for _, item in group])
-
-
-def _shapes(item: dict) -> tuple:
-    return tuple((k, v.shape) for k, v in sorted(item.items()) if torch.is_tensor(v))
+    """Group images of one size into batches of at most ``size``."""
+    loaded = zip(indices, DataLoader(Subset(dataset, indices), batch_size=None))
+    for group in in_groups(loaded, lambda pair: shapes_of(pair[1]), size):
+        yield [index for index, _ in group], default_collate([item for _, item in group])
 
 
 def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, float]:

@@ -41,6 +41,7 @@ def compose(bench: Benchmark, store: Store, images: list[Image], outcome: Outcom
             "seed": bench.options.manual_seed,
             "scale": bench.options.scale,
             "tile": bench.options.tile,
+            "batch_size": bench.options.batch_size,
             "baseline": bench.options.baseline,
             "metrics": {name: dict(block) for name, block in bench.options.metrics.items()},
             "intervals": f"95 %, percentile bootstrap over images, {bench.options.resamples} resamples",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,10 @@ from basicsr_ext.option_check import model_class
 from basicsr_ext.restore_options import with_flags
 from basicsr_ext.restorer import Restorer, find_device
 from basicsr_ext.tiling import TiledNetwork
+
+Items = Sequence[Mapping[str, Any]]  # of a data set
+Restored = tuple[Tensor, dict[str, Tensor]]
+_GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item
 
 __all__ = ["Facts", "ForeignRunner", "TrainedRunner", "load_foreign"]
 
@@ -43,8 +47,13 @@ class _Runner:
     network_calls = 1
     sampler: str | None = None
 
-    def restore(self, item: Mapping[str, Any], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Restore one item of a data set: C,H,W in [0, 1] on the CPU, and further pictures of that size by name."""
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items of a data set of one size at once, each with the noise of its own seed.
+
+        Returns:
+            For each, C,H,W in [0, 1] on the CPU, and further pictures of that size by name.
+
+        """
         raise NotImplementedError
 
     def walk(self, item: Mapping[str, Any], seed: int) -> Tensor | None:
@@ -52,21 +61,21 @@ class _Runner:
         return None
 
     @torch.no_grad()
-    def warm_up(self, item: Mapping[str, Any]) -> Facts:
-        """Call the network once, as the restoration of ``item`` will, and count what a whole restoration takes."""
-        arguments = self._first_call(item)
+    def warm_up(self, items: Items) -> Facts:
+        """Call the network once, as the restoration of ``items`` will, and count what one whole restoration takes."""
+        arguments = self._first_call(items)
         with FlopCounterMode(display=False) as counter:
             self.network(*arguments)
         self.synchronize()
         start = time.perf_counter()
         self.network(*arguments)
         self.synchronize()
-        seconds = (time.perf_counter() - start) * self.network_calls
+        seconds = (time.perf_counter() - start) * self.network_calls / len(items)
         parameters = sum(weight.numel() for weight in self.network.parameters())
-        flops = float(counter.get_total_flops()) * self.network_calls
+        flops = float(counter.get_total_flops()) * self.network_calls / len(items)
         return Facts(parameters, flops, self.network_calls, self.sampler, seconds)
 
-    def _first_call(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _first_call(self, items: Items) -> tuple[Any, ...]:
         seen: list[tuple[Any, ...]] = []
 
         def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -75,7 +84,7 @@ class _Runner:
 
         handle = self.network.register_forward_pre_hook(stop)
         try:
-            self.restore(item, 0)
+            self.restore(items, [0] * len(items))
         except _Enough:
             pass
         finally:
@@ -104,20 +113,18 @@ class TrainedRunner(_Runner):
                 block = block.get(key) if isinstance(block, Mapping) else None
             self.sampler = block
 
-    def restore(self, item: Mapping[str, Any], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Restore one item: see the base."""
-        image, extras = self._restorer.restore(item["lq"][None], **self._given(item), seed=seed, **self._flags)
-        return image[0], {name: picture[0] for name, picture in extras.items()}
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items: see the base."""
+        given = {key: torch.stack([item[key] for item in items]) for key in _GIVEN if key in items[0]}
+        images, extras = self._restorer.restore(given.pop("lq"), **given, seed=seeds, **self._flags)
+        return [(image, {name: pictures[k] for name, pictures in extras.items()}) for k, image in enumerate(images)]
 
     def walk(self, item: Mapping[str, Any], seed: int) -> Tensor | None:
         """The model's own picture of a restoration of several steps."""
         if self.network_calls < 2:
             return None
-        return self._restorer.walk(item["lq"][None], **self._given(item), seed=seed, **self._flags)
-
-    @staticmethod
-    def _given(item: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {key: item[key][None] for key in ("mask", "cond") if key in item}
+        given = {key: item[key][None] for key in _GIVEN if key in item}
+        return self._restorer.walk(given.pop("lq"), **given, seed=seed, **self._flags)
 
 
 def load_foreign(path: Path) -> Any:
@@ -149,17 +156,19 @@ class ForeignRunner(_Runner):
         self.network = TiledNetwork(_Plain(self._model), tile).eval()
 
     @torch.no_grad()
-    def restore(self, item: Mapping[str, Any], seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Restore one item; ``seed`` has no effect."""
-        image, wanted = item["lq"], self._model.input_channels
-        if wanted == 3 and len(image) == 1:
-            image = image.expand(3, -1, -1)
-        if len(image) != wanted:
-            raise InputError(f"the images have {len(image)} channels, but the network takes {wanted}; convert them")
-        restored = self.network(image[None].to(self.device))[0].float().cpu()
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items: see the base; ``seeds`` have no effect."""
+        images, wanted = torch.stack([item["lq"] for item in items]), self._model.input_channels
+        if wanted == 3 and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[1] != wanted:
+            raise InputError(
+                f"the images have {images.shape[1]} channels, but the network takes {wanted}; convert them"
+            )
+        restored = self.network(images.to(self.device)).float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; are these weights whole?")
-        return restored.clamp(0, 1), {}
+        return [(image, {}) for image in restored.clamp(0, 1)]
 
 
 class _Plain(nn.Module):

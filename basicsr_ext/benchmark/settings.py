@@ -36,6 +36,7 @@ class BenchmarkOptions:
     manual_seed: int = 0  # of the noise; an image gets the noise that `basicsr test` gives it
     plugins: list[str] | None = None  # importable modules, or files ending in .py
     tile: int = 0  # side of the tiles in pixels of the network's input; 0 for whole images
+    batch_size: int = 1  # images of one size that are restored at once; the same images but for rounding
     trajectories: bool = False  # also keep pictures of how each image came about, where a model shows them
     draws: int = 4  # seeds that each image is restored with where a metric compares them; the first gives the figures
     resamples: int = 2000  # draws of the bootstrap
@@ -43,7 +44,14 @@ class BenchmarkOptions:
     results_root: str | None = None  # default: results, in the current folder
 
     def __post_init__(self) -> None:
-        for name, least in (("scale", 1), ("manual_seed", 0), ("tile", 0), ("draws", 2), ("resamples", 100)):
+        for name, least in (
+            ("scale", 1),
+            ("manual_seed", 0),
+            ("tile", 0),
+            ("batch_size", 1),
+            ("draws", 2),
+            ("resamples", 100),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a whole number from {least}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from basicsr_ext.benchmark.runners import Facts
 from basicsr_ext.benchmark.settings import Benchmark
 from basicsr_ext.benchmark.store import FORMAT, Store, hash_of, save_picture
 from basicsr_ext.errors import InputError
+from basicsr_ext.grouping import in_groups, shapes_of
 from basicsr_ext.pictures import read_picture
 from basicsr_ext.records import digest
 
@@ -25,6 +26,14 @@ __all__ = ["Outcome", "image_key", "restore_all"]
 
 
 _NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the seeds of the first ones
+
+
+class Made(NamedTuple):
+    """A restored image C,H,W in [0, 1], what was measured meanwhile, and further pictures by name."""
+
+    restored: torch.Tensor
+    note: dict[str, Any]
+    extras: dict[str, torch.Tensor]
 
 
 class Outcome(NamedTuple):
@@ -82,7 +91,7 @@ def _plan(bench: Benchmark, store: Store, images: list[Image]) -> tuple[Outcome,
             outcome.facts[method.name] = Facts(*note["facts"])
             continue
         try:
-            outcome.facts[method.name] = _warm(bench, method, images[0])[1]
+            outcome.facts[method.name] = _warm(bench, method, [_item(bench, images[0])])[1]
         except Exception as error:  # a stranger's model fails in whatever way it likes
             outcome.reasons[method.name] = _said(error)
         else:
@@ -95,58 +104,88 @@ def _whole(bench: Benchmark, store: Store, method: Method, image: Image) -> bool
     return store.whole(path, image_key(bench, method, image)) is not None
 
 
-def _warm(bench: Benchmark, method: Method, image: Image) -> tuple[Any, Facts]:
+def _item(bench: Benchmark, image: Image) -> Any:
+    return bench.datasets[image.dataset][image.index]
+
+
+def _warm(bench: Benchmark, method: Method, items: list[Any]) -> tuple[Any, Facts]:
     runner = method.open(bench.device, bench.options.tile)
-    return runner, runner.warm_up(bench.datasets[image.dataset][image.index])
+    return runner, runner.warm_up(items)
 
 
 def _restore(bench: Benchmark, store: Store, method: Method, images: list[Image], clock: _Clock) -> str | None:
     """Restore some images by one method; returns why it failed, if it did."""
     runner = None
-    for image in images:
-        clock.begin(method, image)
+    for group, items in _groups(bench, method, images):
+        clock.begin(method, group)
         try:
             if isinstance(method, FolderMethod):
-                restored, note, extras = _copied(method, image), {"seconds": None, "peak_memory": None}, {}
+                made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
             else:
-                runner = runner or _warm(bench, method, image)[0]
-                restored, note, extras = _timed(bench, runner, image)
+                runner = runner or _warm(bench, method, items)[0]
+                made = _timed(bench, runner, group, items)
         except Exception as error:  # as above
             return _said(error)
-        path = store.restored(method.name, image.dataset, image.name)
-        save_picture(path, restored)
-        files = {name: store.extra(method.name, image.dataset, image.name, name) for name in extras}
-        for name, file in files.items():
-            save_picture(file, extras[name])
-        note |= {"key": image_key(bench, method, image), "sha256": digest(path)}
-        note["extras"] = {name: store.relative(file) for name, file in files.items()}
-        store.write_note(path, note)
-        clock.end(method, image)
+        for image, one in zip(group, made):
+            _keep(bench, store, method, image, one)
+        clock.end(method, group)
     return None
 
 
-def _timed(bench: Benchmark, runner: Any, image: Image) -> tuple[torch.Tensor, dict[str, Any], dict[str, torch.Tensor]]:
-    item, seed = bench.datasets[image.dataset][image.index], _seed(bench, image)
+def _groups(bench: Benchmark, method: Method, images: list[Image]) -> Iterator[tuple[list[Image], list[Any]]]:
+    """Images that are restored at once, and what the data sets give of them: nothing for a folder's."""
+    if isinstance(method, FolderMethod):
+        yield from (([image], []) for image in images)
+        return
+    loaded = ((image, _item(bench, image)) for image in images)
+    alike = lambda pair: shapes_of(pair[1], ("lq", "mask", "cond"))  # noqa: E731
+    for group in in_groups(loaded, alike, bench.options.batch_size):
+        yield [image for image, _ in group], [item for _, item in group]
+
+
+def _keep(bench: Benchmark, store: Store, method: Method, image: Image, made: Made) -> None:
+    path = store.restored(method.name, image.dataset, image.name)
+    save_picture(path, made.restored)
+    files = {name: store.extra(method.name, image.dataset, image.name, name) for name in made.extras}
+    for name, file in files.items():
+        save_picture(file, made.extras[name])
+    note = made.note | {"key": image_key(bench, method, image), "sha256": digest(path)}
+    note["extras"] = {name: store.relative(file) for name, file in files.items()}
+    store.write_note(path, note)
+
+
+def _timed(bench: Benchmark, runner: Any, images: list[Image], items: list[Any]) -> list[Made]:
+    """Restore images at once; each takes an equal share of the seconds."""
+    seeds = [_seed(bench, image) for image in images]
     with PeakMemory(runner.device) as memory:
         runner.synchronize()
         start = time.perf_counter()
-        restored, extras = runner.restore(item, seed)
+        found = runner.restore(items, seeds)
         runner.synchronize()
-        seconds = time.perf_counter() - start
-    if restored.shape[-2:] != (image.height, image.width):
-        size = " x ".join(map(str, reversed(restored.shape[-2:])))
-        raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
-    walk = runner.walk(item, seed) if bench.options.trajectories else None
-    extras = {**extras, **({} if walk is None else {"walk": walk}), **_draws(bench, runner, item, seed, restored)}
-    return restored, {"seconds": seconds, "peak_memory": memory.bytes}, extras
+        seconds = (time.perf_counter() - start) / len(images)
+    for image, (restored, _) in zip(images, found):
+        if restored.shape[-2:] != (image.height, image.width):
+            size = " x ".join(map(str, reversed(restored.shape[-2:])))
+            raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
+    draws = _draws(bench, runner, items, seeds, [restored for restored, _ in found])
+    note = {"seconds": seconds, "peak_memory": memory.bytes, "batch_size": len(images)}
+    made = []
+    for (restored, extras), item, seed, more in zip(found, items, seeds, draws):
+        walk = runner.walk(item, seed) if bench.options.trajectories else None
+        made.append(Made(restored, dict(note), {**extras, **({} if walk is None else {"walk": walk}), **more}))
+    return made
 
 
-def _draws(bench: Benchmark, runner: Any, item: Any, seed: int, first: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The image restored with further seeds, by ``draw1`` and so on; one alone from a method that draws nothing."""
-    found: dict[str, torch.Tensor] = {}
+def _draws(
+    bench: Benchmark, runner: Any, items: list[Any], seeds: list[int], first: list[torch.Tensor]
+) -> list[dict[str, torch.Tensor]]:
+    """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
+    found: list[dict[str, torch.Tensor]] = [{} for _ in items]
     for k in range(1, bench.draws):
-        found[f"draw{k}"] = runner.restore(item, seed + k * _NEXT_SEED)[0]
-        if torch.equal(found[f"draw{k}"], first):
+        restored = [image for image, _ in runner.restore(items, [seed + k * _NEXT_SEED for seed in seeds])]
+        for draws, image in zip(found, restored):
+            draws[f"draw{k}"] = image
+        if all(map(torch.equal, restored, first)):
             break
     return found
 
@@ -193,16 +232,17 @@ class _Clock:
         """Expected from the pace of each method: of its images so far, or of its one network call before."""
         return sum(pixels * self._pace[name] for name, pixels in self._left.items())
 
-    def begin(self, method: Method, image: Image) -> None:
+    def begin(self, method: Method, images: list[Image]) -> None:
         """Show what is restored now."""
         minutes, seconds = divmod(round(self.seconds_left), 60)
-        self._bar.set_description_str(f"{method.name} {image.name}", refresh=False)
+        self._bar.set_description_str(f"{method.name} {images[0].name}", refresh=False)
         self._bar.set_postfix_str(f"{minutes}:{seconds:02d} left")
         self._since = time.perf_counter()
 
-    def end(self, method: Method, image: Image) -> None:
-        """Count an image, and correct the pace of its method."""
+    def end(self, method: Method, images: list[Image]) -> None:
+        """Count images, and correct the pace of their method."""
         if method.name in self._left:
-            self._left[method.name] -= self._pixels(image)
-            self._pace[method.name] = (time.perf_counter() - self._since) / self._pixels(image)
-        self._bar.update()
+            pixels = sum(map(self._pixels, images))
+            self._left[method.name] -= pixels
+            self._pace[method.name] = (time.perf_counter() - self._since) / pixels
+        self._bar.update(len(images))

@@ -18,6 +18,8 @@ compat.apply()
 from basicsr.metrics import calculate_metric  # noqa: E402
 
 from basicsr_ext.benchmark import work  # noqa: E402
+from basicsr_ext.errors import InputError  # noqa: E402
+from basicsr_ext.restorer import Restorer  # noqa: E402
 from tests.basicsr_ext.basicsr_runs import write_images  # noqa: E402
 from tests.toolkit import command  # noqa: E402
 from tests.trained import BRIDGE, RRDB, run_folder  # noqa: E402
@@ -44,9 +46,9 @@ def restorations(monkeypatch):
     """The method and image of every restoration, but for those that warm up."""
     seen, timed = [], work._timed
 
-    def counted(bench, runner, image):
-        seen.append((runner.sampler or type(runner).__name__, image.name))
-        return timed(bench, runner, image)
+    def counted(bench, runner, images, items):
+        seen.extend((runner.sampler or type(runner).__name__, image.name) for image in images)
+        return timed(bench, runner, images, items)
 
     monkeypatch.setattr(work, "_timed", counted)
     return seen
@@ -161,10 +163,10 @@ def test_an_interrupted_run_goes_on(here, restorations, monkeypatch, capsys):
     options(here)
     counted = work._timed
 
-    def stopped(bench, runner, image):
+    def stopped(bench, runner, images, items):
         if len(restorations) == 5:
             raise KeyboardInterrupt
-        return counted(bench, runner, image)
+        return counted(bench, runner, images, items)
 
     monkeypatch.setattr(work, "_timed", stopped)
     assert run() == 130 and not (here / "results/bench/records.json").exists()
@@ -259,6 +261,56 @@ def test_metrics_of_draws_operators_and_costs_get_what_they_need(here):
     assert i2sb["flops"] == pytest.approx(records(here)["methods"][1]["flops"] / 1e9)
     draws = sorted(path.name for path in (here / "results/bench/extras/i2sb/test").iterdir())
     assert draws[:2] == ["000_draw1.png", "000_draw2.png"] and len(draws) == 2 * IMAGES
+
+
+def test_batches_give_the_images_that_single_ones_give(here, monkeypatch):
+    """A bridge with its noise, its walk and its std, a model of BasicSR's, and images of two sizes."""
+    for folder, size in (("gt", (28, 32)), ("lq", (14, 16))):
+        picture = cv2.resize(cv2.imread(str(here / folder / "001.png")), size)
+        cv2.imwrite(str(here / folder / "001.png"), picture)
+    write_images(here / "more", 1, 32)
+    shutil.copy(here / "more/000.png", here / "gt/003.png")
+    cv2.imwrite(str(here / "lq/003.png"), cv2.resize(cv2.imread(str(here / "more/000.png")), (16, 16)))
+    flags = {"nfe": 2, "sampler": "ancestral", "samples": 2}
+    made = options(here, trajectories=True, draws=2)
+    made["methods"]["i2sb"]["flags"] = flags
+    made["metrics"] |= {"spread": {"type": "diversity"}, "memory": {"type": "peak_memory"}}
+    options(here, **made)
+    batches, timed = [], work._timed
+
+    def counted(bench, runner, images, items):
+        batches.append((runner.sampler, [image.name for image in images]))
+        return timed(bench, runner, images, items)
+
+    monkeypatch.setattr(work, "_timed", counted)
+    assert run() == 0 and [len(names) for _, names in batches] == [1] * 12
+    batches.clear()
+    assert run("--force_yml", "batch_size=3") == 0 and batches == [], "the size of a batch is no part of the key"
+    assert run("--force_yml", "batch_size=3", "name=together") == 0
+    assert [names for sampler, names in batches if sampler] == [["000", "002", "003"], ["001"]]
+    single, together = here / "results/bench", here / "results/together"
+    pictures = sorted(p.relative_to(single) for kind in ("restored", "extras") for p in (single / kind).rglob("*.png"))
+    assert len(pictures) == 3 * 4 + 2 * 4 + 4 + 4 + 4, "restored; draws; further draws of the bridge; std; walk"
+    for path in pictures:
+        one, other = (cv2.imread(str(root / path)).astype(int) for root in (single, together))
+        assert abs(one - other).max() <= 1, path
+    notes = [json.loads((together / f"restored/i2sb/pairs/{name}.json").read_text()) for name in ("000", "002", "001")]
+    assert notes[0]["seconds"] == notes[1]["seconds"] > 0 and [n["batch_size"] for n in notes] == [3, 3, 1]
+    assert notes[0]["peak_memory"] == notes[1]["peak_memory"] > 2**26
+
+
+def test_a_batch_draws_the_noise_of_each_image(here):
+    """To rounding of floats, and not the noise of its neighbour."""
+    restorer = Restorer.load(here / "experiments/bridge/models/net_g_latest.pth", tile=0)
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    together, _ = restorer.restore(images, seed=[5, 6, 5], sampler="ancestral", nfe=3)
+    for k, seed in enumerate((5, 6, 5)):
+        alone, _ = restorer.restore(images[k : k + 1], seed=seed, sampler="ancestral", nfe=3)
+        torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-5)
+    other, _ = restorer.restore(images[1:2], seed=5, sampler="ancestral", nfe=3)
+    assert (together[1] - other[0]).abs().max() > 0.01
+    with pytest.raises(InputError, match="2 numbers for 3 image"):
+        restorer.restore(images, seed=[1, 2])
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, capsys):
