@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, restore, check, prepare, list, doctor, benchmark, report, and plugins'."""
+"""The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
 
 from __future__ import annotations
 
@@ -133,6 +133,12 @@ def _prepare(rest: list[str]) -> int:
     return prepare.run(rest)
 
 
+def _export(rest: list[str]) -> int:
+    from basicsr_ext import export
+
+    return export.run(rest)
+
+
 def _list(rest: list[str]) -> int:
     from basicsr_ext import listing
 
@@ -167,6 +173,7 @@ COMMANDS = {
     "restore": Command("restore pictures by a trained model", _restore),
     "check": Command("build everything and push one batch through; trains nothing", _check),
     "prepare": Command("pack a folder of images, cut into crops, for fast training", _prepare),
+    "export": Command("put a trained network and its options into one file, to give away", _export),
     "list": Command("name everything that is registered, and who provides it", _list),
     "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),
     "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", _benchmark),
