@@ -12,17 +12,21 @@ __all__ = ["in_groups", "shapes_of"]
 _Thing = TypeVar("_Thing")
 
 
-def in_groups(things: Iterable[_Thing], alike: Callable[[_Thing], Hashable], size: int) -> Iterator[list[_Thing]]:
+def in_groups(
+    things: Iterable[_Thing], alike: Callable[[_Thing], Hashable], size: int, most: int | None = None
+) -> Iterator[list[_Thing]]:
     """Groups of at most ``size`` things for which ``alike`` is equal, in their order; each thing is in one group.
 
-    Things are taken as they are needed: up to three times ``size`` wait for their like, then the largest group goes.
+    Things are taken as they are needed: up to ``most`` wait for their like, then the largest group goes; None for
+    three times ``size``.
     """
+    most = 3 * size if most is None else most
     waiting: dict[Hashable, list[_Thing]] = {}
     for thing in things:
         key = alike(thing)
         group = waiting.setdefault(key, [])
         group.append(thing)
-        if len(group) == size or sum(map(len, waiting.values())) > 3 * size:
+        if len(group) == size or sum(map(len, waiting.values())) > most:
             yield waiting.pop(max(waiting, key=lambda key: len(waiting[key])))
     yield from waiting.values()
 

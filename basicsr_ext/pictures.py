@@ -7,7 +7,7 @@ import os
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,21 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["EXTENSIONS", "FORMATS", "Picture", "Shape", "read_picture", "read_shape", "write_picture"]
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS",
+    "Picture",
+    "Shape",
+    "network_planes",
+    "read_picture",
+    "read_shape",
+    "with_planes",
+    "write_picture",
+]
 
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
@@ -47,6 +58,28 @@ class Picture:
     alpha: Tensor | None = None
     bits: int = 8
     profile: bytes | None = None
+
+
+def network_planes(picture: Picture, channels: int | None) -> Tensor:
+    """What a network of so many channels sees of a picture: C,H,W; grey as RGB where it takes three or four.
+
+    Alpha is among the planes if they are then as many as the network takes.
+    """
+    colours, alpha = picture.colours, picture.alpha
+    if channels in (3, 4) and len(colours) == 1:
+        colours = colours.expand(3, -1, -1)
+    return torch.cat([colours, alpha]) if alpha is not None and channels == len(colours) + 1 else colours
+
+
+def with_planes(picture: Picture, planes: Tensor) -> Picture:
+    """The picture with the planes C,H,W that a network gave, 1 to 4; an alpha that is not among them is enlarged."""
+    alpha = picture.alpha
+    if len(planes) in (2, 4):
+        planes, alpha = planes[:-1], planes[-1:]
+    elif alpha is not None and alpha.shape[1:] != planes.shape[1:]:
+        alpha = F.interpolate(alpha[None], planes.shape[1:], mode="bicubic", antialias=True)[0].clamp_(0, 1)
+    profile = picture.profile if len(planes) == len(picture.colours) else None
+    return replace(picture, colours=planes, alpha=alpha, profile=profile)
 
 
 def _open(path: Path) -> Image.Image:

@@ -20,6 +20,7 @@ _EPILOG = (
     "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input."
 )
 _DEEP = ("png", "tif")
+_FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, which spoil no other
 _Flags = Mapping[str, tuple[type, str, str]]
 
 
@@ -79,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
     add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
     add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
-    add("--tile_batch", type=int, default=1, help="tiles at once (default: 1)")
+    add("--tile_batch", type=int, default=1, help="tiles of a picture at once (default: 1)")
+    add("--batch", type=int, default=1, help="pictures of one size at once (default: 1)")
     add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
     add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
@@ -95,6 +97,8 @@ def _check(args: argparse.Namespace) -> None:
     args.format = kind if kind in ("png", "tif", "webp", "jpg") else args.format
     if args.bits == 16 and args.format not in _DEEP:
         raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
+    if args.batch < 1:
+        raise InputError(f"--batch is {args.batch}; it must be a whole number from 1")
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
 
@@ -182,26 +186,44 @@ def _restore_all(
     args: argparse.Namespace,
     flags: Mapping[str, Any],
 ) -> list[tuple[Path, str]]:
-    """Restore picture by picture, with its mask and conditions; returns those that could not be, and why."""
-    from basicsr_ext.pictures import read_picture
-    from basicsr_ext.restore_files import read_conditions, read_mask
+    """Restore pictures, those of one size together; returns those that could not be, and why."""
+    from basicsr_ext.grouping import in_groups
+    from basicsr_ext.restore_files import Given, read_given
 
-    masks, conds = companions
+    sizes = {job.source: _size(job.source) for job in jobs}
     failed: list[tuple[Path, str]] = []
-    with _Progress(restorer, jobs) as progress:
-        for job in jobs:
-            progress.begin(job)
-            try:
-                picture = read_picture(job.source)
-                mask = read_mask(masks[job.source]) if masks else None
-                cond = read_conditions(conds[job.source]) if conds else None
-                results = restorer.restore_picture(picture, mask, args.seed, cond, **flags)
-            except (InputError, RuntimeError, ValueError, OSError) as error:
-                failed.append((job.source, str(error) or type(error).__name__))
-            else:
-                _write(job.target, *results, args)
-            progress.end(job)
+    with _Progress(restorer, sizes) as progress:
+        for group in in_groups(jobs, lambda job: sizes[job.source], args.batch, most=len(jobs)):
+            progress.begin(group)
+            given: list[Given] = []
+            for job in group:
+                try:
+                    given.append(read_given(job, *companions))
+                except _FAILURES as error:
+                    failed.append((job.source, str(error) or type(error).__name__))
+            for alike in in_groups(given, lambda one: one.shapes(restorer.channels[0]), args.batch):
+                failed += _restore_group(restorer, alike, args, flags)
+            progress.end(group)
     return failed
+
+
+def _restore_group(
+    restorer: Any, given: Sequence[Any], args: argparse.Namespace, flags: Mapping[str, Any]
+) -> list[tuple[Path, str]]:
+    """Restore pictures at once and write them; where that fails, one by one, so that one spoils no other."""
+    masks = None if given[0].mask is None else [one.mask for one in given]
+    conds = None if given[0].cond is None else [one.cond for one in given]
+    try:
+        made = restorer.restore_pictures([one.picture for one in given], masks, args.seed, conds, **flags)
+    except _FAILURES as error:
+        reason = str(error) or type(error).__name__
+    else:
+        for one, results in zip(given, made):
+            _write(one.job.target, *results, args)
+        return []
+    if len(given) == 1:
+        return [(given[0].job.source, reason)]
+    return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
 
 
 def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argparse.Namespace) -> None:
@@ -217,16 +239,16 @@ def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argpars
 class _Progress:
     """A bar over all pixels, so that the time left is right for pictures of different sizes and within a large one."""
 
-    def __init__(self, restorer: Any, jobs: Sequence[Any]) -> None:
+    def __init__(self, restorer: Any, sizes: Mapping[Path, tuple[int, int]]) -> None:
         from tqdm import tqdm
 
         from basicsr_ext import distributed
 
         self._restorer = restorer
-        self._weights = {job.source: _pixels(job.source) for job in jobs}
+        self._weights = {source: height * width for source, (height, width) in sizes.items()}
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
         self._bar = tqdm(
-            total=sum(self._weights.values()), bar_format=layout, disable=not (jobs and distributed.is_main())
+            total=sum(self._weights.values()), bar_format=layout, disable=not (sizes and distributed.is_main())
         )
         self._done = self._calls = self._count = 0
         self._now = 1
@@ -239,12 +261,13 @@ class _Progress:
         self._restorer.on_progress(None)
         self._bar.close()
 
-    def begin(self, job: Any) -> None:
-        self._count, self._calls, self._now = self._count + 1, 0, self._weights[job.source]
-        self._bar.set_description_str(f"{self._count}/{len(self._weights)} {job.name}", refresh=False)
+    def begin(self, jobs: Sequence[Any]) -> None:
+        self._count, self._calls = self._count + len(jobs), 0
+        self._now = sum(self._weights[job.source] for job in jobs)
+        self._bar.set_description_str(f"{self._count}/{len(self._weights)} {jobs[-1].name}", refresh=False)
 
-    def end(self, job: Any) -> None:
-        self._done += self._weights[job.source]
+    def end(self, jobs: Sequence[Any]) -> None:
+        self._done += self._now
         self._bar.update(self._done - self._bar.n)
 
     def _step(self, share: float) -> None:
@@ -254,14 +277,14 @@ class _Progress:
         self._bar.update(max(0, self._done + round(part * self._now) - self._bar.n))
 
 
-def _pixels(path: Path) -> int:
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width; those of a pixel for what can not be read, which is said when its turn comes."""
     from basicsr_ext.pictures import read_shape
 
     try:
-        shape = read_shape(path)
+        return read_shape(path)[:2]
     except InputError:
-        return 1
-    return shape.height * shape.width
+        return 1, 1
 
 
 def _say(text: str) -> None:

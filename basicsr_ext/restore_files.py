@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,19 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.errors import InputError
-from basicsr_ext.pictures import EXTENSIONS, FORMATS, read_picture, read_shape
+from basicsr_ext.pictures import EXTENSIONS, FORMATS, Picture, network_planes, read_picture, read_shape
 
-__all__ = ["Job", "find_conditions", "find_jobs", "find_masks", "is_done", "read_conditions", "read_mask"]
+__all__ = [
+    "Given",
+    "Job",
+    "find_conditions",
+    "find_jobs",
+    "find_masks",
+    "is_done",
+    "read_conditions",
+    "read_given",
+    "read_mask",
+]
 
 _HOLE = 0.5  # white is the hole
 
@@ -97,6 +107,32 @@ def is_done(job: Job) -> bool:
         return job.target.stat().st_mtime >= job.source.stat().st_mtime
     except OSError:
         return False
+
+
+class Given(NamedTuple):
+    """All that is known of a picture to restore."""
+
+    job: Job
+    picture: Picture
+    mask: Tensor | None
+    cond: Tensor | None
+
+    def shapes(self, channels: int | None) -> tuple:
+        """What pictures must have in common that a network of so many channels restores at once."""
+        planes = (network_planes(self.picture, channels), self.mask, self.cond)
+        return tuple(None if thing is None else thing.shape for thing in planes)
+
+
+def read_given(job: Job, masks: Mapping[Path, Path], conds: Mapping[Path, Sequence[Path]]) -> Given:
+    """Read a picture with its mask and its condition images, where there are any.
+
+    Raises:
+        InputError: one of the files can not be read, or does not suit.
+
+    """
+    mask = read_mask(masks[job.source]) if masks else None
+    cond = read_conditions(conds[job.source]) if conds else None
+    return Given(job, read_picture(job.source), mask, cond)
 
 
 def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:

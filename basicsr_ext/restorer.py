@@ -6,17 +6,15 @@ import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from basicsr_ext.checkpoint import load_weights
 from basicsr_ext.errors import InputError
-from basicsr_ext.pictures import Picture
+from basicsr_ext.pictures import Picture, network_planes, with_planes
 from basicsr_ext.preflight_network import best_key, network_channels
 from basicsr_ext.restore_options import find_options, single_image_model, with_flags
 from basicsr_ext.tiling import TiledNetwork, network_multiple
@@ -235,7 +233,7 @@ class Restorer:
         if mask.shape[-2:] != image.shape[-2:]:
             sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
             raise InputError(f"the mask has {sizes[0]} pixels, the image {sizes[1]} (height x width); they must agree")
-        if not mask.any():
+        if not mask.flatten(1).any(1).all():
             raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
         return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
 
@@ -263,28 +261,35 @@ class Restorer:
     def restore_picture(
         self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
     ) -> tuple[Picture, dict[str, Picture]]:
-        """Restore one picture as :meth:`restore` does its tensors.
+        """Restore one picture: see :meth:`restore_pictures`."""
+        masks, conds = (None if planes is None else [planes] for planes in (mask, cond))
+        return self.restore_pictures([picture], masks, seed, conds, **flags)[0]
+
+    def restore_pictures(
+        self,
+        pictures: Sequence[Picture],
+        masks: Sequence[Tensor] | None = None,
+        seed: int | Sequence[int] = 0,
+        conds: Sequence[Tensor] | None = None,
+        **flags: Any,
+    ) -> list[tuple[Picture, dict[str, Picture]]]:
+        """Restore pictures of one size at once as :meth:`restore` does tensors.
 
         A grey picture is given to a network of three channels as RGB. Alpha goes through the network if that has as
         many channels, otherwise it is enlarged bicubically.
         """
-        colours, alpha, wanted = picture.colours, picture.alpha, self.channels[0]
-        if wanted in (3, 4) and len(colours) == 1:
-            colours = colours.expand(3, -1, -1)
-        inside = alpha is not None and wanted == len(colours) + 1
-        image = torch.cat([colours, alpha]) if inside else colours
-        mask, cond = (None if planes is None else planes[None] for planes in (mask, cond))
-        restored, extras = self.restore(image[None], mask, seed, cond, **flags)
+        images = [network_planes(picture, self.channels[0]) for picture in pictures]
+        if len({image.shape for image in images}) > 1:
+            raise InputError("the pictures differ in size or channels; restore those that are alike together")
+        masks, conds = (None if planes is None else torch.stack(list(planes)) for planes in (masks, conds))
+        restored, extras = self.restore(torch.stack(images), masks, seed, conds, **flags)
         if restored.shape[1] not in _KINDS:
             raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
-        planes = restored[0]
-        if len(planes) in (2, 4):
-            planes, alpha = planes[:-1], planes[-1:]
-        elif alpha is not None and alpha.shape[1:] != planes.shape[1:]:
-            alpha = F.interpolate(alpha[None], planes.shape[1:], mode="bicubic", antialias=True)[0].clamp_(0, 1)
-        profile = picture.profile if len(planes) == len(picture.colours) else None
-        pictures = {name: Picture(value[0][:3], None, picture.bits) for name, value in extras.items()}
-        return replace(picture, colours=planes, alpha=alpha, profile=profile), pictures
+        further = [{name: planes[k, :3] for name, planes in extras.items()} for k in range(len(pictures))]
+        return [
+            (with_planes(picture, planes), {name: Picture(more, None, picture.bits) for name, more in mine.items()})
+            for picture, planes, mine in zip(pictures, restored, further)
+        ]
 
 
 def default_tile(multiple: int, enlarges: int) -> int:

@@ -174,7 +174,8 @@ class TiledNetwork(nn.Module):
     """A network that takes images of any size: in tiles, padded to the network's multiple and cropped back.
 
     Stands wherever ``net`` stands: what calls it sees one network call on the whole image, so a sampler walks with one
-    noise field over it. Where a GPU has too little memory the tile is halved, for later calls too.
+    noise field over it. Where a GPU has too little memory, tiles go one by one, then fewer images of a batch go
+    together, then the tile is halved, for later calls too.
 
     Args:
         net: ``net(x, *rest)`` returns b,D,s*h,s*w for x b,C,h,w; see :func:`tiled` for the rest.
@@ -206,6 +207,7 @@ class TiledNetwork(nn.Module):
             raise InputError(f"tile_batch is {batch}; it must be a whole number from 1")
         self.tile, self.batch = tile, batch
         self.overlap, self.progress, self.say = overlap, progress, say
+        self.images: int | None = None  # of a batch at once; None for all
 
     def forward(self, x: Tensor, *rest: Any) -> Tensor:
         """Call the network on x: B,C,H,W of any size."""
@@ -222,19 +224,38 @@ class TiledNetwork(nn.Module):
             tile = self.tile or -(-max(x.shape[-2:]) // self.multiple) * self.multiple
             overlap = tile // 8 if self.overlap is None else min(self.overlap, tile // 2)
             try:
-                settings = {"multiple": self.multiple, "batch": self.batch, "progress": self.progress}
-                return tiled(self.net, x, tile, overlap, *rest, **settings)
+                return self._in_parts(tile, overlap, x, *rest)
             except torch.cuda.OutOfMemoryError as error:
                 cause = str(error).split(". ")[0]
             # outside of `except`, whose traceback holds on to the memory of the failed call
-            self._halve(min(tile, max(x.shape[-2:])), cause)
+            self._halve(min(tile, max(x.shape[-2:])), len(x), cause)
 
-    def _halve(self, tile: int, cause: str) -> None:
+    def _in_parts(self, tile: int, overlap: int, x: Tensor, *rest: Any) -> Tensor:
+        """Call the network on as many images at once as memory was found to hold."""
+        count = len(x)
+        size = min(count, self.images or count)
+        parts = range(0, count, size)
+        results = []
+        for k, start in enumerate(parts):
+
+            def progress(share: float, done: int = k) -> None:
+                self.progress((done + share) / len(parts))
+
+            part = [_images(thing, start, start + size, count) for thing in (x, *rest)]
+            settings = {"batch": self.batch, "progress": self.progress and progress}
+            results.append(tiled(self.net, part[0], tile, overlap, *part[1:], multiple=self.multiple, **settings))
+        return torch.cat(results) if len(results) > 1 else results[0]
+
+    def _halve(self, tile: int, images: int, cause: str) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.batch > 1:
             self.batch = 1
             self.say(f"out of memory: goes on with one tile at a time ({cause})")
+            return
+        if (images := min(images, self.images or images)) > 1:
+            self.images = images // 2
+            self.say(f"out of memory with {images} images at once: goes on with {self.images} ({cause})")
             return
         half = -(-tile // 2 // self.multiple) * self.multiple
         if half < max(_LEAST, self.multiple) or half >= tile:
@@ -244,6 +265,11 @@ class TiledNetwork(nn.Module):
             )
         self.tile = half
         self.say(f"out of memory with tiles of {tile} pixels: goes on with {half} ({cause})")
+
+
+def _images(thing: Any, start: int, stop: int, count: int) -> Any:
+    """The part of what has one entry for each of ``count`` images."""
+    return thing[start:stop] if torch.is_tensor(thing) and thing.dim() and len(thing) == count else thing
 
 
 def _pad(thing: Any, size: torch.Size, down: int, right: int) -> Any:

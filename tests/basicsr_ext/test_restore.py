@@ -10,6 +10,8 @@ import yaml
 from PIL import Image
 from skimage import data
 
+from basicsr_ext import restore as command
+from basicsr_ext import restore_files, restorer
 from basicsr_ext.restore_options import recorded_overrides
 from tests.cli_runs import run
 from tests.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
@@ -210,6 +212,73 @@ def test_patterns_keep_what_lies_below_their_fixed_part(here, capsys):
     assert code == 0 and "2 of 3 are restored already" in said, "results below the input folder are no pictures of it"
 
 
+def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypatch):
+    """Two sizes, of one of them RGB, grey and RGBA; one that can not be read; no more than a batch is in memory."""
+    opt = {**BRIDGE, "val": {"sampler": {"type": "ancestral", "nfe": 2, "draws": 2}}}
+    checkpoint, seen, held = run_folder(here, opt), [], [0, 0]
+    for k in range(6):
+        save(here / f"in/{k}.png", PHOTO[::-1] if k % 2 else PHOTO[:, :, 0] if k == 2 else PHOTO)
+    save(here / "in/6.png", np.dstack([PHOTO, ALPHA])), save(here / "in/7.jpg", PHOTO[:30])
+    (here / "in/3b.png").write_bytes(b"no picture")
+    restore, read, write = restorer.Restorer.restore, restore_files.read_picture, command._write
+
+    def counted(self, image, *rest, **flags):
+        seen.append(len(image))
+        return restore(self, image, *rest, **flags)
+
+    def reading(path):
+        held[:] = held[0] + 1, max(held[1], held[0] + 1)
+        return read(path)
+
+    def writing(*rest):
+        held[0] -= 1
+        write(*rest)
+
+    arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "-o"]
+    code, _, alone = run(capsys, *arguments, "single")
+    monkeypatch.setattr(restorer.Restorer, "restore", counted)
+    monkeypatch.setattr(restore_files, "read_picture", reading)
+    monkeypatch.setattr(command, "_write", writing)
+    assert code == 1 and run(capsys, *arguments, "together", "--batch", 4, "--tile_batch", 2)[0] == 1
+    assert seen == [4, 3, 1] and held[1] <= 4 + 1, "the broken one was counted too"
+    assert "3b.png: cannot be read" in alone and not (here / "together/3b.png").exists()
+    names = sorted(path.name for path in (here / "single").iterdir())
+    assert names == sorted(path.name for path in (here / "together").iterdir()) and len(names) == 16
+    for name in names:
+        one, other = (opened(here / folder / name).astype(int) for folder in ("single", "together"))
+        assert np.abs(one - other).max() <= 1, name
+
+
+def test_a_picture_that_fails_takes_no_other_of_its_batch_with_it(here, capsys, monkeypatch):
+    checkpoint, run_ = run_folder(here, BRIDGE), restorer.Restorer._run
+    for name in ("a", "b", "c", "d"):
+        save(here / f"in/{name}.png", np.full_like(PHOTO, 255) if name == "b" else PHOTO)
+
+    def failing(self, batch, seeds):
+        return run_(self, batch, seeds) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
+
+    monkeypatch.setattr(restorer.Restorer, "_run", failing)
+    arguments = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--batch", 3]
+    code, _, said = run(capsys, *arguments)
+    assert code == 1 and "b.png: the network gave NaN" in said and "1 of 4 could not be restored" in said
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["a.png", "c.png", "d.png"]
+
+
+def test_masks_and_conditions_go_with_their_pictures_in_a_batch(here, capsys):
+    opt = {**BRIDGE, "network_g": BRIDGE["network_g"] | {"cond_channels": 1}}
+    checkpoint = run_folder(here, opt)
+    for k in range(3):
+        mask = np.zeros(PHOTO.shape[:2], np.uint8)
+        mask[5 * k : 5 * k + 9, 4:20] = 255
+        save(here / f"in/{k}.png", np.roll(PHOTO, k, 0)), save(here / f"masks/{k}.png", mask)
+        save(here / f"cond/{k}.png", np.full_like(mask, 90 * k))
+    arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "--mask", "masks", "--cond", "cond", "-o"]
+    assert run(capsys, *arguments, "single")[0] == 0 and run(capsys, *arguments, "together", "--batch", 3)[0] == 0
+    for k in range(3):
+        one, other = (opened(here / folder / f"{k}.png").astype(int) for folder in ("single", "together"))
+        assert np.abs(one - other).max() <= 1 and (one != np.roll(PHOTO, k, 0)).any()
+
+
 def test_the_progress_bar_counts_pixels_to_the_end(here, capsys):
     checkpoint = run_folder(here, BRIDGE)
     save(here / "a.png")
@@ -284,6 +353,7 @@ def refused(here, capsys, *arguments, opt=BRIDGE):
         (["--tile", "1"], "needs a multiple of 2; give 2"),
         (["--tile", "32", "--overlap", "20"], "overlap is 20; it must be from 0 to half the tile, 16"),
         (["--tile_batch", "0"], "tile_batch is 0"),
+        (["--batch", "0"], "--batch is 0; it must be a whole number from 1"),
         (["--nfe", "0"], "nfe is 0"),
         (["--nfe", "101"], "nfe is 101"),
         (["--nfe", "many"], "nfe is 'many' (str), but it must be a whole number"),

@@ -154,6 +154,20 @@ def test_out_of_memory_first_gives_up_tiles_at_once():
     assert said[0].startswith("out of memory: goes on with one tile at a time") and tiles.tile == 32
 
 
+def test_out_of_memory_then_takes_fewer_images_at_once():
+    net, said, shares = Multiple(limit=3 * 32 * 32), [], []
+    tiles = TiledNetwork(net, 32, 0, batch=2, progress=shares.append, say=said.append)
+    images = torch.rand(5, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    level = torch.arange(5.0)
+    assert torch.equal(tiles(images, level), torch.cat([tiles(images[k : k + 1], level[:1]) for k in range(5)]))
+    assert [line.split(" (")[0] for line in said] == [
+        "out of memory: goes on with one tile at a time",
+        "out of memory with 5 images at once: goes on with 2",
+    ]
+    assert tiles.tile == 32 and max(shape[0] for shape in net.seen[2:]) == 2, "and remembers it"
+    assert shares[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]), "of all images of the call"
+
+
 def test_memory_for_no_tile_at_all_is_an_error_with_a_cure():
     with pytest.raises(InputError, match=r"out of memory with tiles of 32 pixels.*--device cpu"):
         TiledNetwork(Multiple(limit=10), 64, say=lambda line: None)(picture(128, 128))
