@@ -24,8 +24,10 @@ def missing_files(opt: Mapping[str, Any]) -> list[str]:
 
 
 def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
-    """Faults of ``num_gpu`` and ``prefetch_mode`` on this machine."""
+    """Faults of ``num_gpu``, ``prefetch_mode`` and ``val.cuda_graph`` on this machine."""
     import torch
+
+    from basicsr_ext.acceleration import NO_GRAPHS
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = opt.get("num_gpu", "auto")
@@ -34,6 +36,9 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
         faults.append(f"num_gpu is {wanted}, but torch finds no CUDA device; set num_gpu: auto, or 0 for the CPU")
     elif isinstance(wanted, int) and wanted > count and here.launcher == "none":
         faults.append(f"num_gpu is {wanted}, but torch finds {count} CUDA device(s); set num_gpu: auto or {count}")
+    val = opt.get("val")
+    if isinstance(val, Mapping) and val.get("cuda_graph") is True and (count == 0 or wanted == 0):
+        faults.append(NO_GRAPHS)
     datasets = opt.get("datasets")
     for name, block in datasets.items() if isinstance(datasets, Mapping) else ():
         if not isinstance(block, Mapping) or block.get("prefetch_mode") != "cuda":

@@ -82,6 +82,7 @@ class ValOptions:
 
     Attributes:
         batch_size: number of equally large images that are restored at once.
+        cuda_graph: record network calls on a GPU and replay them; auto does not, since this is not yet measured.
         curve_images: images of a data set on which the curve of a model's settings is measured.
 
     """
@@ -92,6 +93,7 @@ class ValOptions:
     pbar: bool = True
     metrics: dict | None = None
     batch_size: int = 8
+    cuda_graph: bool | Literal["auto"] = "auto"
     curve_images: int = 8
 
     def __post_init__(self) -> None:
@@ -116,7 +118,8 @@ class RestorationModel(SRModel):
     takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
 
     def __init__(self, opt: dict) -> None:
-        self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", opt.get("train"))
+        wishes = {**(opt.get("train") or {}), "cuda_graph": (opt.get("val") or {}).get("cuda_graph", "auto")}
+        self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", wishes)
         self.acceleration.start()
         self.scaler = self.acceleration.scaler()
         self.extras: dict[str, Tensor] = {}  # pictures B,C,H,W in [0, 1] that `restore` leaves beside its result
@@ -313,7 +316,7 @@ class RestorationModel(SRModel):
         training = net.training
         net.eval()
         try:
-            yield net
+            yield self.acceleration.graphed(net)
         finally:
             net.train(training)
 

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_ext import acceleration
-from benchmarks.timing import machine, write
+from basicsr_ext.cuda_graphs import GraphedNetwork
+from benchmarks.timing import machine, paired, write
 
 __all__ = ["main", "sections"]
 Row = dict[str, object]
@@ -182,24 +183,19 @@ def recomputing(net: nn.Module) -> nn.Module:
 
 
 def our_forward(bench: Bench, net: nn.Module, x: Tensor, t: Tensor, graph: bool) -> Callable[[], object]:
-    """One network evaluation of ours; with ``graph`` replayed as a CUDA graph."""
+    """One network evaluation of ours; with ``graph`` replayed as a CUDA graph, as ``val.cuda_graph`` does."""
     chosen = acceleration.choose(bench.device, {"precision": "bf16", "compile": bench.gpu})
     net = chosen.prepare(net.eval())
     if chosen.precision != "fp32":  # the weights once, not at every call
         net.input_blocks.bfloat16(), net.middle_block.bfloat16(), net.output_blocks.bfloat16()
 
+    evaluate = GraphedNetwork(net) if graph else net
+
     def call() -> Tensor:
         with torch.inference_mode(), chosen.autocast():
-            return net(x, t)
+            return evaluate(x, t)
 
-    if not graph:
-        return call
-    for _ in range(3):
-        call()
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
-        call()
-    return captured.replay
+    return call
 
 
 def sampling(bench: Bench, preset: str, count: int) -> Iterator[Row]:
@@ -223,6 +219,46 @@ def sampling(bench: Bench, preset: str, count: int) -> Iterator[Row]:
         yield row | {"ms_per_image": 1e3 * times["seconds"] / count}
         del call
         bench.free()
+
+
+def walks(bench: Bench, preset: str, count: int) -> Iterator[Row]:
+    """Milliseconds per image and evaluation of walks, plain and with the network replayed (``val.cuda_graph``)."""
+    chosen = acceleration.choose(bench.device, {"precision": "bf16", "compile": bench.gpu})
+    net = chosen.prepare(bench.network(preset).eval())
+    evaluations = 2 if bench.quick else 10
+    for batch in dict.fromkeys((1, count)):
+        x1, _ = bench.batch(batch)
+        replayed = GraphedNetwork(net)
+        plain, ours = (walk(bench, way, chosen, x1, evaluations) for way in (net, replayed))
+        found = paired(plain, ours, bench.repeats, bench.device)
+        each = {key: 1e3 * found[key] / batch / evaluations for key in ("reference_seconds", "seconds")}
+        row = {"what": "walk", "preset": preset, "batch": batch, "size": bench.size, "evaluations": evaluations}
+        row |= {"replayed": replayed.replayed > 0, "difference": float((plain() - ours()).abs().max())}
+        yield row | found | {"ms_plain": each["reference_seconds"], "ms_replayed": each["seconds"]}
+    bench.free()
+
+
+def walk(
+    bench: Bench, net: nn.Module, chosen: acceleration.Acceleration, x1: Tensor, evaluations: int
+) -> Callable[[], Tensor]:
+    """The restoration of a batch by ancestral steps, always with the same noise."""
+    from i2sb_plugin import samplers
+    from i2sb_plugin.bridge import Bridge
+
+    bridge = Bridge.one_clock(1000)
+    steps = samplers.step_grid(bridge, evaluations)
+
+    def predict_x0(xt: Tensor, step: int) -> Tensor:
+        node = torch.full((len(xt),), step)
+        with chosen.autocast():
+            prediction = net(xt, bridge.time(node).to(xt.device))
+        return bridge.x0_from(xt, prediction.float(), node)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return samplers.ancestral(predict_x0, bridge, x1, steps, generator=torch.Generator().manual_seed(0))
+
+    return run
 
 
 def half(model: nn.Module, bench: Bench, x: Tensor, t: Tensor) -> Callable[[], object]:
@@ -280,7 +316,7 @@ def sections(bench: Bench) -> Iterator[Row]:
     rows = [ceiling(bench)]
     yield rows[0]
     for preset, count in bench.presets.items():
-        for part in (sampling, training):
+        for part in (sampling, walks, training):
             for row in attempt(part(bench, preset, count)):
                 rows.append(row)
                 yield row

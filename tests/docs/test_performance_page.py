@@ -74,6 +74,8 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     assert [row["what"] for row in rows] == [
         "ceiling",
         "sampling",
+        "walk",
+        "walk",
         "training",
         "training",
         "training",
@@ -83,6 +85,8 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     floor = next(row for row in rows if row["what"] == "floor")
     assert floor["training_tflop"] == pytest.approx(3 * floor["forward_tflop"], rel=0.05)
     assert min(floor["times_the_floor"].values()) > 0
+    walks = [(row["batch"], row["replayed"], row["difference"]) for row in rows if row["what"] == "walk"]
+    assert walks == [(1, False, 0.0), (2, False, 0.0)], "a CPU replays nothing, and the walk is tried all the same"
 
 
 @pytest.mark.parametrize("part", importlib.import_module("benchmarks.quick").PARTS)
