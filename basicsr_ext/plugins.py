@@ -1,4 +1,4 @@
-"""Find and load plugins: entry points of the group ``basicsr.plugins`` and the option ``plugins:``."""
+"""Find and load plugins: entry points of ``basicsr.plugins``, the option ``plugins:``; and the networks they bring."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from types import ModuleType
 
 from basicsr_ext.errors import InputError
 
-__all__ = ["GROUP", "Plugin", "failures", "load_entry_points", "load_listed"]
+__all__ = ["CHECKPOINTS", "GROUP", "Plugin", "built_in", "failures", "load_entry_points", "load_listed"]
 
 GROUP = "basicsr.plugins"
+CHECKPOINTS = "basicsr.checkpoints"  # name of a network = module:function() -> path of its file, with options inside
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,18 @@ def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> li
 def failures() -> list[Plugin]:
     """The plugins that failed to load in this process."""
     return [plugin for plugin in _loaded.values() if not plugin.ok]
+
+
+def built_in() -> metadata.EntryPoint | None:
+    """The network for pictures that an installed package brings; None if there is none.
+
+    Raises InputError if several packages bring one: nobody said which of them restores.
+    """
+    points = sorted(metadata.entry_points(group=CHECKPOINTS), key=lambda point: point.name)
+    if len(points) > 1:
+        listed = ", ".join(f"{point.name} ({point.value})" for point in points)
+        raise InputError(f"several networks are built in: {listed}; name the file of one with --checkpoint")
+    return points[0] if points else None
 
 
 def _attempt(name: str, source: str, load) -> Plugin:  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ from basicsr_ext.launch import Launch, find_launch
 __all__ = ["run"]
 
 _EPILOG = (
+    "Without --checkpoint the built-in network restores; it says what it does. "
     "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
     "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input."
 )
@@ -39,6 +40,7 @@ def run(argv: list[str]) -> int:
     jobs = find_jobs(args.i, args.o, args.format)
     _load_toolkit()
     _join(here, args)
+    args.checkpoint = args.checkpoint or _built_in(args)
     from basicsr_ext import distributed
     from basicsr_ext.restorer import Restorer
 
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-h", "--help", action="store_true", help="show this, with the flags of every model")
     add("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
     add("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
-    add("--checkpoint", required=True, help="trained network: net_g_*.pth or .safetensors")
+    add("--checkpoint", help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)")
     add("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
@@ -101,6 +103,29 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--batch is {args.batch}; it must be a whole number from 1")
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
+
+
+def _built_in(args: argparse.Namespace) -> Path:
+    """The file of the network that is there without --checkpoint; says which. InputError if it can not serve."""
+    from basicsr_ext import plugins
+    from basicsr_ext.checkpoint import read_safetensors_metadata
+    from basicsr_ext.export import ABOUT
+
+    cure = "give --checkpoint, a network's file such as net_g_latest.pth"
+    point = plugins.built_in()
+    if point is None:
+        raise InputError(f"no installed package brings a network; {cure}")
+    for flag in ("opt", "mask", "cond"):
+        if getattr(args, flag):
+            dashes = "-" if flag == "opt" else "--"
+            raise InputError(
+                f"{dashes}{flag} is given without --checkpoint, but {point.name}, the network that is built in, takes "
+                f"pictures alone and has its own options; {cure}"
+            )
+    path = Path(point.load()())
+    about = read_safetensors_metadata(path).get(ABOUT, "")
+    _say(f"note: no --checkpoint, so the built-in {point.name} restores: {about}")
+    return path
 
 
 def _companions(

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import yaml
 from PIL import Image
 from skimage import data
 
+from basicsr_ext import plugins, restore_files, restorer
 from basicsr_ext import restore as command
-from basicsr_ext import restore_files, restorer
 from basicsr_ext.restore_options import recorded_overrides
 from tests.cli_runs import run
 from tests.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
@@ -374,6 +375,18 @@ def refused(here, capsys, *arguments, opt=BRIDGE):
 )
 def test_bad_arguments_are_refused_before_anything_is_written(here, capsys, arguments, said):
     assert said in refused(here, capsys, *arguments)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_without_a_checkpoint_one_network_must_be_built_in(here, capsys, monkeypatch, count):
+    points = metadata.EntryPoints(metadata.EntryPoint(f"net{k}", "a:b", plugins.CHECKPOINTS) for k in range(count))
+    known = metadata.entry_points
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda group: points if group == plugins.CHECKPOINTS else known(group=group)
+    )
+    code, _, said = run(capsys, "restore", "-i", save(here / "a.png"), "-o", "out")
+    wanted = {0: "no installed package brings a network; give --checkpoint", 2: "net0 (a:b), net1 (a:b); name the file"}
+    assert code == 2 and wanted[count] in said and not (here / "out").exists()
 
 
 def test_two_pictures_of_one_name_and_one_file_for_two_are_refused(here, capsys):
