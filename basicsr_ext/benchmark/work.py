@@ -91,7 +91,8 @@ def _plan(bench: Benchmark, store: Store, images: list[Image]) -> tuple[Outcome,
             outcome.facts[method.name] = Facts(*note["facts"])
             continue
         try:
-            outcome.facts[method.name] = _warm(bench, method, [_item(bench, images[0])])[1]
+            runner = method.open(bench.device, bench.options.tile)
+            outcome.facts[method.name] = runner.warm_up([_item(bench, images[0])])
         except Exception as error:  # a stranger's model fails in whatever way it likes
             outcome.reasons[method.name] = _said(error)
         else:
@@ -108,21 +109,19 @@ def _item(bench: Benchmark, image: Image) -> Any:
     return bench.datasets[image.dataset][image.index]
 
 
-def _warm(bench: Benchmark, method: Method, items: list[Any]) -> tuple[Any, Facts]:
-    runner = method.open(bench.device, bench.options.tile)
-    return runner, runner.warm_up(items)
-
-
 def _restore(bench: Benchmark, store: Store, method: Method, images: list[Image], clock: _Clock) -> str | None:
     """Restore some images by one method; returns why it failed, if it did."""
-    runner = None
+    runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
         clock.begin(method, group)
         try:
             if isinstance(method, FolderMethod):
                 made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
             else:
-                runner = runner or _warm(bench, method, items)[0]
+                runner = runner or method.open(bench.device, bench.options.tile)
+                if len(items) not in warm:
+                    runner.warm_up(items)
+                    warm.add(len(items))
                 made = _timed(bench, runner, group, items)
         except Exception as error:  # as above
             return _said(error)

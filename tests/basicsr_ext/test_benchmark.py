@@ -18,6 +18,7 @@ compat.apply()
 from basicsr.metrics import calculate_metric  # noqa: E402
 
 from basicsr_ext.benchmark import work  # noqa: E402
+from basicsr_ext.benchmark.runners import TrainedRunner  # noqa: E402
 from basicsr_ext.errors import InputError  # noqa: E402
 from basicsr_ext.restorer import Restorer  # noqa: E402
 from tests.basicsr_ext.basicsr_runs import write_images  # noqa: E402
@@ -282,11 +283,15 @@ def test_batches_give_the_images_that_single_ones_give(here, monkeypatch):
         batches.append((runner.sampler, [image.name for image in images]))
         return timed(bench, runner, images, items)
 
+    warm_up, warmed = TrainedRunner.warm_up, []
     monkeypatch.setattr(work, "_timed", counted)
+    monkeypatch.setattr(TrainedRunner, "warm_up", lambda s, items: warmed.append(len(items)) or warm_up(s, items))
     assert run() == 0 and [len(names) for _, names in batches] == [1] * 12
     batches.clear()
     assert run("--force_yml", "batch_size=3") == 0 and batches == [], "the size of a batch is no part of the key"
+    warmed.clear()
     assert run("--force_yml", "batch_size=3", "name=together") == 0
+    assert warmed == [1, 1, 1] + [3, 1] * 3, "each number of images before it is timed"
     assert [names for sampler, names in batches if sampler] == [["000", "002", "003"], ["001"]]
     single, together = here / "results/bench", here / "results/together"
     pictures = sorted(p.relative_to(single) for kind in ("restored", "extras") for p in (single / kind).rglob("*.png"))

@@ -1,6 +1,7 @@
 """Replayed network calls give what plain ones give; what needs a GPU is tried by a stand-in that calls again."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from basicsr_ext import acceleration, cli
+from basicsr_ext import acceleration, cli, cuda_graphs
 from basicsr_ext.cuda_graphs import CudaRecorder, GraphedNetwork
 from basicsr_ext.errors import InputError
 from basicsr_ext.launch import Launch
@@ -18,6 +19,7 @@ from basicsr_ext.tiling import TiledNetwork
 from i2sb_plugin import samplers
 from i2sb_plugin.archs.adm_unet_arch import ADMUNet
 from i2sb_plugin.bridge import Bridge
+from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.cli_runs import bridge_options, files_below, run, write
 from tests.trained import BRIDGE, run_folder
 
@@ -193,6 +195,19 @@ def test_a_network_that_can_not_be_recorded_is_named(monkeypatch):
                 replayed(*given)
         if kind is InputError:
             assert "ADMUNet can not be recorded (operation not permitted when stream is capturing)" in str(found.value)
+
+
+def test_models_lend_the_replayed_network_for_a_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "CudaRecorder", Again)
+    opt = {**BRIDGE, "num_gpu": 0, "dist": False, "is_train": False, "path": {}}
+    model = I2SBModel(opt | {"val": {"sampler": {"type": "ancestral", "nfe": 4}}})
+    model.acceleration = dataclasses.replace(model.acceleration, cuda_graph=True)
+    model.feed_data({"lq": inputs()[0].clamp(0, 1), "lq_path": ["a", "b"]})
+    generators = [[torch.Generator().manual_seed(k) for k in range(2)] for _ in range(2)]
+    with torch.no_grad(), model.evaluating() as net:
+        replayed = model.restore(model.batch, net, generators[0])
+        assert (net.net, net.replayed) == (model.net_g, 3)
+        assert torch.equal(replayed, model.restore(model.batch, model.net_g, generators[1]))
 
 
 def test_tiles_are_replayed():
