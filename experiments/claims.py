@@ -1,0 +1,175 @@
+"""The bridge against conditional diffusion, and what of the paper's claims holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from experiments import ablations, samplers, super_resolution
+from experiments.markdown import LABELS, better, count, figure, missing, percent, provenance, shown, table
+from experiments.outcomes import Outcome, Outcomes, difference, mean
+from experiments.plan import Comparison
+
+__all__ = ["CLOSE", "best", "section", "soonest", "verdicts"]
+
+CLOSE = 0.05  # of the best figure counts as reached
+DATA = "crops"
+SIDES = ("i2sb", "diffusion")
+_NAMES = {"i2sb": "I2SB", "diffusion": "diffusion"}
+Row = tuple[str, str, str]
+
+
+def section(outcomes: Outcomes, plan: Comparison) -> str:
+    """A table for each task: both methods and their difference at each NFE."""
+    there = outcomes.of("claims")
+    lines = missing("claims", plan, there)
+    if not there:
+        return "\n".join(lines)
+    lines += [provenance("claims", there), ""]
+    for task in plan.tasks:
+        found = outcomes.of("claims", task)
+        if found:
+            lines += [f"### {task}", "", _seeds(found, plan), "", _table(found), ""]
+    lines += ["### The NFE at which each metric is best", "", _bests(outcomes, plan), ""]
+    return "\n".join(lines)
+
+
+def _seeds(found: Sequence[Outcome], plan: Comparison) -> str:
+    if len(found) == 1:
+        return f"1 of {len(plan.seeds)} seeds: intervals are over images alone."
+    return f"{len(found)} of {len(plan.seeds)} seeds: intervals are over seeds and images."
+
+
+def _nfes(found: Sequence[Outcome]) -> list[int]:
+    """Those that both sides have."""
+    sides = [set(one.curve(side)) for one in found for side in SIDES]
+    return sorted(set.intersection(*sides) - {None}) if sides else []
+
+
+def _metrics(found: Sequence[Outcome]) -> dict[str, bool]:
+    return {name: higher for name, higher in found[0].metrics.items() if name in LABELS}
+
+
+def _table(found: Sequence[Outcome]) -> str:
+    nfes, rows = _nfes(found), []
+    order = [name for name in LABELS if name in _metrics(found)]
+    for metric in order:
+        for side in SIDES:
+            cells = [figure(metric, mean(found, metric, side, nfe, DATA)) for nfe in nfes]
+            rows.append([f"{LABELS[metric]}, {_NAMES[side]}", *cells])
+        gaps = [difference(found, metric, DATA, (SIDES[0], nfe), (SIDES[1], nfe)) for nfe in nfes]
+        rows.append(["difference", *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
+    return table(["NFE", *map(str, nfes)], rows)
+
+
+def best(found: Sequence[Outcome], metric: str, side: str) -> tuple[int, float] | None:
+    """NFE and figure where the mean over seeds is best; the least NFE of equal ones."""
+    curve = {nfe: mean(found, metric, side, nfe, DATA) for nfe in _nfes(found)}
+    known = {nfe: value for nfe, value in curve.items() if value is not None}
+    if not known:
+        return None
+    nfe = (max if found[0].metrics[metric] else min)(known, key=lambda nfe: known[nfe])
+    return nfe, known[nfe]
+
+
+def soonest(found: Sequence[Outcome], metric: str, side: str, level: float) -> int | None:
+    """The least NFE whose figure (lower is better) is not above ``level``; None if there is none."""
+    curve = {nfe: mean(found, metric, side, nfe, DATA) for nfe in _nfes(found)}
+    return next((nfe for nfe, value in curve.items() if value is not None and value <= level), None)
+
+
+def _bests(outcomes: Outcomes, plan: Comparison) -> str:
+    tasks = {task: found for task in plan.tasks if (found := outcomes.of("claims", task))}
+    order = [name for name in LABELS if any(name in found[0].metrics for found in tasks.values())]
+    rows = []
+    for task, found in tasks.items():
+        for side in SIDES:
+            tops = [best(found, metric, side) if metric in found[0].metrics else None for metric in order]
+            cells = [f"{top[0]} ({figure(metric, top[1])})" if top else "" for metric, top in zip(order, tops)]
+            rows.append([f"{task}, {_NAMES[side]}", *cells])
+    return table(["task", *[LABELS[metric] for metric in order]], rows)
+
+
+def verdicts(outcomes: Outcomes, plan: Comparison) -> str:
+    """Each claim of the paper, whether it holds, and the figures that say so; nothing of it is written by hand."""
+    tasks = {task: found for task in plan.tasks if (found := outcomes.of("claims", task))}
+    rows = [*_fewer_steps(tasks), *_few_steps(tasks), *super_resolution.verdicts(outcomes)]
+    rows += [*samplers.verdicts(outcomes), *ablations.verdicts(outcomes)]
+    lines = ["| claim of the paper | holds here? | figures |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *["| " + " | ".join(row) + " |" for row in rows]])
+
+
+def _measured(tasks: dict[str, list[Outcome]], metric: str) -> dict[str, list[Outcome]]:
+    """Tasks whose both sides have figures."""
+    return {
+        task: found
+        for task, found in tasks.items()
+        if metric in found[0].metrics and all(best(found, metric, side) for side in SIDES)
+    }
+
+
+def _fewer_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
+    """The bridge needs fewer steps than diffusion, in three readings."""
+    tasks = _measured(tasks, "lpips")
+    reached = {task: [_reached(found, side) for side in SIDES] for task, found in tasks.items()}
+    less = sum(bridge[0] < other[0] for bridge, other in reached.values())
+    yield (
+        f"It needs fewer steps than diffusion: NFE until LPIPS is within {percent(CLOSE)} of its own best",
+        count(less, len(reached)),
+        _listed(
+            f"{task} {bridge[0]} (best {bridge[1]:.3f}) against {other[0]} (best {other[1]:.3f})"
+            for task, (bridge, other) in reached.items()
+        ),
+    )
+    tops = {task: best(found, "lpips", "diffusion") for task, found in tasks.items()}
+    sooner = {task: (soonest(tasks[task], "lpips", "i2sb", value), nfe) for task, (nfe, value) in tops.items()}
+    yield (
+        "It needs fewer steps than diffusion: NFE until its LPIPS is that of diffusion at its best",
+        count(sum(bridge is not None and bridge < other for bridge, other in sooner.values()), len(sooner)),
+        _listed(f"{task} {_or_never(bridge)} against {other}" for task, (bridge, other) in sooner.items()),
+    )
+    yield from (_equal_nfe(_measured(tasks, metric), metric) for metric in ("lpips", "dists"))
+
+
+def _reached(found: Sequence[Outcome], side: str) -> tuple[int, float]:
+    """The least NFE that is close to the side's own best LPIPS, and that best."""
+    _, value = best(found, "lpips", side)
+    return soonest(found, "lpips", side, value * (1 + CLOSE)), value
+
+
+def _equal_nfe(tasks: dict[str, list[Outcome]], metric: str) -> Row:
+    signs: dict[int, list[int]] = {}
+    for found in tasks.values():
+        for nfe in _nfes(found):
+            gap = difference(found, metric, DATA, ("i2sb", nfe), ("diffusion", nfe))
+            signs.setdefault(nfe, []).append(better(gap, found[0].metrics[metric]))
+    every = [sign for row in signs.values() for sign in row]
+    parts = [f"{nfe}: {row.count(1)}, {row.count(-1)}" for nfe, row in signs.items()]
+    return (
+        f"It is better than diffusion at equal NFE: {LABELS[metric]}, tasks x NFE, intervals off zero",
+        count(every.count(1), len(every)),
+        f"tasks better, worse of {len(tasks)} at NFE " + _listed(parts) if parts else "",
+    )
+
+
+def _few_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
+    """Few steps lose little."""
+    for metric in ("lpips", "patch_fid"):
+        for nfe in (5, 10):
+            lost = {}
+            for task, found in _measured(tasks, metric).items():
+                few, many = (mean(found, metric, "i2sb", steps, DATA) for steps in (nfe, 100))
+                if few is not None and many:
+                    lost[task] = few / many - 1
+            yield (
+                f"Few steps lose little: {LABELS[metric]} at NFE {nfe} at most {percent(CLOSE)} above that at 100",
+                count(sum(loss <= CLOSE for loss in lost.values()), len(lost)),
+                _listed(f"{task} {percent(loss, True)}" for task, loss in lost.items()),
+            )
+
+
+def _or_never(nfe: int | None) -> str:
+    return "never" if nfe is None else str(nfe)
+
+
+def _listed(parts: Iterator[str] | Sequence[str]) -> str:
+    return "; ".join(parts)

@@ -1,0 +1,117 @@
+"""Plots of docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.markdown import LABELS
+from experiments.outcomes import Outcome, Outcomes, mean
+
+__all__ = ["claims_name", "draw"]
+
+DATA = "crops"
+
+
+def claims_name(metric: str) -> str:
+    """File of the plot of a metric over NFE."""
+    return f"results_claims_{metric}.png"
+
+
+def draw(outcomes: Outcomes, folder: Path) -> list[Path]:
+    """Write every plot that there are figures for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    claims, samplers = _by_task(outcomes.of("claims")), _by_task(outcomes.of("samplers"))
+    written = []
+    for metric in LABELS:
+        sides = {task: ["i2sb", "diffusion"] for task in claims}
+        written += _panels(claims, sides, metric, folder / claims_name(metric))
+    walks = {task: found[0].groups for task, found in samplers.items()}
+    written += _panels(samplers, walks, "lpips", folder / "results_samplers.png")
+    written += _planes(outcomes.of("super_resolution"), folder / "results_super_resolution.png")
+    return written
+
+
+def _by_task(found: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    return {task: [one for one in found if one.task == task] for task in dict.fromkeys(one.task for one in found)}
+
+
+def _panels(
+    tasks: Mapping[str, Sequence[Outcome]], groups: Mapping[str, Sequence[str]], metric: str, target: Path
+) -> list[Path]:
+    """One panel for each task: a metric over NFE, a thick line for the mean over seeds, thin ones for the seeds."""
+    from matplotlib.figure import Figure
+
+    tasks = {task: found for task, found in tasks.items() if metric in found[0].metrics}
+    if not tasks:
+        return []
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
+    for number, (task, found) in enumerate(tasks.items()):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        for colour, group in enumerate(groups[task]):
+            _line(axes, found, metric, group, f"C{colour}")
+        axes.set(xscale="log", title=task)
+        ticks = sorted({nfe for group in groups[task] for nfe in found[0].curve(group) if nfe})
+        axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        if number == 0:
+            axes.legend(fontsize=7)
+    less = "" if next(iter(tasks.values()))[0].metrics[metric] else " (less is better)"
+    figure.supxlabel("network evaluations")
+    figure.supylabel(LABELS[metric] + less)
+    figure.savefig(target, dpi=80)
+    return [target]
+
+
+def _line(axes: Any, found: Sequence[Outcome], metric: str, group: str, colour: str) -> None:
+    nfes = [nfe for nfe in found[0].curve(group) if nfe]
+    points = [(nfe, value) for nfe in nfes if (value := mean(found, metric, group, nfe, DATA)) is not None]
+    if not points:
+        return
+    axes.plot(*zip(*points), "o-", color=colour, markersize=3, label=group)
+    for one in found if len(found) > 1 else ():
+        own = [(nfe, value) for nfe in nfes if (value := mean([one], metric, group, nfe, DATA)) is not None]
+        if own:
+            axes.plot(*zip(*own), "-", color=colour, linewidth=0.6, alpha=0.5)
+
+
+def _planes(found: Sequence[Outcome], target: Path) -> list[Path]:
+    """The perception-distortion plane of each data set; methods that differ in NFE are joined by a line."""
+    from matplotlib.figure import Figure
+
+    if not found or not {"psnr", "lpips"} <= set(found[0].metrics):
+        return []
+    datasets = found[0].datasets
+    figure = Figure(figsize=(4.4 * len(datasets), 4.2), layout="constrained")
+    for number, dataset in enumerate(datasets):
+        axes = figure.add_subplot(1, len(datasets), number + 1)
+        for colour, group in enumerate(found[0].groups):
+            _curve(axes, found, group, dataset, f"C{colour % 10}")
+        axes.set(title=dataset, xlabel="PSNR-Y (dB)")
+        axes.grid(alpha=0.3)
+        axes.margins(0.12)
+    figure.axes[0].set_ylabel("LPIPS (less is better)")
+    figure.savefig(target, dpi=80)
+    return [target]
+
+
+def _curve(axes: Any, found: Sequence[Outcome], group: str, dataset: str, colour: str) -> None:
+    points = {}
+    for nfe in found[0].curve(group):
+        pair = [mean(found, metric, group, nfe, dataset) for metric in ("psnr", "lpips")]
+        if None not in pair:
+            points[nfe] = pair
+    if not points:
+        return
+    axes.plot(*zip(*points.values()), "o-", color=colour, markersize=4, linewidth=1)
+    for number, (nfe, pair) in enumerate(points.items()):
+        name = group if number == 0 else ""
+        steps = str(nfe) if len(points) > 1 else ""
+        axes.annotate(
+            ", ".join(part for part in (name, steps) if part), pair, xytext=(4, 3), textcoords="offset points",
+            fontsize=7, color=colour,
+        )  # fmt: skip

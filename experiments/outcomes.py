@@ -1,0 +1,159 @@
+"""The stored figures of a study, and how sure a difference between two of its methods is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from basicsr_ext.benchmark.statistics import bootstrap_mean
+from basicsr_ext.errors import InputError
+
+__all__ = ["RESAMPLES", "Difference", "Outcome", "Outcomes", "bootstrap_seeds_and_images", "difference", "mean"]
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One file of ``experiments/results``: a comparison for one task and seed."""
+
+    comparison: str
+    task: str
+    seed: int
+    content: Mapping[str, Any]
+
+    @cached_property
+    def methods(self) -> dict[str, Mapping[str, Any]]:
+        """Those that worked, by name."""
+        return {method["name"]: method for method in self.content["methods"] if method["status"] == "done"}
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Names of the data sets."""
+        return list(dict.fromkeys(result["dataset"] for result in self.content["results"]))
+
+    @cached_property
+    def metrics(self) -> dict[str, bool]:
+        """Names of the metrics, and whether higher is better."""
+        return {metric["name"]: metric["higher_is_better"] for metric in self.content["metrics"]}
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Methods, those that differ in NFE alone once."""
+        return list(dict.fromkeys(method["group"] or name for name, method in self.methods.items()))
+
+    def curve(self, group: str) -> dict[int | None, str]:
+        """NFE -> name of the method, for a group or a method that stands alone."""
+        found = {m["nfe"]: name for name, m in self.methods.items() if group == (m["group"] or name)}
+        return dict(sorted(found.items(), key=lambda pair: pair[0] or 0))
+
+    @cached_property
+    def _results(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        return {(result["method"], result["dataset"]): result for result in self.content["results"]}
+
+    def value(self, metric: str, method: str, dataset: str) -> float | None:
+        """The figure of a method on a data set; None where there is none."""
+        result = self._results.get((method, dataset))
+        return result["summary"].get(metric, {}).get("value") if result else None
+
+    def images(self, metric: str, method: str, dataset: str) -> np.ndarray | None:
+        """The figure of each image, NaN where it has none; None for a metric of sets."""
+        result = self._results.get((method, dataset))
+        values = result["images"].get(metric) if result else None
+        return None if values is None else np.array([np.nan if v is None else v for v in values], float)
+
+
+class Outcomes:
+    """Every file of a folder.
+
+    Raises:
+        InputError: a file is not one of a study.
+
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.all: list[Outcome] = []
+        for path in sorted(Path(folder).glob("*-*-*.json")):
+            try:
+                content = json.loads(path.read_text())
+                comparison, task, seed = content["unit"].split("-")
+                self.all.append(Outcome(comparison, task, int(seed), content))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path} is no result of `python -m experiments.study`: {error}; remove it") from None
+
+    def of(self, comparison: str, task: str | None = None) -> list[Outcome]:
+        """Those of a comparison, and of a task if it is given, by seed."""
+        found = [one for one in self.all if one.comparison == comparison and task in (None, one.task)]
+        return sorted(found, key=lambda one: one.seed)
+
+
+class Difference(NamedTuple):
+    """Mean of a - b and its 95 % interval; without ``decided`` the interval is the spread over seeds, or None."""
+
+    value: float
+    low: float | None
+    high: float | None
+    intervals: bool
+
+    @property
+    def decided(self) -> int:
+        """1 or -1: the sign, where the interval is off zero; 0 otherwise."""
+        if not self.intervals or self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def mean(outcomes: Sequence[Outcome], metric: str, group: str, nfe: int | None, dataset: str) -> float | None:
+    """Mean over seeds of a figure; None where no seed has it."""
+    values = [one.value(metric, one.curve(group).get(nfe, ""), dataset) for one in outcomes]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def difference(
+    outcomes: Sequence[Outcome], metric: str, dataset: str, a: tuple[str, int | None], b: tuple[str, int | None]
+) -> Difference | None:
+    """Compare two methods, each a group and an NFE, on the same images and seeds: a - b.
+
+    The interval is the bootstrap's over images, and over seeds where there are two or more. A metric of sets has no
+    figure of an image; there it is the least and the most over the seeds.
+
+    Returns:
+        None where either has no figures.
+
+    """
+    pairs = [(one, one.curve(a[0]).get(a[1], ""), one.curve(b[0]).get(b[1], "")) for one in outcomes]
+    rows = [(one.images(metric, x, dataset), one.images(metric, y, dataset)) for one, x, y in pairs]
+    matrix = np.array([x - y for x, y in rows if x is not None and y is not None and x.shape == y.shape])
+    if len(matrix):
+        matrix = matrix[:, np.isfinite(matrix).all(axis=0)]
+        return Difference(*bootstrap_seeds_and_images(matrix), True) if matrix.size else None
+    ends = [(one.value(metric, x, dataset), one.value(metric, y, dataset)) for one, x, y in pairs]
+    values = [x - y for x, y in ends if x is not None and y is not None]
+    if not values:
+        return None
+    low, high = (min(values), max(values)) if len(values) > 1 else (None, None)
+    return Difference(float(np.mean(values)), low, high, False)
+
+
+def bootstrap_seeds_and_images(
+    values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float | None, float | None]:
+    """Mean of ``values`` (seeds, images) and the 95 % interval of the percentile bootstrap over both.
+
+    Each resample draws seeds and, apart from them, images, both with replacement: every network restored the same
+    images. One seed alone: over images (:func:`basicsr_ext.benchmark.statistics.bootstrap_mean`).
+    """
+    if len(values) == 1 or values.shape[1] == 1:
+        return tuple(bootstrap_mean(values.mean(axis=0), resamples, seed))
+    generator = np.random.default_rng(seed)
+    seeds, images = ((generator.multinomial(n, [1 / n] * n, resamples) / n) for n in values.shape)
+    means = ((seeds @ values) * images).sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)

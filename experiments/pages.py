@@ -1,0 +1,169 @@
+"""Write docs/results.md, its plots and its sheets from the figures of a study.
+
+    python -m experiments.pages
+
+Everything on the page comes from ``experiments/results/*.json``; what is missing there is named with the command that
+makes it. Sheets are drawn again where the networks of the study are at hand (``--work``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext import compat
+from basicsr_ext.errors import InputError
+from experiments import ablations, claims, samplers, super_resolution
+from experiments.figures import claims_name, draw
+from experiments.markdown import LABELS, figure, machine, table, training
+from experiments.outcomes import Outcomes
+from experiments.plan import Comparison, Study, read
+from experiments.robustness import BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
+
+__all__ = ["main", "written"]
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+HEAD = """# Results
+
+What of the paper's claims holds at desk scale: one small network for each task, equal iterations for every method,
+the same batches, images and code. Every figure of this page is made by
+
+    python -m experiments.study --data DIR
+    python -m experiments.robustness --work study
+    python -m experiments.pages
+
+from `experiments/study.yml` and stored in `experiments/results/`; DIR holds BSDS500, Set5 and Set14. The networks are
+small and their training is short: the figures compare methods, they do not compete with published ones.
+
+Lower is better for LPIPS (AlexNet), DISTS and patch-FID (AlexNet features of 32 x 32 patches), higher for PSNR and SSIM
+(on the Y channel for super-resolution). Brackets are 95 % intervals of the bootstrap over images, and over seeds where
+there are two or more; differences are paired. **Bold**: better, and the interval is off zero; *italic*: worse.
+Patch-FID belongs to a set of images: its brackets are the least and the most over the seeds, and nothing is bold.
+Intervals are not corrected for their number.
+"""
+CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
+they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
+"""
+FAULTS = f"""Night is shown {BRIGHTER["night"]} times as bright. Detail: root mean square of what a 3 x 3 mean takes
+away, divided by the original's. The rest is in grey levels. Made up: detail where the original is flat over 17 x 17
+pixels. Ringing: by how much the range of the original's 7 x 7 surroundings is left, 99th percentile. Shift: of a
+channel's mean. A fault is named where detail is above {TEXTURE} or made up above {MADE_UP} (made-up texture), detail is
+below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}.
+"""
+
+
+def written(results: Path, study: Study) -> str:
+    """The page, from the files of ``results`` alone."""
+    outcomes, plans = Outcomes(results), _plans(study)
+    parts = [HEAD]
+    if any(one.content["environment"]["device"].startswith("CPU") for one in outcomes.all):
+        parts.append(CPU)
+    parts += ["## The claims of the paper\n", claims.verdicts(outcomes, plans["claims"]) + "\n"]
+    parts += ["## Pictures\n", _sheets(results, study)]
+    parts += ["## I2SB against conditional diffusion\n", *_plots(outcomes)]
+    parts.append(claims.section(outcomes, plans["claims"]))
+    for title, module in (
+        ("Super-resolution", super_resolution),
+        ("Ablations", ablations),
+        ("Samplers", samplers),
+    ):
+        parts += [f"## {title}\n", module.section(outcomes, plans.get(module.NAME))]
+    parts += ["## Out of the training range\n", _robustness(results)]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _plans(study: Study) -> dict[str, Any]:
+    return {name: Comparison(**block) for name, block in study.comparisons.items()}
+
+
+def _plots(outcomes: Outcomes) -> list[str]:
+    known = {metric for one in outcomes.of("claims") for metric in one.metrics}
+    return [f"![{LABELS[m]} over NFE](images/{claims_name(m)})\n" for m in LABELS if m in known]
+
+
+def _sheets(results: Path, study: Study) -> str:
+    file = results / "sheets.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    lines = [
+        "Parts of scikit-image's photographs, which no network was trained on, twice as large: degraded, conditional "
+        "diffusion at NFE 10, I2SB at NFE 1, 5, 10 and 100, the original."
+    ]
+    absent = [f"`{task}`" for task in study.tasks if task not in known]
+    if absent:
+        lines.append(f"No picture yet of {', '.join(absent)}: `python -m experiments.pages --work study` makes it.")
+    for task in study.tasks:
+        if task not in known:
+            continue
+        one = known[task]
+        facts = [training(list(one["trained"].values())), f"seed {one['seed']}", machine([one["environment"]])]
+        lines.append(f"**{task}**: {', '.join(one['photographs'])}. {'; '.join(facts)}.")
+        lines.append(f"![{task}: degraded, diffusion, I2SB, original](images/results_{task}.png)")
+    return "\n\n".join(lines) + "\n"
+
+
+def _robustness(results: Path) -> str:
+    file = results / "robustness.json"
+    if not file.is_file():
+        return "Not there yet: `python -m experiments.robustness --work study` makes it.\n"
+    record = json.loads(file.read_text())
+    made = {row["picture"]: row["made"] for row in record["rows"]}
+    rows = []
+    for row in record["rows"]:
+        psnr = "exact" if row.get("psnr", 0) is None else figure("psnr", row.get("psnr"))
+        cells = [psnr, figure("lpips", row.get("lpips")), figure("psnr", row["texture"])]
+        cells += [figure("patch_fid", row[name]) for name in ("flat", "ringing", "shift")]
+        rows.append([f"{row['picture']}, {row['method']}", *cells, ", ".join(row["faults"]) or "nothing named"])
+    head = ["picture, method", "PSNR-Y", "LPIPS", "detail", "made up", "ringing", "shift", "what goes wrong"]
+    lines = [
+        "The network of super-resolution on pictures unlike its photographs, "
+        f"{record['side']} x {record['side']} pixels, reduced 4 times.\n",
+        f"- Command: `python -m experiments.robustness --work study`; seed {record['seed']}.",
+        f"- Training: {training([record['trained']])}.",
+        f"- Machine: {machine([record['environment']])}.",
+        *[f"- {name}: {how}." for name, how in made.items()],
+        f"\nFrom above: {', '.join(list(made)[: record['shown']])}.\n",
+        "![degraded, bicubic, I2SB, original](images/results_robustness.jpg)\n",
+        FAULTS,
+        table(head, rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Draw and write; prints the suggested defaults."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", default=str(HERE / "results"), help="folder of the figures")
+    parser.add_argument("--study", default=str(HERE / "study.yml"))
+    parser.add_argument("--work", help="folder of the networks; without it the sheets stay as they are")
+    parser.add_argument("--docs", default=str(DOCS), help="folder for results.md and images/")
+    args = parser.parse_args()
+    compat.apply()
+    results, docs = Path(args.results), Path(args.docs)
+    try:
+        study, _ = read(args.study)
+        if args.work:
+            from experiments import sheets
+
+            print(*sheets.draw(Path(args.work), study, docs / "images", results), sep="\n")
+        outcomes = Outcomes(results)
+        if importlib.util.find_spec("matplotlib") is None:
+            raise InputError("matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'")
+        print(*draw(outcomes, docs / "images"), sep="\n")
+        (docs / "results.md").write_text(written(results, study))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for one in samplers.suggestions(outcomes):
+        setting = one["setting"] if one["change"] else samplers.DEFAULT
+        print(f"suggested for {one['family']}: {setting}, NFE {one['nfe']}")
+    print(f"{len(outcomes.all)} results: {docs / 'results.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

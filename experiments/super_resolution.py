@@ -1,0 +1,138 @@
+"""Super-resolution against other methods: distortion and perception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from experiments.markdown import LABELS, better, count, figure, missing, provenance, shown, table
+from experiments.outcomes import Outcome, Outcomes, difference, mean
+from experiments.plan import Comparison
+
+__all__ = ["NAME", "best_nfe", "section", "verdicts"]
+
+NAME = "super_resolution"
+BRIDGE, TWIN = "i2sb", "regression_l2"
+REGRESSION = ("regression_l1", "regression_l2", "msrresnet", "swinir", "rrdbnet")
+ASKED = 0.15  # dB, of one step below its twin
+PERCEPTION = ("lpips", "dists", "patch_fid")
+Row = tuple[str, str, str]
+
+
+def section(outcomes: Outcomes, plan: Comparison | None) -> str:
+    """A table for each data set, the plane, and I2SB against the regression models."""
+    there = outcomes.of(NAME)
+    lines = missing(NAME, plan, there)
+    if not there:
+        return "\n".join(lines)
+    lines += [provenance(NAME, there), ""]
+    lines += ["![Perception against distortion](images/results_super_resolution.png)", ""]
+    for dataset in there[0].datasets:
+        lines += [f"### {dataset}", "", _table(there, dataset), ""]
+    lines += ["### One step against the L2 twin, the best NFE against regression", ""]
+    lines += ["The best NFE is the one of the least LPIPS on that data set. " + _ends(there), ""]
+    lines += [_twin(there), "", _rivals(there), ""]
+    return "\n".join(lines)
+
+
+def _ends(found: Sequence[Outcome]) -> str:
+    seeds = "seeds and images" if len(found) > 1 else "images of the one seed"
+    return f"Intervals: paired bootstrap over {seeds}; patch-FID belongs to a set and has none."
+
+
+def _table(found: Sequence[Outcome], dataset: str) -> str:
+    order = [name for name in LABELS if name in found[0].metrics]
+    rows = []
+    for group in found[0].groups:
+        for nfe, name in found[0].curve(group).items():
+            cells = [figure(metric, mean(found, metric, group, nfe, dataset)) for metric in order]
+            if not any(cells):
+                continue
+            facts = found[0].methods[name]
+            steps = str(nfe) if facts["group"] else ""
+            cost = [f"{facts['parameters'] / 1e6:.2f}" if facts["parameters"] else "", _seconds(facts)]
+            rows.append([group, steps, *cells, *cost])
+    names = [LABELS[metric] + ("-Y" if metric in ("psnr", "ssim") else "") for metric in order]
+    return table(["method", "NFE", *names, "parameters, million", "seconds per image"], rows)
+
+
+def _seconds(facts: dict) -> str:
+    seconds = facts["seconds_per_image"]
+    return "" if seconds is None else f"{seconds:.2g}"
+
+
+def best_nfe(found: Sequence[Outcome], dataset: str, metric: str = "lpips") -> int | None:
+    """NFE of the bridge whose figure (lower is better) is least."""
+    curve = {nfe: mean(found, metric, BRIDGE, nfe, dataset) for nfe in found[0].curve(BRIDGE)}
+    known = {nfe: value for nfe, value in curve.items() if value is not None}
+    return min(known, key=lambda nfe: known[nfe]) if known else None
+
+
+def _regression(found: Sequence[Outcome]) -> dict[str, int | None]:
+    """Regression models that were compared, and the NFE under which their figures lie."""
+    return {name: next(iter(found[0].curve(name))) for name in REGRESSION if name in found[0].groups}
+
+
+def _twin_gaps(found: Sequence[Outcome]) -> dict[str, tuple]:
+    """Data set -> one step of the bridge minus its L2 twin in PSNR."""
+    models, gaps = _regression(found), {}
+    if TWIN in models:
+        for dataset in found[0].datasets:
+            gap = difference(found, "psnr", dataset, (BRIDGE, 1), (TWIN, models[TWIN]))
+            gaps |= {dataset: gap} if gap else {}
+    return gaps
+
+
+def _twin(found: Sequence[Outcome]) -> str:
+    gaps = _twin_gaps(found)
+    rows = [[name, shown("psnr", gap, True), "yes" if gap.value >= -ASKED else "no"] for name, gap in gaps.items()]
+    return table(["data set", "I2SB at NFE 1 minus regression_l2, PSNR-Y in dB", f"within {ASKED} dB"], rows)
+
+
+def _rivals(found: Sequence[Outcome]) -> str:
+    order = [metric for metric in PERCEPTION if metric in found[0].metrics]
+    rows = []
+    for dataset in found[0].datasets:
+        nfe = best_nfe(found, dataset)
+        for name, own in _regression(found).items() if nfe else ():
+            gaps = [difference(found, metric, dataset, (BRIDGE, nfe), (name, own)) for metric in order]
+            cells = [shown(metric, gap, False) for metric, gap in zip(order, gaps)]
+            rows.append([f"{dataset}, {name}", str(nfe), *cells])
+    return table(["data set, model", "best NFE", *[f"{LABELS[metric]}, I2SB minus model" for metric in order]], rows)
+
+
+def verdicts(outcomes: Outcomes) -> Iterator[Row]:
+    """Perception beats regression, while one step stays close to it."""
+    found = outcomes.of(NAME)
+    claims = ("Perception beats regression: I2SB at its best NFE against every regression model, {}",
+              f"One step stays close to regression: PSNR-Y at most {ASKED} dB below the L2 twin")  # fmt: skip
+    if not found:
+        yield claims[0].format("LPIPS"), count(0, 0), ""
+        yield claims[1], count(0, 0), ""
+        return
+    for metric in PERCEPTION:
+        if metric in found[0].metrics:
+            yield (claims[0].format(LABELS[metric]), *_against_all(found, metric))
+    gaps = _twin_gaps(found)
+    held = sum(gap.value >= -ASKED for gap in gaps.values())
+    yield (
+        claims[1],
+        count(held, len(gaps)),
+        "; ".join(f"{name} {shown('psnr', gap, True)} dB" for name, gap in gaps.items()),
+    )
+
+
+def _against_all(found: Sequence[Outcome], metric: str) -> tuple[str, str]:
+    """How often the bridge is better; a metric without intervals counts by its sign."""
+    held, parts, whole = 0, [], 0
+    for dataset in found[0].datasets:
+        nfe, wins, gaps = best_nfe(found, dataset), 0, []
+        for name, own in _regression(found).items() if nfe else ():
+            gap = difference(found, metric, dataset, (BRIDGE, nfe), (name, own))
+            if gap:
+                gaps.append(gap)
+                wins += (better(gap, False) if gap.intervals else int(gap.value < 0)) == 1
+        if gaps:
+            closest = max(gap.value for gap in gaps)
+            parts.append(f"{dataset} {wins} of {len(gaps)}, the closest {figure(metric, closest, True)}")
+        held, whole = held + wins, whole + len(gaps)
+    return count(held, whole), "; ".join(parts)

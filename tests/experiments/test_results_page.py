@@ -1,0 +1,213 @@
+"""docs/results.md says what the stored figures say: every number on the page comes from the files."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from basicsr_ext.benchmark.statistics import bootstrap_mean
+from basicsr_ext.errors import InputError
+from experiments import claims, pages, samplers
+from experiments.outcomes import Outcomes, bootstrap_seeds_and_images, difference, mean
+from experiments.plan import read
+from tests.experiments.study_results import method, write
+
+ROOT = Path(__file__).parents[2]
+STUDY, _ = read(ROOT / "experiments/study.yml")
+RESULTS = ROOT / "experiments/results"
+SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02, 0.0]  # of the images
+
+
+def lpips(level):
+    return [round(level + part, 4) for part in SPREAD]
+
+
+def row(page, start):
+    """The cells of the first table row that begins so."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def claim(folder, task, seed, bridge, diffusion, fid=((9, 3), (9, 8))):
+    """NFE 5 and 100 of both sides."""
+    methods = [method("i2sb", n, lpips=lpips(v), patch_fid=f) for n, v, f in zip((5, 100), bridge, fid[0])]
+    methods += [method("diffusion", n, lpips=lpips(v), patch_fid=f) for n, v, f in zip((5, 100), diffusion, fid[1])]
+    write(folder, "claims", task, seed, methods)
+
+
+def test_the_interval_counts_seeds_and_images():
+    generator = np.random.default_rng(0)
+    images = generator.normal(0, 1, (1, 50)).repeat(3, 0)
+    assert bootstrap_seeds_and_images(images[:1]) == tuple(bootstrap_mean(images[0], 4000, 0))
+    value, low, high = bootstrap_seeds_and_images(images)
+    alone = bootstrap_mean(images[0], 4000, 0)
+    assert value == pytest.approx(images.mean()) and (low, high) == pytest.approx((alone.low, alone.high), abs=0.03)
+    shifted = images + np.array([[-1.0], [0.0], [1.0]])
+    wide = bootstrap_seeds_and_images(shifted)
+    assert wide[0] == pytest.approx(value) and wide[2] - wide[1] > 2 * (high - low)
+    assert bootstrap_seeds_and_images(np.full((3, 4), 0.5)) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_interval_covers_the_mean_where_seeds_and_images_both_vary():
+    generator, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        values = 0.3 * generator.normal(0, 1, (8, 1)) + generator.normal(0, 1, (1, 40))
+        _, low, high = bootstrap_seeds_and_images(values, 400)
+        inside += low < 0 < high
+    assert 0.85 < inside / 200 <= 1
+
+
+def test_differences_are_paired_and_those_of_sets_have_the_spread_of_the_seeds(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.4), fid=((10, 4), (30, 9)))
+    claim(tmp_path, "sr4x", 1, (0.3, 0.2), (0.6, 0.4), fid=((10, 4), (40, 9)))
+    found = Outcomes(tmp_path).of("claims", "sr4x")
+    gap = difference(found, "lpips", "crops", ("i2sb", 5), ("diffusion", 5))
+    assert gap[:3] == pytest.approx((-0.25, -0.3, -0.2)), "images differ, pairs do not: seeds alone make the interval"
+    assert gap.decided == -1
+    whole = difference(found, "patch_fid", "crops", ("i2sb", 5), ("diffusion", 5))
+    assert whole[:3] == (-25, -30, -20) and not whole.intervals and whole.decided == 0
+    assert difference(found, "lpips", "crops", ("i2sb", 7), ("diffusion", 5)) is None
+    assert mean(found, "lpips", "diffusion", 5, "crops") == pytest.approx(0.55)
+
+
+def test_an_image_without_a_figure_is_left_out_of_both(tmp_path):
+    holes = [method("a", 1, psnr=[30.0, None, 20.0]), method("b", 1, psnr=[29.0, 50.0, 19.0])]
+    for m in holes:
+        m["figures"] = {"psnr": m["figures"]["psnr"]}
+    write(tmp_path, "claims", "sr4x", 0, [method("a", 1, psnr=[30.0, 0.0, 20.0]), holes[1]])
+    path = tmp_path / "claims-sr4x-0.json"
+    path.write_text(path.read_text().replace("[30.0, 0.0, 20.0]", "[30.0, null, 20.0]"))
+    gap = difference(Outcomes(tmp_path).all, "psnr", "crops", ("a", 1), ("b", 1))
+    assert gap[:3] == (1.0, 1.0, 1.0)
+
+
+def test_claims_are_judged_by_the_figures(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
+    claim(tmp_path, "jpeg10", 0, (0.2, 0.2), (0.19, 0.1), fid=((3, 3), (9, 8)))
+    page = pages.written(tmp_path, STUDY)
+    own, other, equal = (row(page, start) for start in (
+        "It needs fewer steps than diffusion: NFE until LPIPS is", "It needs fewer steps than diffusion: NFE until its",
+        "It is better than diffusion at equal NFE: LPIPS",
+    ))  # fmt: skip
+    assert own[1:] == ["in 1 of 2", "sr4x 100 (best 0.200) against 100 (best 0.350); "
+                       "jpeg10 5 (best 0.200) against 100 (best 0.100)"]  # fmt: skip
+    assert other[1:] == ["in 1 of 2", "sr4x 5 against 100; jpeg10 never against 100"]
+    assert equal[1:] == ["in 2 of 4", "tasks better, worse of 2 at NFE 5: 1, 1; 100: 1, 1"]
+    assert row(page, "Few steps lose little: LPIPS at NFE 5")[1:] == ["in 1 of 2", "sr4x +50 %; jpeg10 +0 %"]
+    assert row(page, "Few steps lose little: patch-FID at NFE 5")[1:] == ["in 1 of 2", "sr4x +200 %; jpeg10 +0 %"]
+    assert row(page, "Perception beats regression")[1] == "not known yet"
+    assert row(page, "LPIPS, I2SB")[1:] == ["0.300", "0.200"]
+    assert row(page, "difference")[1:] == ["**-0.200 [-0.200, -0.200]**", "**-0.150 [-0.150, -0.150]**"]
+    assert row(page, "jpeg10, diffusion")[1:] == ["100 (0.100)", "100 (8.0)"]
+    assert "*+0.010 [+0.010, +0.010]*" in page
+
+
+def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
+    claim(tmp_path, "sr4x", 2, (0.3, 0.2), (0.5, 0.35))
+    page = pages.written(tmp_path, STUDY)
+    assert "2 of 3 seeds: intervals are over seeds and images." in page
+    assert "seed 1: all tasks; seed 2: jpeg10, deblur, inpaint_center" in page
+    assert "`python -m experiments.study --data DIR --only 'claims-*'`; seed 0, 2." in page
+    assert "Compared on: 6 crops of 64 x 64" in page and "made-up photographs" in page
+    assert "700 iterations, 100 s for each network, 2 processes at once." in page
+    assert "Abacus, CPU, 1 thread(s); torch 9.9; commit c0ffee." in page
+    for name in ("super_resolution", "ablations", "samplers"):
+        assert f"--only '{name}-*'` makes it" in page
+
+
+def test_nothing_at_all_is_a_page_too(tmp_path):
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "Perception beats regression")[1:] == ["not known yet", ""]
+    assert "`python -m experiments.robustness --work study` makes it" in page
+    assert "two CPU cores" not in page
+
+
+def test_super_resolution_against_regression(tmp_path):
+    flat = {"dists": [0.2] * 6}
+    methods = [
+        method("regression_l2", None, psnr=lpips(28.0), lpips=lpips(0.30), patch_fid=50.0, **flat),
+        method("swinir", None, psnr=lpips(28.2), lpips=lpips(0.22), patch_fid=40.0, **flat),
+        method("i2sb", 1, psnr=lpips(27.9), lpips=lpips(0.31), patch_fid=55.0, **flat),
+        method("i2sb", 10, psnr=lpips(27.0), lpips=lpips(0.25), patch_fid=20.0, **flat),
+    ]
+    write(tmp_path, "super_resolution", "sr4x", 0, methods, datasets=("set5", "bsds"))
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "set5 |")[1:] == ["*-0.10 [-0.10, -0.10]*", "yes"]
+    assert row(page, "bsds, swinir")[1:] == ["10", "*+0.030 [+0.030, +0.030]*", "+0.000 [+0.000, +0.000]", "-20.0"]
+    start = "Perception beats regression: I2SB at its best NFE against every regression model, "
+    assert row(page, start + "LPIPS")[1:] == [
+        "in 2 of 4", "set5 1 of 2, the closest +0.030; bsds 1 of 2, the closest +0.030"
+    ]  # fmt: skip
+    assert row(page, start + "patch-FID")[1] == "yes" and row(page, start + "DISTS")[1] == "no"
+    assert row(page, "One step stays close")[1] == "yes"
+    assert row(page, "i2sb | 10")[2:] == ["0.250", "0.200", "20.0", "27.00", "1.20", "0.5"]
+
+
+def test_what_an_option_is_worth(tmp_path):
+    values = {"i2sb": (0.30, 0.20), "i2sb_l1": (0.28, 0.20), "i2sb_ot_ode": (0.30, 0.25), "i2sb_beta_0.3": (0.2, 0.3),
+              "i2sb_released": (0.25, 0.35)}  # fmt: skip
+    methods = [method(name, n, lpips=lpips(v)) for name, pair in values.items() for n, v in zip((1, 5), pair)]
+    write(tmp_path, "ablations", "sr4x", 0, methods)
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "i2sb_l1")[1:] == ["1 better, 0 worse", "change"]
+    assert row(page, "i2sb_ot_ode")[1:] == ["0 better, 1 worse", "keep"]
+    assert row(page, "i2sb_beta_0.3")[1:] == ["1 better, 1 worse", "depends on NFE"]
+    assert row(page, "i2sb_released against i2sb_beta_0.3")[1:] == ["0 better, 2 worse", "keep"]
+    assert row(page, "SDE against OT-ODE, sr4x, a network for each")[1] == "yes"
+
+
+def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_path):
+    def walk(task, dbim, noisy=False):
+        spread = [v + (0.2 if noisy and k == 0 else 0) for k, v in enumerate(lpips(dbim))]
+        pairs = [("ancestral", 0.30, 0.20), ("ot_ode", 0.28, 0.25)]
+        methods = [method(g, n, lpips=lpips(v), psnr=[20.0] * 6) for g, *v2 in pairs for n, v in zip((5, 10), v2)]
+        write(tmp_path, "samplers", task, 0, [*methods, method("dbim", 10, lpips=spread, psnr=[21.0] * 6)])
+
+    walk("sr4x", 0.15)
+    walk("deblur", 0.15, noisy=True)
+    walk("inpaint_center", 0.10)
+    walk("inpaint_freeform", 0.21)
+    outcomes = Outcomes(tmp_path)
+    found = {one["family"]: (one["setting"], one["nfe"], one["change"]) for one in samplers.suggestions(outcomes)}
+    assert found == {
+        "super-resolution": ("dbim", 10, True),
+        "deblurring": ("dbim", 10, False),
+        "inpainting": ("dbim", 10, False),
+    }
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "super-resolution")[1:] == ["dbim", "10", "0.150", "21.00", "sr4x **-0.050 [-0.050, -0.050]**",
+                                                 "dbim, NFE 10"]  # fmt: skip
+    assert row(page, "sr4x | 5")[2:5] == ["ot_ode", "0.280", "**-0.020 [-0.020, -0.020]**"]
+    assert row(page, "SDE against OT-ODE, sr4x, one network: the SDE")[1] == "in 1 of 2"
+    assert row(page, "SDE against OT-ODE, deblur, one network: the ODE")[1] == "in 1 of 2"
+
+
+def test_the_command_writes_page_and_plots_and_refuses_what_is_no_result(tmp_path, monkeypatch, capsys):
+    claim(tmp_path / "r", "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
+    words = ["pages", "--results", str(tmp_path / "r"), "--docs", str(tmp_path / "docs")]
+    monkeypatch.setattr(sys, "argv", words)
+    assert pages.main() == 0
+    assert (tmp_path / "docs/results.md").read_text() == pages.written(tmp_path / "r", STUDY)
+    assert sorted(path.name for path in (tmp_path / "docs/images").iterdir()) == [
+        "results_claims_lpips.png", "results_claims_patch_fid.png"
+    ]  # fmt: skip
+    (tmp_path / "r/claims-sr4x-1.json").write_text(json.dumps({"unit": "claims"}))
+    with pytest.raises(InputError, match=r"claims-sr4x-1.json is no result of"):
+        Outcomes(tmp_path / "r")
+    assert pages.main() == 2 and "claims-sr4x-1.json" in capsys.readouterr().err
+
+
+def test_the_least_nfe_of_equal_figures_is_the_best(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.2, 0.2), (0.5, 0.35))
+    found = Outcomes(tmp_path).all
+    assert claims.best(found, "lpips", "i2sb") == (5, pytest.approx(0.2))
+    assert claims.soonest(found, "lpips", "i2sb", 0.1) is None
+
+
+@pytest.mark.skipif(not list(RESULTS.glob("*-*-*.json")), reason="no results are stored")
+def test_the_page_is_that_of_the_stored_results():
+    page = (ROOT / "docs/results.md").read_text()
+    assert page == pages.written(RESULTS, STUDY), "run python -m experiments.pages"
