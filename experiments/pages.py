@@ -19,10 +19,10 @@ from basicsr_ext import compat
 from basicsr_ext.errors import InputError
 from experiments import ablations, claims, samplers, super_resolution
 from experiments.figures import claims_name, draw
-from experiments.markdown import LABELS, figure, machine, table, training
+from experiments.markdown import LABELS, figure, machine, percent, table, training
 from experiments.outcomes import Outcomes
 from experiments.plan import Comparison, Study, read
-from experiments.robustness import BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
+from experiments.robustness import BLOTCHES, BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
 
 __all__ = ["main", "written"]
 
@@ -50,10 +50,11 @@ CPU = """Seconds of training are wall-clock, two processes at once on two CPU co
 they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
 """
 FAULTS = f"""Night is shown {BRIGHTER["night"]} times as bright. Detail: root mean square of what a 3 x 3 mean takes
-away, divided by the original's. The rest is in grey levels. Made up: detail where the original is flat over 17 x 17
-pixels. Ringing: by how much the range of the original's 7 x 7 surroundings is left, 99th percentile. Shift: of a
-channel's mean. A fault is named where detail is above {TEXTURE} or made up above {MADE_UP} (made-up texture), detail is
-below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}.
+away, divided by the original's. Made up: detail where the original is flat over 17 x 17 pixels, in grey levels.
+Ringing: by how much the range of the original's 7 x 7 surroundings is left, 99th percentile, in grey levels. Shift: of
+a channel's mean, in grey levels. Blotches: errors of colour averaged over 9 x 9 pixels, as a share of the mean
+brightness. A fault is named where detail is above {TEXTURE} or made up above {MADE_UP} (made-up texture), detail is
+below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}, blotches above {percent(BLOTCHES)}.
 """
 
 
@@ -117,8 +118,19 @@ def _robustness(results: Path) -> str:
         psnr = "exact" if row.get("psnr", 0) is None else figure("psnr", row.get("psnr"))
         cells = [psnr, figure("lpips", row.get("lpips")), figure("psnr", row["texture"])]
         cells += [figure("patch_fid", row[name]) for name in ("flat", "ringing", "shift")]
+        cells.append(f"{100 * row['blotches']:.1f} %")
         rows.append([f"{row['picture']}, {row['method']}", *cells, ", ".join(row["faults"]) or "nothing named"])
-    head = ["picture, method", "PSNR-Y", "LPIPS", "detail", "made up", "ringing", "shift", "what goes wrong"]
+    head = [
+        "picture, method",
+        "PSNR-Y",
+        "LPIPS",
+        "detail",
+        "made up",
+        "ringing",
+        "shift",
+        "blotches",
+        "what goes wrong",
+    ]
     lines = [
         "The network of super-resolution on pictures unlike its photographs, "
         f"{record['side']} x {record['side']} pixels, reduced 4 times.\n",

@@ -32,7 +32,14 @@ SAMPLE = "astronaut"
 TASK = "sr4x"
 STEPS = (1, 5, 100)
 BRIGHTER = {"night": 6}  # how much on the sheet
-TEXTURE, LOST, MADE_UP, RINGING, SHIFT = 1.25, 0.75, 1.0, 4.0, 2.0  # where a fault gets its name; see `faults`
+TEXTURE, LOST, MADE_UP, RINGING, SHIFT, BLOTCHES = (
+    1.25,
+    0.75,
+    1.0,
+    4.0,
+    2.0,
+    0.05,
+)  # where a fault gets its name; see `faults`
 
 
 def pictures() -> dict[str, tuple[str, Tensor]]:
@@ -77,18 +84,23 @@ def faults(restored: Tensor, original: Tensor) -> dict[str, float | None]:
         ``texture``: root mean square of what a 3 x 3 mean takes away, divided by the original's (None for a flat one);
         ``flat``: the same in grey levels where the original is flat over 17 x 17: made up (None if it is nowhere);
         ``ringing``: grey levels by which it leaves the range of the original's 7 x 7 surroundings, 99th percentile;
-        ``shift``: the largest difference of a channel's mean, in grey levels.
+        ``shift``: the largest difference of a channel's mean, in grey levels;
+        ``blotches``: root mean square of the colours' errors (less their mean over the channels) averaged over 9 x 9,
+        divided by the original's mean.
 
     """
     detail, wanted = (_detail(image) for image in (restored, original))
     flat = (_around(original, 8) == -_around(-original, 8)).all(0)
     over = torch.maximum(restored - _around(original, 3), -_around(-original, 3) - restored).clamp(min=0)
     scale = wanted.square().mean().sqrt().item()
+    error = restored - original
+    colour = torch.nn.functional.avg_pool2d((error - error.mean(0, keepdim=True))[None], 9, 1)
     return {
         "texture": detail.square().mean().sqrt().item() / scale if scale > 1e-6 else None,
         "flat": 255 * detail[:, flat].square().mean().sqrt().item() if flat.any() else None,
         "ringing": 255 * torch.quantile(over.flatten(), 0.99).item(),
-        "shift": 255 * (restored - original).mean((1, 2)).abs().max().item(),
+        "shift": 255 * error.mean((1, 2)).abs().max().item(),
+        "blotches": (colour.square().mean().sqrt() / original.mean()).item(),
     }
 
 
@@ -111,6 +123,7 @@ def names(found: dict[str, float | None]) -> list[str]:
         "detail lost": texture is not None and texture < LOST,
         "ringing": found["ringing"] > RINGING,
         "shift of brightness or colour": found["shift"] > SHIFT,
+        "coloured blotches": found["blotches"] > BLOTCHES,
     }
     return [name for name, there in signs.items() if there]
 

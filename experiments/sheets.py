@@ -111,7 +111,7 @@ def save(rows: Sequence[Sequence[Tensor]], captions: Sequence[str], target: Path
     """Write rows of images to a PNG or JPEG: as many, from the first, as ``limit`` bytes hold. Returns how many."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for count in range(len(rows), 0, -1):
-        Image.fromarray(compose(rows[:count], captions)).save(target, optimize=True, quality=90, subsampling=0)
+        Image.fromarray(compose(rows[:count], captions)).save(target, optimize=True, quality=80, subsampling=0)
         if target.stat().st_size <= limit:
             break
     return count

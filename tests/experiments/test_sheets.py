@@ -96,6 +96,12 @@ def test_faults_are_told_apart():
     brighter = robustness.faults(original + 3 / 255, original)
     assert brighter["shift"] == pytest.approx(3, abs=1e-3) and brighter["texture"] == pytest.approx(1, abs=1e-4)
     assert robustness.names(brighter) == ["shift of brightness or colour"]
+    tint = original + torch.tensor([0.03, -0.03, 0.0])[:, None, None] * torch.linspace(-1, 1, 96)
+    assert "coloured blotches" not in robustness.names(robustness.faults(tint, original))
+    dark = (original - original.mean()) * 0.01 + 0.02
+    found = robustness.faults(dark + tint - original, dark)
+    assert found["blotches"] == pytest.approx(0.03 * (2 / 9) ** 0.5 / 0.02, rel=0.15)
+    assert "coloured blotches" in robustness.names(found)
     bar = torch.zeros(3, 96, 96)
     bar[:, :, 48:] = 1
     rung = bar.clone()
