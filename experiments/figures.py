@@ -58,9 +58,9 @@ def _panels(
         axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        if number == 0:
-            axes.legend(fontsize=7)
     less = "" if next(iter(tasks.values()))[0].metrics[metric] else " (less is better)"
+    names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside upper center", ncols=4, fontsize=8)
     figure.supxlabel("network evaluations")
     figure.supylabel(LABELS[metric] + less)
     figure.savefig(target, dpi=80)

@@ -91,7 +91,7 @@ def missing(comparison: str, plan: Comparison | None, found: Sequence[Outcome]) 
 
 def percent(share: float, sign: bool = False) -> str:
     """A share as the house writes it."""
-    return f"{100 * share:{'+' if sign else ''}.0f} %"
+    return f"{round(100 * share) + 0:{'+' if sign else ''}d} %"
 
 
 def sentence(numbers: Iterable[float], digits: int = 0) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,14 +70,14 @@ class Outcome:
 
 
 class Outcomes:
-    """Every file of a folder.
+    """Every file of a folder; ``tasks`` in their order.
 
     Raises:
         InputError: a file is not one of a study.
 
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, tasks: Iterable[str] = ()) -> None:
         self.all: list[Outcome] = []
         for path in sorted(Path(folder).glob("*-*-*.json")):
             try:
@@ -86,6 +86,9 @@ class Outcomes:
                 self.all.append(Outcome(comparison, task, int(seed), content))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path} is no result of `python -m experiments.study`: {error}; remove it") from None
+
+        order = {task: place for place, task in enumerate(tasks)}
+        self.all.sort(key=lambda one: order.get(one.task, len(order)))
 
     def of(self, comparison: str, task: str | None = None) -> list[Outcome]:
         """Those of a comparison, and of a task if it is given, by seed."""

@@ -60,7 +60,7 @@ below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}, blotch
 
 def written(results: Path, study: Study) -> str:
     """The page, from the files of ``results`` alone."""
-    outcomes, plans = Outcomes(results), _plans(study)
+    outcomes, plans = Outcomes(results, study.tasks), _plans(study)
     parts = [HEAD]
     if any(one.content["environment"]["device"].startswith("CPU") for one in outcomes.all):
         parts.append(CPU)
@@ -162,7 +162,7 @@ def main() -> int:
             from experiments import sheets
 
             print(*sheets.draw(Path(args.work), study, docs / "images", results), sep="\n")
-        outcomes = Outcomes(results)
+        outcomes = Outcomes(results, study.tasks)
         if importlib.util.find_spec("matplotlib") is None:
             raise InputError("matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'")
         print(*draw(outcomes, docs / "images"), sep="\n")
