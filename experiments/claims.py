@@ -128,6 +128,22 @@ def _fewer_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
         _listed(f"{task} {_or_never(bridge)} against {other}" for task, (bridge, other) in sooner.items()),
     )
     yield from (_equal_nfe(_measured(tasks, metric), metric) for metric in ("lpips", "dists"))
+    yield _control(tasks)
+
+
+def _control(tasks: dict[str, list[Outcome]]) -> Row:
+    """Whether the rival is trained well enough to gain from what it is said to need."""
+    lost = {}
+    for task, found in tasks.items():
+        last = mean(found, "lpips", "diffusion", _nfes(found)[-1], DATA)
+        if last is not None:
+            lost[task] = last / best(found, "lpips", "diffusion")[1] - 1
+    return (
+        f"No claim, a control: diffusion gains from steps, its LPIPS at the last NFE at most {percent(CLOSE)} above its "
+        "best; where not, it is a weak rival after so short a training",
+        count(sum(loss <= CLOSE for loss in lost.values()), len(lost)),
+        _listed(f"{task} {percent(loss, True)}" for task, loss in lost.items()),
+    )
 
 
 def _reached(found: Sequence[Outcome], side: str) -> tuple[int, float]:

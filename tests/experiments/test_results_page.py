@@ -85,22 +85,23 @@ def test_an_image_without_a_figure_is_left_out_of_both(tmp_path):
 
 def test_claims_are_judged_by_the_figures(tmp_path):
     claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
-    claim(tmp_path, "jpeg10", 0, (0.2, 0.2), (0.19, 0.1), fid=((3, 3), (9, 8)))
+    claim(tmp_path, "jpeg10", 0, (0.2, 0.2), (0.1, 0.19), fid=((3, 3), (9, 8)))
     page = pages.written(tmp_path, STUDY)
     own, other, equal = (row(page, start) for start in (
         "It needs fewer steps than diffusion: NFE until LPIPS is", "It needs fewer steps than diffusion: NFE until its",
         "It is better than diffusion at equal NFE: LPIPS",
     ))  # fmt: skip
-    assert own[1:] == ["in 1 of 2", "sr4x 100 (best 0.200) against 100 (best 0.350); "
-                       "jpeg10 5 (best 0.200) against 100 (best 0.100)"]  # fmt: skip
-    assert other[1:] == ["in 1 of 2", "sr4x 5 against 100; jpeg10 never against 100"]
+    assert own[1:] == ["no", "sr4x 100 (best 0.200) against 100 (best 0.350); "
+                       "jpeg10 5 (best 0.200) against 5 (best 0.100)"]  # fmt: skip
+    assert other[1:] == ["in 1 of 2", "sr4x 5 against 100; jpeg10 never against 5"]
     assert equal[1:] == ["in 2 of 4", "tasks better, worse of 2 at NFE 5: 1, 1; 100: 1, 1"]
+    assert row(page, "No claim, a control")[1:] == ["in 1 of 2", "sr4x +0 %; jpeg10 +90 %"]
     assert row(page, "Few steps lose little: LPIPS at NFE 5")[1:] == ["in 1 of 2", "sr4x +50 %; jpeg10 +0 %"]
     assert row(page, "Few steps lose little: patch-FID at NFE 5")[1:] == ["in 1 of 2", "sr4x +200 %; jpeg10 +0 %"]
     assert row(page, "Perception beats regression")[1] == "not known yet"
     assert row(page, "LPIPS, I2SB")[1:] == ["0.300", "0.200"]
     assert row(page, "difference")[1:] == ["**-0.200 [-0.200, -0.200]**", "**-0.150 [-0.150, -0.150]**"]
-    assert row(page, "jpeg10, diffusion")[1:] == ["100 (0.100)", "100 (8.0)"]
+    assert row(page, "jpeg10, diffusion")[1:] == ["5 (0.100)", "100 (8.0)"]
     assert "*+0.010 [+0.010, +0.010]*" in page
 
 
