@@ -139,8 +139,8 @@ def _control(tasks: dict[str, list[Outcome]]) -> Row:
         if last is not None:
             lost[task] = last / best(found, "lpips", "diffusion")[1] - 1
     return (
-        f"No claim, a control: diffusion gains from steps, its LPIPS at the last NFE at most {percent(CLOSE)} above its "
-        "best; where not, it is a weak rival after so short a training",
+        f"No claim, a control: diffusion gains from steps, its LPIPS at the last NFE at most {percent(CLOSE)} above "
+        "its best; where not, the bridge's lead at many NFE says little",
         count(sum(loss <= CLOSE for loss in lost.values()), len(lost)),
         _listed(f"{task} {percent(loss, True)}" for task, loss in lost.items()),
     )
