@@ -21,6 +21,7 @@ from basicsr_ext.errors import InputError
 from basicsr_ext.pictures import Picture, read_picture, write_picture
 from basicsr_ext.restore_files import read_mask
 from i2sb_plugin import plugin
+from i2sb_plugin.weights import builtin
 
 __all__ = ["Restorer"]
 
@@ -46,7 +47,7 @@ class Restorer:
     @classmethod
     def load(
         cls,
-        checkpoint: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] | None = None,
         options: str | os.PathLike[str] | None = None,
         device: str = "auto",
         tile: int | None = None,
@@ -57,7 +58,8 @@ class Restorer:
         """Load a checkpoint.
 
         Args:
-            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file.
+            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file; None for the network that is built in,
+                which enlarges photographs 4 times.
             options: option file; None to take the configuration inside the checkpoint, or that of its run.
             device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
             tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None
@@ -71,9 +73,8 @@ class Restorer:
 
         """
         plugin.register()
-        return cls(
-            toolkit.Restorer.load(Path(checkpoint), options, device, tile, overlap, tile_batch=tile_batch, say=say)
-        )
+        checkpoint = Path(builtin.checkpoint() if checkpoint is None else checkpoint)
+        return cls(toolkit.Restorer.load(checkpoint, options, device, tile, overlap, tile_batch=tile_batch, say=say))
 
     def __call__(
         self,
