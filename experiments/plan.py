@@ -26,7 +26,6 @@ class Comparison:
             ``basicsr benchmark`` that needs no training.
         seeds: of training.
         longer: factor of the iterations.
-        baseline: method that the others are tested against.
 
     """
 
@@ -35,7 +34,6 @@ class Comparison:
     methods: Mapping[str, Any]
     seeds: list[int] = field(default_factory=lambda: [0])
     longer: int = 1
-    baseline: str | None = None
 
 
 @dataclass(frozen=True)

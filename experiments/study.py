@@ -86,7 +86,13 @@ class Runner:
                 print(f"{unit.name}: failed, see {error.output}", flush=True)
 
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(do, todo))
+            compared = []
+            for unit in todo:  # its networks side by side, then the comparison, which waits for those still on their way
+                for network in unit.networks:
+                    pool.submit(self._train, network, unit)
+                compared.append(pool.submit(do, unit))
+            for future in compared:
+                future.result()
         return failed
 
     def _wanted(self) -> list[Unit]:
@@ -122,7 +128,6 @@ class Runner:
             "methods": methods,
             "metrics": metrics,
             "weights": self.weights,
-            "baseline": unit.what.baseline,
             "batch_size": 10,
         }
         self._call("benchmark", unit.name, {key: value for key, value in benchmark.items() if value is not None})
@@ -244,7 +249,6 @@ def _condensed(records: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": [{key: metric[key] for key in shown} for metric in records["metrics"]],
         "methods": [{key: method[key] for key in keep} for method in records["methods"]],
         "results": results,
-        "significance": records.get("significance", []),
     }
 
 

@@ -32,7 +32,6 @@ def write(folder, comparison, task, seed, methods, datasets=("crops",), seconds=
         "metrics": [{"name": m, "label": m, "higher_is_better": HIGHER[m]} for m in metrics],
         "methods": [_method(name, m) for name, m in names.items()],
         "results": results,
-        "significance": [],
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
