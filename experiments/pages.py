@@ -17,7 +17,7 @@ from typing import Any
 
 from basicsr_ext import compat
 from basicsr_ext.errors import InputError
-from experiments import ablations, claims, samplers, super_resolution
+from experiments import ablations, claims, samplers, super_resolution, time_to_quality
 from experiments.figures import claims_name, draw
 from experiments.markdown import LABELS, figure, machine, percent, table, training
 from experiments.outcomes import Outcomes
@@ -34,6 +34,7 @@ What of the paper's claims holds at desk scale: one small network for each task,
 the same batches, images and code. Every figure of this page is made by
 
     python -m experiments.study --data DIR
+    python -m experiments.time_to_quality --work study
     python -m experiments.robustness --work study
     python -m experiments.pages
 
@@ -74,6 +75,7 @@ def written(results: Path, study: Study) -> str:
         ("Samplers", samplers),
     ):
         parts += [f"## {title}\n", module.section(outcomes, plans.get(module.NAME))]
+    parts += ["## Time to the quality of 100 ancestral steps\n", time_to_quality.section(results)]
     parts += ["## Out of the training range\n", _robustness(results)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 

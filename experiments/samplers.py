@@ -8,7 +8,7 @@ from experiments.markdown import LABELS, better, count, figure, missing, provena
 from experiments.outcomes import Outcome, Outcomes, difference, mean
 from experiments.plan import Comparison
 
-__all__ = ["DEFAULT", "FAMILIES", "NAME", "best_setting", "section", "suggestions", "verdicts"]
+__all__ = ["DEFAULT", "FAMILIES", "NAME", "best_setting", "joined", "section", "suggestions", "verdicts", "walks"]
 
 NAME = "samplers"
 DEFAULT = "ancestral"
@@ -38,16 +38,17 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
     return "\n".join(lines)
 
 
-def _walks(one: Outcome) -> list[str]:
+def walks(one: Outcome) -> list[str]:
+    """Settings of the bridge's walks, without those of diffusion."""
     return [group for group in one.groups if not group.startswith(OTHER)]
 
 
 def _settings(found: Sequence[Outcome], nfe: int) -> list[str]:
-    return [group for group in _walks(found[0]) if nfe in found[0].curve(group)]
+    return [group for group in walks(found[0]) if nfe in found[0].curve(group)]
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:
-    return sorted({nfe for group in _walks(found[0]) for nfe in found[0].curve(group) if nfe})
+    return sorted({nfe for group in walks(found[0]) for nfe in found[0].curve(group) if nfe})
 
 
 def best_setting(found: Sequence[Outcome], metric: str, nfe: int) -> tuple[str, float] | None:
@@ -138,7 +139,7 @@ def _orders(outcomes: Outcomes) -> str:
         other = next((o for o in outcomes.of("claims", one.task) if o.seed == one.seed), None)
         if other is None or "diffusion_ddim" not in one.groups:
             continue
-        both = _joined(one, other)
+        both = joined(one, other)
         nfes = [nfe for nfe in one.curve("diffusion_ddim") if nfe in other.curve("diffusion")]
         heads = heads or nfes
         gaps = [difference([both], "lpips", DATA, ("diffusion_ddim", nfe), ("diffusion", nfe)) for nfe in heads]
@@ -146,7 +147,7 @@ def _orders(outcomes: Outcomes) -> str:
     return table(["NFE", *map(str, heads)], rows) if rows else "Needs `claims` of the same task and seed.\n"
 
 
-def _joined(one: Outcome, other: Outcome) -> Outcome:
+def joined(one: Outcome, other: Outcome) -> Outcome:
     """Both files as one; the crops are the same."""
     content = {**one.content, **{key: [*one.content[key], *other.content[key]] for key in ("methods", "results")}}
     return Outcome(one.comparison, one.task, one.seed, content)

@@ -67,12 +67,13 @@ class Runner:
         self.end = time.monotonic() + 60 * args.minutes if args.minutes else None
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def run(self, patterns: list[str]) -> list[str]:
-        """Do every unit that matches and is not done; returns the names of those that failed."""
+    def run(self, patterns: list[str]) -> int:
+        """Do every unit that matches and is not done; returns 1 if one failed, 75 if the time was over, else 0."""
         chosen = [unit for unit in self._wanted() if any(fnmatch(unit.name, pattern) for pattern in patterns)]
         todo = [unit for unit in chosen if not self._done(unit)]
         print(f"{len(chosen)} units, {len(chosen) - len(todo)} done already", flush=True)
         failed: list[str] = []
+        stopped: list[str] = []
 
         def do(unit: Unit) -> None:
             start = time.monotonic()
@@ -80,6 +81,7 @@ class Runner:
                 self._unit(unit)
                 print(f"{unit.name}: {time.monotonic() - start:.0f} s", flush=True)
             except Stopped:
+                stopped.append(unit.name)
                 print(f"{unit.name}: stopped; the same command goes on", flush=True)
             except subprocess.CalledProcessError as error:
                 failed.append(unit.name)
@@ -87,13 +89,13 @@ class Runner:
 
         with ThreadPoolExecutor(self.workers) as pool:
             compared = []
-            for unit in todo:  # its networks side by side, then the comparison, which waits for those still on their way
+            for unit in todo:  # its networks side by side, then the comparison, which waits for them
                 for network in unit.networks:
                     pool.submit(self._train, network, unit)
                 compared.append(pool.submit(do, unit))
             for future in compared:
                 future.result()
-        return failed
+        return 1 if failed else STOPPED if stopped else 0
 
     def _wanted(self) -> list[Unit]:
         """A quick study does each comparison for its first task and one more, with one seed."""
@@ -272,12 +274,10 @@ def main() -> int:
     args = parser.parse_args()
     compat.apply()
     try:
-        runner = Runner(args)
-        failed = runner.run(args.only)
+        return Runner(args).run(args.only)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

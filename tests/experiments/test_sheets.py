@@ -1,6 +1,7 @@
 """Sheets and robustness: pictures by networks of a study, and figures of what went wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from PIL import Image
 
 from basicsr_ext.errors import InputError
-from experiments import pages, robustness, sheets
+from experiments import pages, robustness, sheets, time_to_quality
 from experiments.plan import read
+from tests.experiments.study_results import method, write
 from tests.trained import BRIDGE, run_folder
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +123,24 @@ def test_the_pictures_are_the_same_each_time_and_none_is_from_a_data_set():
         assert torch.equal(picture, second[name][1]) and made
     levels = first["night"][1] * 255
     assert levels.mean() < 10 and torch.allclose(levels, levels.round(), atol=1e-3)
+
+
+def test_the_fewest_steps_that_are_as_good_as_a_hundred_are_found_and_timed(work, tmp_path, monkeypatch):
+    claims = [method("i2sb", nfe, lpips=[v] * 4, patch_fid=v) for nfe, v in ((10, 0.25), (50, 0.25), (100, 0.3))]
+    write(tmp_path, "claims", "sr4x", 0, claims)
+    walks = {("ancestral", 5): 0.31, ("ancestral_log_snr", 10): 0.3, ("dbim", 20): 0.2, ("diffusion_ddim", 2): 0.1}
+    write(tmp_path, "samplers", "sr4x", 0, [method(*key, lpips=[v] * 4, patch_fid=0.4) for key, v in walks.items()])
+    monkeypatch.setattr(time_to_quality, "PAIRS", 1)
+    monkeypatch.setattr(sys, "argv", ["time_to_quality", "--work", str(work), "--results", str(tmp_path)])
+    assert time_to_quality.main() == 0
+    first, second = json.loads((tmp_path / time_to_quality.FILE).read_text())["rows"]
+    assert (first["setting"], first["nfe"], first["value"], first["reference"]) == ("ancestral_log_snr", 10, 0.3, 0.3)
+    assert first["ratio_median"] > 2, "ten steps take less than half of a hundred's time"
+    assert (second["metric"], second["setting"], second["nfe"]) == ("patch_fid", "i2sb", 10)
+    assert "| sr4x | LPIPS | 0.300 | ancestral_log_snr | 10 | 0.300 |" in pages.written(tmp_path, STUDY)
+
+
+def test_a_task_without_figures_has_no_time_to_quality(tmp_path):
+    write(tmp_path, "samplers", "sr4x", 0, [method("ancestral", 5, lpips=[0.3] * 4)])
+    assert time_to_quality.quickest(pages.Outcomes(tmp_path), "sr4x", "lpips") is None
+    assert "Not there yet: `python -m experiments.time_to_quality" in pages.written(tmp_path, STUDY)

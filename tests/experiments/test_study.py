@@ -1,0 +1,106 @@
+"""The runner of a study: what is trained when, and how it goes on."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import study
+from experiments.study import STOPPED, Stopped, main
+
+METHODS = {"a": {"network": "i2sb"}, "b": {"network": "late", "flags": {"nfe": [1, 2, 5]}}}
+CHANGES = {
+    "networks": {"i2sb": {"model_type": "I2SBModel"}, "late": {"like": "i2sb", "after": "i2sb"}},
+    "comparisons": {
+        "one": {"tasks": ["denoise"], "data": ["crops"], "methods": METHODS},
+        "two": {"tasks": ["denoise"], "data": ["crops"], "methods": {"a": {"network": "i2sb"}}, "longer": 2},
+    },
+}
+
+
+class Basicsr:
+    """Stands in for the processes: notes what was asked for, in its order."""
+
+    def __init__(self, work):
+        self.work, self.calls, self.failing, self._lock = work, [], {}, threading.Lock()
+
+    def __call__(self, runner, command, name, options, *flags):
+        with self._lock:
+            self.calls.append((command, name))
+            self.options = getattr(self, "options", {}) | {name: options}
+        if name in self.failing:
+            raise self.failing[name]
+        if command == "benchmark":
+            folder = self.work / "results" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            empty = {"environment": {}, "protocol": {}, "metrics": [], "methods": [], "results": []}
+            (folder / "records.json").write_text(json.dumps(empty))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a small study with words of the command line; ``run.basicsr`` has what it asked for."""
+    plan = yaml.safe_load((Path(study.__file__).parent / "study.yml").read_text())
+    (tmp_path / "study.yml").write_text(yaml.safe_dump({**plan, **CHANGES}))
+    basicsr = Basicsr(tmp_path / "work")
+    monkeypatch.setattr(study.Runner, "_call", lambda *words: basicsr(*words))
+
+    def start(*words):
+        basicsr.calls.clear()
+        places = ["--study", tmp_path / "study.yml", "--work", tmp_path / "work", "--results", tmp_path / "results"]
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, places), *words])
+        return main()
+
+    start.basicsr, start.folder = basicsr, tmp_path
+    return start
+
+
+def test_each_network_is_trained_once_and_compared_after_that(run):
+    assert run("--iterations", "7") == 0
+    calls = run.basicsr.calls
+    assert sorted(calls) == [
+        ("benchmark", "one-denoise-0"), ("benchmark", "two-denoise-0"),
+        ("train", "i2sb-denoise-0"), ("train", "i2sb-denoise-0-x2"), ("train", "late-denoise-0"),
+    ]  # fmt: skip
+    order = [name for _, name in calls]
+    assert order.index("i2sb-denoise-0") < order.index("late-denoise-0") < order.index("one-denoise-0")
+    assert order.index("i2sb-denoise-0-x2") < order.index("two-denoise-0")
+    options = run.basicsr.options
+    assert options["i2sb-denoise-0"]["train"]["total_iter"] == 7
+    assert options["i2sb-denoise-0-x2"]["train"]["total_iter"] == 14
+    assert options["late-denoise-0"]["path"]["pretrain_network_g"].endswith("i2sb-denoise-0/models/net_g_latest.pth")
+    assert json.loads((run.folder / "results/two-denoise-0.json").read_text())["iterations"] == 14
+
+
+def test_what_is_done_stays_and_a_longer_study_goes_on(run, capsys):
+    run("--iterations", "7")
+    assert run("--iterations", "7") == 0 and run.basicsr.calls == []
+    assert "2 units, 2 done already" in capsys.readouterr().out
+    assert run("--iterations", "9", "--only", "two-*") == 0
+    assert run.basicsr.calls == [("train", "i2sb-denoise-0-x2"), ("benchmark", "two-denoise-0")]
+
+
+def test_a_unit_that_fails_or_is_stopped_leaves_the_others(run, capsys):
+    error = subprocess.CalledProcessError(1, "basicsr", output="late.log")
+    run.basicsr.failing = {"late-denoise-0": error, "two-denoise-0": Stopped()}
+    assert run("--iterations", "7") == 1
+    said = capsys.readouterr().out
+    assert "one-denoise-0: failed, see late.log" in said and "two-denoise-0: stopped; the same command goes on" in said
+    assert not list((run.folder / "results").glob("*.json"))
+    run.basicsr.failing = {"two-denoise-0": Stopped()}
+    assert run("--iterations", "7") == STOPPED
+    assert sorted(run.basicsr.calls) == [
+        ("benchmark", "one-denoise-0"), ("benchmark", "two-denoise-0"), ("train", "late-denoise-0")
+    ]  # fmt: skip
+    run.basicsr.failing = {}
+    assert run("--iterations", "7") == 0 and run.basicsr.calls == [("benchmark", "two-denoise-0")]
+
+
+def test_a_quick_study_walks_few_steps(run):
+    assert run("--quick") == 0
+    assert run.basicsr.options["one-denoise-0"]["methods"]["b"]["flags"] == {"nfe": [1, 2]}
+    assert run.basicsr.options["i2sb-denoise-0"]["train"]["total_iter"] == study.QUICK["iterations"]
