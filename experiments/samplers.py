@@ -22,6 +22,7 @@ FAMILIES = {
     "inpainting": ("inpaint_center", "inpaint_freeform"),
     "denoising": ("denoise",),
 }
+COST = "Cost of one crop: operations, and seconds on the machine above, in batches of ten."
 Row = tuple[str, str, str]
 
 
@@ -33,7 +34,7 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
         return "\n".join(lines)
     lines += [provenance(NAME, there), "", "![LPIPS of each walk](images/results_samplers.png)", ""]
     lines += ["### Suggested defaults", "", _suggested(outcomes), ""]
-    lines += ["### The best setting at each NFE", "", _table(there), ""]
+    lines += ["### The best setting at each NFE", "", COST, "", _table(there), ""]
     lines += ["### Diffusion: DDIM minus the second-order solver, LPIPS", "", _orders(outcomes), ""]
     return "\n".join(lines)
 
@@ -74,9 +75,16 @@ def _table(there: Sequence[Outcome]) -> str:
                 same = top is not None and top[0] == DEFAULT
                 gap_cell = "" if same else shown(metric, gap, found[0].metrics[metric])
                 cells += [top[0], figure(metric, top[1]), gap_cell] if top else ["", "", ""]
-            rows.append([task, str(nfe), *cells])
+            rows.append([task, str(nfe), *_cost(found[0], nfe), *cells])
     heads = [head for metric in order for head in ("setting", LABELS[metric], f"against {DEFAULT}")]
-    return table(["task", "NFE", *heads], rows)
+    return table(["task", "NFE", "GFLOP", "seconds", *heads], rows)
+
+
+def _cost(one: Outcome, nfe: int) -> list[str]:
+    """Of a crop, with the first setting that has this NFE: operations and wall-clock."""
+    facts = one.methods[one.curve(_settings([one], nfe)[0])[nfe]]
+    flops, seconds = facts["flops"], facts["seconds_per_image"]
+    return ["" if flops is None else f"{flops / 1e9:.1f}", "" if seconds is None else f"{seconds:.2g}"]
 
 
 def suggestions(outcomes: Outcomes) -> list[dict]:

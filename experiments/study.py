@@ -108,7 +108,19 @@ class Runner:
 
     def _done(self, unit: Unit) -> bool:
         path = self._file(unit)
-        return path.is_file() and json.loads(path.read_text())["iterations"] >= self._iterations(unit)
+        if not path.is_file():
+            return False
+        known = json.loads(path.read_text())
+        there = {method["name"] for method in known["methods"]}
+        return known["iterations"] >= self._iterations(unit) and there >= self._names(unit)
+
+    def _names(self, unit: Unit) -> set[str]:
+        """Of its methods, as ``basicsr benchmark`` calls them: one for each NFE of a list."""
+        methods = {name: self._method(block, unit).get("flags", {}) for name, block in unit.what.methods.items()}
+        lists = {name: nfe for name, flags in methods.items() if isinstance(nfe := flags.get("nfe"), list)}
+        return {name for name in methods if name not in lists} | {
+            f"{name}_nfe{nfe}" for name, steps in lists.items() for nfe in steps
+        }
 
     def _iterations(self, unit: Unit) -> int:
         return self.iterations * unit.what.longer

@@ -181,7 +181,7 @@ def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_p
     page = pages.written(tmp_path, STUDY)
     assert row(page, "super-resolution")[1:] == ["dbim", "10", "0.150", "21.00", "sr4x **-0.050 [-0.050, -0.050]**",
                                                  "dbim, NFE 10"]  # fmt: skip
-    assert row(page, "sr4x | 5")[2:5] == ["ot_ode", "0.280", "**-0.020 [-0.020, -0.020]**"]
+    assert row(page, "sr4x | 5")[2:7] == ["1.0", "0.5", "ot_ode", "0.280", "**-0.020 [-0.020, -0.020]**"]
     assert row(page, "SDE against OT-ODE, sr4x, one network: the SDE")[1] == "in 1 of 2"
     assert row(page, "SDE against OT-ODE, deblur, one network: the ODE")[1] == "in 1 of 2"
 

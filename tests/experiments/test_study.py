@@ -13,6 +13,7 @@ from experiments import study
 from experiments.study import STOPPED, Stopped, main
 
 METHODS = {"a": {"network": "i2sb"}, "b": {"network": "late", "flags": {"nfe": [1, 2, 5]}}}
+FACTS = ("name", "group", "nfe", "sampler", "parameters", "flops", "seconds_per_image", "status", "reason")
 CHANGES = {
     "networks": {"i2sb": {"model_type": "I2SBModel"}, "late": {"like": "i2sb", "after": "i2sb"}},
     "comparisons": {
@@ -37,8 +38,14 @@ class Basicsr:
         if command == "benchmark":
             folder = self.work / "results" / name
             folder.mkdir(parents=True, exist_ok=True)
-            empty = {"environment": {}, "protocol": {}, "metrics": [], "methods": [], "results": []}
-            (folder / "records.json").write_text(json.dumps(empty))
+            names = [n for m, b in options["methods"].items() for n in _expanded(m, b["flags"].get("nfe"))]
+            methods = [dict.fromkeys(FACTS) | {"name": name} for name in names]
+            records = {"environment": {}, "protocol": {}, "metrics": [], "methods": methods, "results": []}
+            (folder / "records.json").write_text(json.dumps(records))
+
+
+def _expanded(name, nfe):
+    return [f"{name}_nfe{n}" for n in nfe] if isinstance(nfe, list) else [name]
 
 
 @pytest.fixture
@@ -82,6 +89,15 @@ def test_what_is_done_stays_and_a_longer_study_goes_on(run, capsys):
     assert "2 units, 2 done already" in capsys.readouterr().out
     assert run("--iterations", "9", "--only", "two-*") == 0
     assert run.basicsr.calls == [("train", "i2sb-denoise-0-x2"), ("benchmark", "two-denoise-0")]
+
+
+def test_a_comparison_that_has_one_more_method_is_made_again(run):
+    run("--iterations", "7")
+    path = run.folder / "study.yml"
+    plan = yaml.safe_load(path.read_text())
+    plan["comparisons"]["one"]["methods"]["b"]["flags"]["nfe"].append(10)
+    path.write_text(yaml.safe_dump(plan))
+    assert run("--iterations", "7") == 0 and run.basicsr.calls == [("benchmark", "one-denoise-0")]
 
 
 def test_a_unit_that_fails_or_is_stopped_leaves_the_others(run, capsys):
