@@ -1,0 +1,49 @@
+"""The whole study at its smallest: every network trained, every comparison made, every page and picture drawn."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.plan import read
+from tests.basicsr_ext import metric_weights
+
+ROOT = Path(__file__).parents[2]
+UNITS = {
+    "claims-sr4x-0", "claims-inpaint_center-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
+    "samplers-inpaint_center-0",
+}  # fmt: skip
+
+
+def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
+    work, results, docs = (tmp_path / name for name in ("work", "results", "docs"))
+    weights = metric_weights.write(tmp_path / "weights")
+
+    def run(module, *words):
+        environment = os.environ | {"BASICSR_WEIGHTS": str(weights)}
+        command = [sys.executable, "-m", f"experiments.{module}", "--results", results, *words]
+        done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("study", "--quick", "--work", work)
+    assert {path.stem for path in results.iterdir()} == UNITS
+    study, _ = read(ROOT / "experiments/study.yml")
+    trained = {path.stem.split("-")[0] for path in (work / "trained").iterdir()}
+    assert trained == set(study.networks), "every network is trained"
+    for path in results.iterdir():
+        outcome = json.loads(path.read_text())
+        assert [metric["name"] for metric in outcome["metrics"]] == ["psnr", "ssim", "lpips", "dists", "patch_fid"]
+        assert {method["status"] for method in outcome["methods"]} == {"done"}, path.name
+        assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
+    assert run("study", "--quick", "--work", work).endswith("6 units, 6 done already\n")
+
+    run("time_to_quality", "--work", work)
+    run("robustness", "--work", work, "--images", docs / "images")
+    run("pages", "--work", work, "--docs", docs)
+    page = (docs / "results.md").read_text()
+    assert "Not there yet" not in page.split("## Super-resolution")[1].split("## Time to")[0]
+    assert "not known yet" not in page
+    for name in ("results_sr4x.png", "results_inpaint_center.png", "results_robustness.jpg", "results_samplers.png"):
+        assert (docs / "images" / name).stat().st_size > 1000, name
