@@ -57,31 +57,32 @@ class GroupNorm32(nn.GroupNorm):
         self, x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None, silu: bool = False
     ) -> Tensor:
         """Normalise x (B, C, ...), then ``(1 + scale) * x + shift`` (B, C), then SiLU; in the precision of x."""
-        if torch.compiler.is_compiling():
-            return self._in_one_pass(x, shift, scale, silu)
         wide = torch.promote_types(x.dtype, torch.float32)
-        norm = PixelwiseGroupNorm.apply if torch.is_grad_enabled() and is_pixelwise(x) else _group_norm
-        y = norm(x.to(wide), self.weight.to(wide), self.bias.to(wide), self.num_groups, self.eps).to(x.dtype)
-        if shift is not None and scale is not None:
-            y = torch.addcmul(_like(shift, x), y, 1 + _like(scale, x))
+        if torch.compiler.is_compiling():
+            y = self._in_one_pass(x.to(wide), *self._affine(wide, shift, scale))
+        elif is_pixelwise(x):
+            gain, offset = (v.expand(x.shape[:2]) for v in self._affine(wide, shift, scale))
+            y = PixelwiseGroupNorm.apply(x.to(wide), gain, offset, self.num_groups, self.eps)
+        else:
+            y = F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps)
+            if shift is not None and scale is not None:
+                y = torch.addcmul(_like(shift, x), y, 1 + _like(scale, x))
+        y = y.to(x.dtype)
         return F.silu(y, inplace=not y.requires_grad) if silu else y
 
-    def _in_one_pass(self, x: Tensor, shift: Tensor | None, scale: Tensor | None, silu: bool) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        grouped = x.to(wide).unflatten(1, (self.num_groups, -1))
-        var, mean = torch.var_mean(grouped, list(range(2, grouped.ndim)), correction=0)
-        gain = torch.rsqrt(var + self.eps).unsqueeze(-1) * self.weight.to(wide).unflatten(0, (self.num_groups, -1))
-        offset = (self.bias.to(wide).unflatten(0, (self.num_groups, -1)) - mean.unsqueeze(-1) * gain).flatten(1)
-        gain = gain.flatten(1)
-        if shift is not None and scale is not None:
-            more = 1 + scale.to(wide)
-            gain, offset = gain * more, offset * more + shift.to(wide)
-        y = x.to(wide) * _like(gain, x) + _like(offset, x)
-        return (F.silu(y) if silu else y).to(x.dtype)
+    def _affine(self, wide: torch.dtype, shift: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is multiplied and added after normalising, (C) or with a scale (B, C)."""
+        gain, offset = self.weight.to(wide), self.bias.to(wide)
+        if shift is None or scale is None:
+            return gain, offset
+        more = 1 + scale.to(wide)
+        return gain * more, offset * more + shift.to(wide)
 
-
-def _group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-    return F.group_norm(x, groups, weight, bias, eps)
+    def _in_one_pass(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        var, mean = torch.var_mean(x.unflatten(1, (self.num_groups, -1)), list(range(2, x.ndim + 1)), correction=0)
+        each = self.num_channels // self.num_groups
+        gain = torch.rsqrt(var + self.eps).repeat_interleave(each, dim=1) * gain
+        return x * _like(gain, x) + _like(offset - mean.repeat_interleave(each, dim=1) * gain, x)
 
 
 def _like(vector: Tensor, x: Tensor) -> Tensor:
@@ -121,9 +122,24 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor, conv: nn.Module | None = None) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W); ``conv`` of the caller takes the place of its own."""
+        conv = conv or self.conv
+        if isinstance(conv, nn.Conv2d) and x.device.type == "cpu":
+            return _doubled_and_convolved(x, conv)
+        return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _doubled_and_convolved(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of the doubled image, taken from x (B, C, H, W) itself: 4 products for each pixel, not 9.
+
+    Where pixels repeat, the taps that meet the same one can be added up before: row by row (w2, w2 + w1, w1 + w0, w0),
+    and column by column the same, are the kernel of a transposed convolution with stride 2.
+    """
+    kernel = F.pad(conv.weight.flip(2, 3), (1, 1, 1, 1))
+    kernel = kernel[:, :, :-1] + kernel[:, :, 1:]
+    kernel = (kernel[..., :-1] + kernel[..., 1:]).transpose(0, 1)
+    return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
 class ResBlock(nn.Module):
@@ -163,7 +179,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map x (B, C, H, W) and the time embedding (B, time_channels) to (B, out_channels, H', W')."""
         norm, _, conv = self.in_layers
-        h = conv(self.resample(norm(x, silu=True)))
+        h = norm(x, silu=True)
+        h = self.resample(h, conv) if isinstance(self.resample, Upsample) else conv(self.resample(h))
         norm, _, dropout, conv = self.out_layers
         shift = self.emb_layers(emb).to(h.dtype)
         if self.scale_shift:

@@ -1,13 +1,15 @@
 """What ADMUNet promises, whatever its options."""
 
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet
-from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, time_embedding
+from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, Upsample, time_embedding
 from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
 
 # isort: split
@@ -199,14 +201,44 @@ def test_group_norm_is_evaluated_in_float32():
     assert torch.equal(found, expected.bfloat16())
 
 
-def test_group_norm_in_channels_last_has_the_gradient_of_finite_differences():
+def pixelwise(*shape: int, mean: float = 0.0) -> torch.Tensor:
     torch.manual_seed(0)
-    x = torch.randn(2, 4, 3, 2, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
-    weight, bias = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    return (torch.randn(*shape, dtype=torch.float64) + mean).to(memory_format=torch.channels_last)
+
+
+def test_group_norm_in_channels_last_has_the_gradient_of_finite_differences():
+    x = pixelwise(2, 4, 3, 2).requires_grad_()
+    gain, offset = (torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert is_pixelwise(x) and not is_pixelwise(x.contiguous())
-    assert torch.autograd.gradcheck(PixelwiseGroupNorm.apply, (x, weight, bias, 2, 1e-5))
-    expected = F.group_norm(x, 2, weight, bias, 1e-5)
-    assert torch.equal(PixelwiseGroupNorm.apply(x, weight, bias, 2, 1e-5), expected)
+    assert torch.autograd.gradcheck(PixelwiseGroupNorm.apply, (x, gain, offset, 2, 1e-5))
+    expected = F.group_norm(x, 2, eps=1e-5) * gain[:, :, None, None] + offset[:, :, None, None]
+    assert torch.allclose(PixelwiseGroupNorm.apply(x, gain, offset, 2, 1e-5), expected, rtol=0, atol=1e-14)
+
+
+def test_group_norm_in_channels_last_is_exact_where_the_mean_is_large():
+    norm, x, (scale, shift) = GroupNorm32(64), pixelwise(2, 64, 40, 40, mean=100), torch.randn(2, 2, 64).double()
+    with torch.no_grad():
+        found = norm(x.float(), shift.float(), scale.float())
+        expected = copy.deepcopy(norm).double()(x.float().double().contiguous(), shift, scale)
+    assert float((found - expected).abs().max()) < 5e-5, "torch's own kernel is a hundred times further from it"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 2), (8, 5)])
+def test_a_convolution_of_the_doubled_image_is_one_transposed_convolution(height, width, layout):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, height, width, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    conv = torch.nn.Conv2d(5, 6, 3, padding=1).double().to(memory_format=layout)
+    for up, own in ((Upsample(5, learned=False), conv), (Upsample(5, learned=True).double(), None)):
+        with FlopCounterMode(display=False) as counter:
+            found = up(x, own)
+        with FlopCounterMode(display=False) as plain:
+            expected = (own or up.conv)(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        assert torch.allclose(found, expected, rtol=0, atol=1e-13)
+        assert 9 * counter.get_total_flops() == 4 * plain.get_total_flops()
+        wanted = (x, *(own or up.conv).parameters())
+        slopes = (torch.autograd.grad(y.square().sum(), wanted) for y in (found, expected))
+        assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(*slopes))
 
 
 def test_bf16_autocast_stays_near_float32_and_returns_it():
