@@ -163,7 +163,8 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     order = (0,) if channels == 1 else (2, 1, 0, 3)[:channels]
     planes = np.empty((channels, height, width), np.float32)
     for plane, source in zip(planes, _planes(pixels, order)):
-        np.divide(source, _FULL_SCALE[pixels.dtype], out=plane, dtype=np.float32)
+        plane[...] = source
+    planes /= np.float32(_FULL_SCALE[pixels.dtype])
     return torch.from_numpy(planes)
 
 
