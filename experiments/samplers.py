@@ -8,12 +8,22 @@ from experiments.markdown import LABELS, better, count, figure, missing, provena
 from experiments.outcomes import Outcome, Outcomes, difference, mean
 from experiments.plan import Comparison
 
-__all__ = ["DEFAULT", "FAMILIES", "NAME", "best_setting", "joined", "section", "suggestions", "verdicts", "walks"]
+__all__ = [
+    "DEFAULT",
+    "FAMILIES",
+    "NAME",
+    "best_setting",
+    "joined",
+    "same_network",
+    "section",
+    "suggestions",
+    "verdicts",
+]
 
 NAME = "samplers"
 DEFAULT = "ancestral"
 ODE = "ot_ode"
-OTHER = "diffusion"  # what begins so is not a walk of the bridge
+SOLVERS = "solvers"  # comparison of diffusion's walks
 DATA = "crops"
 FAMILIES = {
     "super-resolution": ("sr4x",),
@@ -35,21 +45,19 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
     lines += [provenance(NAME, there), "", "![LPIPS of each walk](images/results_samplers.png)", ""]
     lines += ["### Suggested defaults", "", _suggested(outcomes), ""]
     lines += ["### The best setting at each NFE", "", COST, "", _table(there), ""]
-    lines += ["### Diffusion: DDIM minus the second-order solver, LPIPS", "", _orders(outcomes), ""]
+    lines += ["### Diffusion: DDIM minus the second-order solver, LPIPS", ""]
+    if solvers := outcomes.of(SOLVERS):
+        lines += [provenance(SOLVERS, solvers), ""]
+    lines += [_orders(outcomes), ""]
     return "\n".join(lines)
 
 
-def walks(one: Outcome) -> list[str]:
-    """Settings of the bridge's walks, without those of diffusion."""
-    return [group for group in one.groups if not group.startswith(OTHER)]
-
-
 def _settings(found: Sequence[Outcome], nfe: int) -> list[str]:
-    return [group for group in walks(found[0]) if nfe in found[0].curve(group)]
+    return [group for group in found[0].groups if nfe in found[0].curve(group)]
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:
-    return sorted({nfe for group in walks(found[0]) for nfe in found[0].curve(group) if nfe})
+    return sorted({nfe for group in found[0].groups for nfe in found[0].curve(group) if nfe})
 
 
 def best_setting(found: Sequence[Outcome], metric: str, nfe: int) -> tuple[str, float] | None:
@@ -141,18 +149,25 @@ def _suggested(outcomes: Outcomes) -> str:
 
 
 def _orders(outcomes: Outcomes) -> str:
-    """The first-order walk of this comparison against the second-order one of `claims`, seed by seed."""
+    """The first-order walk against the second-order one of `claims`, seed by seed, of the same network."""
     rows, heads = [], []
-    for one in outcomes.of(NAME):
+    for one in outcomes.of(SOLVERS):
         other = next((o for o in outcomes.of("claims", one.task) if o.seed == one.seed), None)
-        if other is None or "diffusion_ddim" not in one.groups:
+        if other is None or not same_network(one, other, "diffusion"):
             continue
         both = joined(one, other)
         nfes = [nfe for nfe in one.curve("diffusion_ddim") if nfe in other.curve("diffusion")]
         heads = heads or nfes
         gaps = [difference([both], "lpips", DATA, ("diffusion_ddim", nfe), ("diffusion", nfe)) for nfe in heads]
         rows.append([one.task, *[shown("lpips", gap, False) for gap in gaps]])
-    return table(["NFE", *map(str, heads)], rows) if rows else "Needs `claims` of the same task and seed.\n"
+    wanting = f"Needs `claims` and `{SOLVERS}` of the same task and seed, in one study.\n"
+    return table(["NFE", *map(str, heads)], rows) if rows else wanting
+
+
+def same_network(one: Outcome, other: Outcome, network: str) -> bool:
+    """Whether both files measured the very same training of a network, and not one like it on another day."""
+    trainings = [file.content["trained"].get(network) for file in (one, other)]
+    return trainings[0] == trainings[1] is not None
 
 
 def joined(one: Outcome, other: Outcome) -> Outcome:

@@ -128,7 +128,7 @@ def test_the_pictures_are_the_same_each_time_and_none_is_from_a_data_set():
 def test_the_fewest_steps_that_are_as_good_as_a_hundred_are_found_and_timed(work, tmp_path, monkeypatch):
     claims = [method("i2sb", nfe, lpips=[v] * 4, patch_fid=v) for nfe, v in ((10, 0.25), (50, 0.25), (100, 0.3))]
     write(tmp_path, "claims", "sr4x", 0, claims)
-    walks = {("ancestral", 5): 0.31, ("ancestral_log_snr", 10): 0.3, ("dbim", 20): 0.2, ("diffusion_ddim", 2): 0.1}
+    walks = {("ancestral", 5): 0.31, ("ancestral_log_snr", 10): 0.3, ("dbim", 20): 0.2}
     write(tmp_path, "samplers", "sr4x", 0, [method(*key, lpips=[v] * 4, patch_fid=0.4) for key, v in walks.items()])
     monkeypatch.setattr(time_to_quality, "PAIRS", 1)
     monkeypatch.setattr(sys, "argv", ["time_to_quality", "--work", str(work), "--results", str(tmp_path)])
@@ -138,6 +138,16 @@ def test_the_fewest_steps_that_are_as_good_as_a_hundred_are_found_and_timed(work
     assert first["ratio_median"] > 2, "ten steps take less than half of a hundred's time"
     assert (second["metric"], second["setting"], second["nfe"]) == ("patch_fid", "i2sb", 10)
     assert "| sr4x | LPIPS | 0.300 | ancestral_log_snr | 10 | 0.300 |" in pages.written(tmp_path, STUDY)
+
+
+def test_walks_of_another_training_are_not_compared(tmp_path):
+    write(tmp_path, "claims", "sr4x", 0, [method("i2sb", nfe, lpips=[0.3] * 4) for nfe in (5, 100)], seconds=99)
+    write(tmp_path, "samplers", "sr4x", 0, [method("ancestral", 10, lpips=[0.2] * 4)])
+    assert time_to_quality.quickest(pages.Outcomes(tmp_path), "sr4x", "lpips") is None
+    walks = [method("ancestral", 20, lpips=[0.2] * 4), method("ancestral", 100, lpips=[0.25] * 4)]
+    write(tmp_path, "samplers", "sr4x", 0, walks)
+    found = time_to_quality.quickest(pages.Outcomes(tmp_path), "sr4x", "lpips")
+    assert (found["setting"], found["nfe"], found["reference"]) == ("ancestral", 20, 0.25)
 
 
 def test_a_task_without_figures_has_no_time_to_quality(tmp_path):
