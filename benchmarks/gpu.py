@@ -158,6 +158,7 @@ def training(bench: Bench, preset: str, count: int) -> Iterator[Row]:
     """Milliseconds and memory per image of a training step, ours in three ways and the other side's in two."""
     ways: dict[str, Callable[[nn.Module], Callable[[], None]]] = {
         "ours": lambda net: our_step(bench, net, count),
+        "ours, enlarged images folded": lambda net: our_step(bench, folding(net), count),
         "ours, not compiled": lambda net: our_step(bench, net, count, compile=False),
         "ours, every block recomputed": lambda net: our_step(bench, recomputing(net), count),
     }
@@ -172,6 +173,16 @@ def training(bench: Bench, preset: str, count: int) -> Iterator[Row]:
         yield row | {"ms_per_image": 1e3 * times["seconds"] / count, "gib_per_image": memory and memory / count}
         del step
         bench.free()
+
+
+def folding(net: nn.Module) -> nn.Module:
+    """The network with ``network_g.fold_upsampling: true``."""
+    from i2sb_plugin.archs.adm_unet_blocks import Upsample
+
+    for module in net.modules():
+        if isinstance(module, Upsample):
+            module.fold = True
+    return net
 
 
 def recomputing(net: nn.Module) -> nn.Module:
@@ -204,7 +215,8 @@ def sampling(bench: Bench, preset: str, count: int) -> Iterator[Row]:
 
     x, t = bench.batch(count)
     ways: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
-        "ours": lambda net: our_forward(bench, net, x, t, False)
+        "ours": lambda net: our_forward(bench, net, x, t, False),
+        "ours, enlarged images folded": lambda net: our_forward(bench, folding(net), x, t, False),
     }
     if bench.gpu:
         ways["ours, CUDA graph"] = lambda net: our_forward(bench, net, x, t, True)

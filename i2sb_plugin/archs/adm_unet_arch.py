@@ -134,6 +134,8 @@ class ADMUNet(nn.Module):
         dropout: rate of dropout inside residual blocks, in [0, 1).
         checkpoint: recompute blocks in the backward pass: less memory, up to a third more time. true for all of them,
             or the GiB that the activations inside blocks may take: as many recompute as that needs.
+        fold_upsampling: take the convolutions of enlarged images from the small ones, with 4 products for each pixel
+            instead of 9; None for yes on a CPU, no on a GPU, where it is not measured yet.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.
@@ -161,6 +163,7 @@ class ADMUNet(nn.Module):
         use_new_attention_order: bool | None = None,
         dropout: float | None = None,
         checkpoint: bool | float = False,
+        fold_upsampling: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if value is not None}
         super().__init__()
@@ -180,6 +183,9 @@ class ADMUNet(nn.Module):
         self.recompute = Recompute(checkpoint)
         self.multiple = 2 ** (len(self.layout.widths) - 1)
         self._build(in_channels + cond_channels, out_channels)
+        for module in self.modules():
+            if isinstance(module, Upsample):
+                module.fold = fold_upsampling
 
     def _build(self, in_channels: int, out_channels: int) -> None:
         layout = self.layout

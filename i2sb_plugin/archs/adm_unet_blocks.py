@@ -116,7 +116,12 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width by repeating pixels, followed by a convolution where ``learned`` is true."""
+    """Double height and width by repeating pixels, followed by a convolution where ``learned`` is true.
+
+    ``fold`` takes both at once from the small image; None does so on a CPU alone.
+    """
+
+    fold: bool | None = None
 
     def __init__(self, channels: int, learned: bool) -> None:
         super().__init__()
@@ -125,7 +130,8 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, conv: nn.Module | None = None) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W); ``conv`` of the caller takes the place of its own."""
         conv = conv or self.conv
-        if isinstance(conv, nn.Conv2d) and x.device.type == "cpu":
+        fold = x.device.type == "cpu" if self.fold is None else self.fold
+        if fold and isinstance(conv, nn.Conv2d):
             return _doubled_and_convolved(x, conv)
         return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 

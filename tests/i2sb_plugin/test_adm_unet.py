@@ -223,6 +223,20 @@ def test_group_norm_in_channels_last_is_exact_where_the_mean_is_large():
     assert float((found - expected).abs().max()) < 5e-5, "torch's own kernel is a hundred times further from it"
 
 
+def test_folding_can_be_forced_and_changes_no_result():
+    x = image(2, 3, 8, 16)
+    for options in (SMALL, ATTENDING):
+        folded, plain = (awake(**options, fold_upsampling=fold) for fold in (None, False))
+        operations = []
+        for net in (folded, plain):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                net(x, times(2))
+            operations.append(counter.get_total_flops())
+        assert operations[0] < operations[1], "on a CPU it is the default"
+        exact, found = plain.double()(x.double(), times(2)), folded.double()(x.double(), times(2))
+        assert torch.allclose(found, exact, rtol=0, atol=1e-12 * float(exact.detach().abs().max()))
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("height, width", [(1, 1), (3, 2), (8, 5)])
 def test_a_convolution_of_the_doubled_image_is_one_transposed_convolution(height, width, layout):
