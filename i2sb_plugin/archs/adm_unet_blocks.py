@@ -194,7 +194,7 @@ class ResBlock(nn.Module):
             h = norm(h, shift, scale, silu=True)
         else:
             h = norm(h + _like(shift, h), silu=True)
-        return self.skip_connection(self.resample(x)) + conv(dropout(h))
+        return conv(dropout(h)).add_(self.skip_connection(self.resample(x)))
 
 
 class AttentionBlock(nn.Module):
