@@ -38,20 +38,20 @@ def measure(preset: str, args: argparse.Namespace, device: torch.device) -> Iter
     other = guided(net, args.guided, args.size) if args.guided else plain(net)
     against = "guided-diffusion" if args.guided else "plain formulation"
     common = {"preset": preset, "against": against, "batch": args.batch, "size": args.size}
-    ema = guided_ema(args.guided) if args.guided else ema_per_tensor
-    reference = Trainer(other, {}, ema)
-    for way in args.way:
+    nets = {}
+    for way in args.way:  # before any gradient, after which memory is handed out in another way
         wishes = {"precision": "fp32", "tf32": False, **WAYS[way]}
-        ours = acceleration.choose(device, wishes).prepare(copy.deepcopy(net))
-        other.load_state_dict(net.state_dict())
-        first = seconds(lambda net=ours: net(x, t), device)
+        ours = nets[way] = acceleration.choose(device, wishes).prepare(copy.deepcopy(net))
         with torch.inference_mode():
+            first = seconds(lambda net=ours: net(x, t), device)
             a, b = other.eval()(x, t), ours.eval()(x, t)
             result = paired(lambda: other(x, t), lambda net=ours: net(x, t), args.pairs, device)
         difference = float((a - b).abs().max() / a.std())
         yield common | {"what": "forward", "way": way} | result | {"difference_of_std": difference, "first": first}
+    reference = Trainer(other, {}, guided_ema(args.guided) if args.guided else ema_per_tensor)
+    for way, ours in nets.items():
+        other.load_state_dict(net.state_dict())
         trainer = Trainer(ours, {"fused": True}, ema_together)
-        other.train()
         result = paired(lambda: reference.step(x, t), lambda ours=trainer: ours.step(x, t), args.pairs, device)
         yield common | {"what": "training step", "way": way} | result
     parts = {"AdamW alone": ("optimizer", "step"), "weight average alone": (None, "average_weights")}
