@@ -17,7 +17,7 @@ from typing import Any
 
 from basicsr_ext import compat
 from basicsr_ext.errors import InputError
-from experiments import ablations, claims, samplers, super_resolution, time_to_quality
+from experiments import ablations, claims, one_step, samplers, super_resolution, time_to_quality
 from experiments.figures import claims_name, draw
 from experiments.markdown import LABELS, figure, machine, percent, table, training
 from experiments.outcomes import Outcomes
@@ -71,6 +71,7 @@ def written(results: Path, study: Study) -> str:
     parts.append(claims.section(outcomes, plans["claims"]))
     for title, module in (
         ("Super-resolution", super_resolution),
+        ("Why one step is below its twin", one_step),
         ("Ablations", ablations),
         ("Samplers", samplers),
     ):

@@ -147,6 +147,15 @@ def test_super_resolution_against_regression(tmp_path):
     assert row(page, "i2sb | 10")[2:] == ["0.250", "0.200", "20.0", "27.00", "1.20", "0.5"]
 
 
+def test_one_step_is_compared_with_its_twin(tmp_path):
+    methods = [method("regression_l2", None, psnr=[27.0] * 6), method("i2sb", 1, psnr=[26.5] * 6)]
+    write(tmp_path, "one_step", "sr4x", 0, methods)
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "regression_l2 | 27")[1:3] == ["27.00", ""]
+    assert row(page, "i2sb | 26")[1:3] == ["26.50", "*-0.50 [-0.50, -0.50]*"]
+    assert "sees x1 in one of 1,000" in page
+
+
 def test_what_an_option_is_worth(tmp_path):
     values = {"i2sb": (0.30, 0.20), "i2sb_l1": (0.28, 0.20), "i2sb_ot_ode": (0.30, 0.25), "i2sb_beta_0.3": (0.2, 0.3),
               "i2sb_released": (0.25, 0.35)}  # fmt: skip
