@@ -16,8 +16,7 @@ DATA = "crops"
 NETWORKS = {  # what each shares with the twin
     TWIN: "sees x1 alone, learns x0 - x1",
     "i2sb_nodes_1": "sees x1 alone; learns it divided by sigma",
-    "i2sb_nodes_10": "sees x1 in one of 10 samples, else xt of 9 other nodes",
-    "i2sb": "sees x1 in one of 1,000",
+    "i2sb": "sees x1 in one of 1,000 samples, else xt of other nodes",
     "i2sb_weighted": "the same; errors count as errors of x0, not divided by sigma",
     "i2sb_predicts_x0": "the same; predicts x0 itself",
     "i2sb_ot_ode": "sees x1 in one of 1,000, else xt without noise",
