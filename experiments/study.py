@@ -112,7 +112,14 @@ class Runner:
             return False
         known = json.loads(path.read_text())
         there = {method["name"] for method in known["methods"]}
-        return known["iterations"] >= self._iterations(unit) and there >= self._names(unit)
+        shown = {result["dataset"] for result in known["results"]}
+        whole = there >= self._names(unit) and shown >= set(self._datasets(unit))
+        return known["iterations"] >= self._iterations(unit) and whole
+
+    def _datasets(self, unit: Unit) -> dict[str, Any]:
+        """Blocks of the data sets that are at hand."""
+        found = {name: self.photographs.dataset(name, self._degradation(unit)) for name in unit.what.data}
+        return {name: block for name, block in found.items() if block}
 
     def _names(self, unit: Unit) -> set[str]:
         """Of its methods, as ``basicsr benchmark`` calls them: one for each NFE of a list."""
@@ -127,8 +134,7 @@ class Runner:
 
     def _unit(self, unit: Unit) -> None:
         trained = {network: self._train(network, unit) for network in unit.networks}
-        datasets = {name: self.photographs.dataset(name, self._degradation(unit)) for name in unit.what.data}
-        datasets = {name: block for name, block in datasets.items() if block}
+        datasets = self._datasets(unit)
         methods = {name: self._method(block, unit) for name, block in unit.what.methods.items()}
         metrics = {name: merged(block, {}) for name, block in self.metrics.items()}
         if self._scale(unit) > 1:

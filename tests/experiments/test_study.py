@@ -40,7 +40,9 @@ class Basicsr:
             folder.mkdir(parents=True, exist_ok=True)
             names = [n for m, b in options["methods"].items() for n in _expanded(m, b["flags"].get("nfe"))]
             methods = [dict.fromkeys(FACTS) | {"name": name} for name in names]
-            records = {"environment": {}, "protocol": {}, "metrics": [], "methods": methods, "results": []}
+            shown = [block["name"] for block in options["datasets"].values()]
+            results = [{"method": names[0], "dataset": name, "summary": {}, "images": [{}]} for name in shown]
+            records = {"environment": {}, "protocol": {}, "metrics": [], "methods": methods, "results": results}
             (folder / "records.json").write_text(json.dumps(records))
 
 
@@ -89,6 +91,14 @@ def test_what_is_done_stays_and_a_longer_study_goes_on(run, capsys):
     assert "2 units, 2 done already" in capsys.readouterr().out
     assert run("--iterations", "9", "--only", "two-*") == 0
     assert run.basicsr.calls == [("train", "i2sb-denoise-0-x2"), ("benchmark", "two-denoise-0")]
+
+
+def test_a_comparison_that_lacks_a_data_set_is_made_again(run):
+    run("--iterations", "7")
+    path = run.folder / "results/one-denoise-0.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"results": []}))
+    assert run("--iterations", "7") == 0 and run.basicsr.calls == [("benchmark", "one-denoise-0")]
 
 
 def test_a_comparison_that_has_one_more_method_is_made_again(run):
