@@ -11,12 +11,12 @@ from experiments.plan import Comparison
 __all__ = ["NAME", "section"]
 
 NAME = "one_step"
-TWIN = "regression_l2"
+TWIN, ALONE, BRIDGE = "regression_l2", "i2sb_nodes_1", "i2sb"
 DATA = "crops"
 NETWORKS = {  # what each shares with the twin
     TWIN: "sees x1 alone, learns x0 - x1",
-    "i2sb_nodes_1": "sees x1 alone; learns it divided by sigma",
-    "i2sb": "sees x1 in one of 1,000 samples, else xt of other nodes",
+    ALONE: "sees x1 alone; learns it divided by sigma",
+    BRIDGE: "sees x1 in one of 1,000 samples, else xt of other nodes",
     "i2sb_weighted": "the same; errors count as errors of x0, not divided by sigma",
     "i2sb_predicts_x0": "the same; predicts x0 itself",
     "i2sb_ot_ode": "sees x1 in one of 1,000, else xt without noise",
@@ -29,15 +29,32 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
     lines = missing(NAME, plan, there)
     if not there:
         return "\n".join(lines)
-    lines += [provenance(NAME, there), "", _table(there), ""]
+    lines += [provenance(NAME, there), "", _table(there), "", _reason(there), ""]
     return "\n".join(lines)
 
 
+def _reason(found: Sequence[Outcome]) -> str:
+    """What the rows say of the two possible reasons: the target, and the other nodes that the network serves."""
+    gaps = [difference(found, "psnr", DATA, _walk(found, name), _walk(found, TWIN)) for name in (ALONE, BRIDGE)]
+    if None in gaps:
+        return ""
+    target, others = gaps[0].value, gaps[1].value - gaps[0].value
+    return (
+        f"The target alone ({ALONE} against {TWIN}) is worth {figure('psnr', target, True)} dB; that the same network "
+        f"serves all other nodes too ({BRIDGE} against {ALONE}) is worth {figure('psnr', others, True)} dB."
+    )
+
+
+def _walk(found: Sequence[Outcome], name: str) -> tuple[str, int | None]:
+    """A network and the one NFE it was compared at."""
+    return name, next(iter(found[0].curve(name)), None)
+
+
 def _table(found: Sequence[Outcome]) -> str:
-    twin = (TWIN, next(iter(found[0].curve(TWIN)), None))
+    twin = _walk(found, TWIN)
     rows = []
     for name, what in NETWORKS.items():
-        own = (name, next(iter(found[0].curve(name)), None))
+        own = _walk(found, name)
         value = mean(found, "psnr", *own, DATA)
         if value is not None:
             gap = "" if name == TWIN else shown("psnr", difference(found, "psnr", DATA, own, twin), True)
