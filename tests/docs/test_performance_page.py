@@ -74,8 +74,10 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     assert [row["what"] for row in rows] == [
         "ceiling",
         "sampling",
+        "sampling",
         "walk",
         "walk",
+        "training",
         "training",
         "training",
         "training",
