@@ -28,7 +28,7 @@ __all__ = ["Lifeline", "LostRank", "begin", "current", "end", "failed"]
 TICK = 1.0  # seconds between two beats
 SILENCE = 30  # ticks without a beat after which a process counts as dead
 GRACE = 5  # ticks that a process has to end by itself, once another one is lost
-_BROKEN = re.compile(
+_BROKEN = re.compile(  # what gloo says, as a mere RuntimeError; the store has a type for it
     r"connection (was )?(closed|reset|refused)|broken pipe|socket (is )?closed|remote process exited",
     re.IGNORECASE,
 )
@@ -212,7 +212,8 @@ def failed(error: Exception, message: str | None = None, code: int = 1) -> int:
 
     """
     rank = dist.get_rank()
-    if isinstance(error, LostRank) or (isinstance(error, RuntimeError) and _BROKEN.search(str(error))):
+    lost = isinstance(error, (LostRank, dist.DistNetworkError))
+    if lost or (isinstance(error, RuntimeError) and _BROKEN.search(str(error))):
         known = None if _line is None else _line.heard(3 * TICK)
         why = known or f"the connection to another rank broke off, which was killed or lost ({_first_line(error)})"
         _say(f"error: rank {rank} ends, because {why}")

@@ -48,7 +48,7 @@ def test_the_death_of_a_rank_ends_all_with_its_cause(tmp_path):
     for case, end in found.items():
         assert end["seconds until all were down"] < 60
         assert sorted(end["exit codes"]) == ([-9, 1] if case.startswith("kill") else [1, 1])
-        assert end["one traceback, of the rank that failed"]
+        assert end["one traceback, of the rank that failed"], end
         assert case.startswith("kill") or " failed:" in end["first line"]
 
 
