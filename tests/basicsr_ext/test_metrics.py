@@ -577,8 +577,14 @@ def test_what_a_sample_lacks_is_told():
         build_metric({"type": "lpips", "crop_border": 60}).update(Sample(0, "a", restored, gt=gt))
 
 
-def test_fid_features_do_not_depend_on_the_company():
-    images = [picture(k)[0] for k in range(3)]
-    together = features("alexnet", images)
-    assert np.array_equal(together[1:2], features("alexnet", images[1:2]))
+def test_features_of_crops_are_those_of_each_crop_alone_and_do_not_depend_on_the_other_images():
+    metric = build_metric({"type": "patch_fid", "features": "alexnet", "patch": 32, "stride": 8})
+    samples = [Sample(k, f"{k}", *picture(k)) for k in range(3)]
+    for sample in (samples[1], samples[0], samples[2]):
+        metric.update(sample)
+    crops = metric.views(samples[0].restored)
+    assert len(crops) > 64, "more than one batch"
+    alone = np.concatenate([features("alexnet", [crop]) for crop in crops])
+    np.testing.assert_allclose(metric.records[0]["restored"], alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+    assert np.array_equal(metric.records[0]["restored"], metric.measure(samples[0])["restored"])
     assert FID().network == "inception"
