@@ -7,7 +7,8 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import metadata
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -243,10 +244,11 @@ _CURES = {
 }
 
 
-def _version(package: str) -> str:
-    from importlib import metadata
+_distributions = cache(metadata.packages_distributions)  # reading what is installed takes half a second
 
-    names = metadata.packages_distributions().get(package, [package])
+
+def _version(package: str) -> str:
+    names = _distributions().get(package, [package])
     return f"{names[0]} {metadata.version(names[0])}"
 
 
