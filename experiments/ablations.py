@@ -8,24 +8,25 @@ from experiments.markdown import LABELS, better, count, figure, missing, provena
 from experiments.outcomes import Outcome, Outcomes, difference, mean
 from experiments.plan import Comparison
 
-__all__ = ["NAME", "section", "verdicts"]
+__all__ = ["BY_TASK", "NAME", "section", "verdicts"]
 
 NAME = "ablations"
+BY_TASK = "conditioning"  # one of the choices, in every task
 DEFAULT = "i2sb"
 DATA = "crops"
 AGAINST = {"i2sb_released": "i2sb_beta_0.3"}  # networks that differ in more than one option from the default
 Row = tuple[str, str, str]
 
 
-def section(outcomes: Outcomes, plan: Comparison | None) -> str:
+def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> str:
     """A table for each metric: differences to the default at each NFE; and how often they are off zero."""
-    there = outcomes.of(NAME)
-    lines = missing(NAME, plan, there)
+    there = outcomes.of(name)
+    lines = missing(name, plan, there)
     if not there:
         return "\n".join(lines)
-    lines += [provenance(NAME, there), ""]
+    lines += [provenance(name, there), ""]
     for task in dict.fromkeys(one.task for one in there):
-        found = outcomes.of(NAME, task)
+        found = outcomes.of(name, task)
         lines += [f"### {task}: what to change", "", _summary(found), ""]
         for metric in (name for name in LABELS if name in found[0].metrics):
             lines += [f"### {task}: {LABELS[metric]}, difference to the default", "", _table(found, metric), ""]

@@ -73,9 +73,11 @@ def written(results: Path, study: Study) -> str:
         ("Super-resolution", super_resolution),
         ("Why one step is below its twin", one_step),
         ("Ablations", ablations),
-        ("Samplers", samplers),
     ):
         parts += [f"## {title}\n", module.section(outcomes, plans.get(module.NAME))]
+    by_task = ablations.BY_TASK
+    parts += ["## A network that sees x1 too\n", ablations.section(outcomes, plans.get(by_task), by_task)]
+    parts += ["## Samplers\n", samplers.section(outcomes, plans.get(samplers.NAME))]
     parts += ["## Time to the quality of 100 ancestral steps\n", time_to_quality.section(results)]
     parts += ["## Out of the training range\n", _robustness(results)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)

@@ -115,7 +115,7 @@ def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
     assert "Compared on: 6 crops of 64 x 64" in page and "made-up photographs" in page
     assert "700 iterations, 100 s for each network, 2 processes at once." in page
     assert "Abacus, CPU, 1 thread(s); torch 9.9; commit c0ffee." in page
-    for name in ("super_resolution", "ablations", "samplers"):
+    for name in ("super_resolution", "ablations", "conditioning", "samplers"):
         assert f"--only '{name}-*'` makes it" in page
 
 
