@@ -11,7 +11,7 @@ from experiments.plan import Comparison
 __all__ = ["NAME", "best_nfe", "section", "verdicts"]
 
 NAME = "super_resolution"
-BRIDGE, TWIN = "i2sb", "regression_l2"
+BRIDGES, TWIN = ("i2sb", "i2sb_cond_x1"), "regression_l2"
 REGRESSION = ("regression_l1", "regression_l2", "msrresnet", "swinir", "rrdbnet")
 ASKED = 0.15  # dB, of one step below its twin
 PERCEPTION = ("lpips", "dists", "patch_fid")
@@ -60,9 +60,9 @@ def _seconds(facts: dict) -> str:
     return "" if seconds is None else f"{seconds:.2g}"
 
 
-def best_nfe(found: Sequence[Outcome], dataset: str, metric: str = "lpips") -> int | None:
-    """NFE of the bridge whose figure (lower is better) is least."""
-    curve = {nfe: mean(found, metric, BRIDGE, nfe, dataset) for nfe in found[0].curve(BRIDGE)}
+def best_nfe(found: Sequence[Outcome], dataset: str, bridge: str) -> int | None:
+    """NFE of a bridge whose LPIPS is least."""
+    curve = {nfe: mean(found, "lpips", bridge, nfe, dataset) for nfe in found[0].curve(bridge)}
     known = {nfe: value for nfe, value in curve.items() if value is not None}
     return min(known, key=lambda nfe: known[nfe]) if known else None
 
@@ -72,32 +72,38 @@ def _regression(found: Sequence[Outcome]) -> dict[str, int | None]:
     return {name: next(iter(found[0].curve(name))) for name in REGRESSION if name in found[0].groups}
 
 
+def _bridges(found: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """Data sets, and the bridges that were compared there."""
+    there = [bridge for bridge in BRIDGES if bridge in found[0].groups]
+    return [(dataset, bridge) for dataset in found[0].datasets for bridge in there]
+
+
 def _twin_gaps(found: Sequence[Outcome]) -> dict[str, tuple]:
-    """Data set -> one step of the bridge minus its L2 twin in PSNR."""
+    """Data set and bridge -> its one step minus the L2 twin in PSNR."""
     models, gaps = _regression(found), {}
     if TWIN in models:
-        for dataset in found[0].datasets:
-            gap = difference(found, "psnr", dataset, (BRIDGE, 1), (TWIN, models[TWIN]))
-            gaps |= {dataset: gap} if gap else {}
+        for dataset, bridge in _bridges(found):
+            gap = difference(found, "psnr", dataset, (bridge, 1), (TWIN, models[TWIN]))
+            gaps |= {f"{dataset}, {bridge}": gap} if gap else {}
     return gaps
 
 
 def _twin(found: Sequence[Outcome]) -> str:
     gaps = _twin_gaps(found)
     rows = [[name, shown("psnr", gap, True), "yes" if gap.value >= -ASKED else "no"] for name, gap in gaps.items()]
-    return table(["data set", "I2SB at NFE 1 minus regression_l2, PSNR-Y in dB", f"within {ASKED} dB"], rows)
+    return table(["data set, bridge", "at NFE 1 minus regression_l2, PSNR-Y in dB", f"within {ASKED} dB"], rows)
 
 
 def _rivals(found: Sequence[Outcome]) -> str:
     order = [metric for metric in PERCEPTION if metric in found[0].metrics]
     rows = []
-    for dataset in found[0].datasets:
-        nfe = best_nfe(found, dataset)
+    for dataset, bridge in _bridges(found):
+        nfe = best_nfe(found, dataset, bridge)
         for name, own in _regression(found).items() if nfe else ():
-            gaps = [difference(found, metric, dataset, (BRIDGE, nfe), (name, own)) for metric in order]
+            gaps = [difference(found, metric, dataset, (bridge, nfe), (name, own)) for metric in order]
             cells = [shown(metric, gap, False) for metric, gap in zip(order, gaps)]
-            rows.append([f"{dataset}, {name}", str(nfe), *cells])
-    return table(["data set, model", "best NFE", *[f"{LABELS[metric]}, I2SB minus model" for metric in order]], rows)
+            rows.append([f"{dataset}, {bridge} minus {name}", str(nfe), *cells])
+    return table(["data set, models", "best NFE", *[LABELS[metric] for metric in order]], rows)
 
 
 def verdicts(outcomes: Outcomes) -> Iterator[Row]:
@@ -124,15 +130,15 @@ def verdicts(outcomes: Outcomes) -> Iterator[Row]:
 def _against_all(found: Sequence[Outcome], metric: str) -> tuple[str, str]:
     """How often the bridge is better; a metric without intervals counts by its sign."""
     held, parts, whole = 0, [], 0
-    for dataset in found[0].datasets:
-        nfe, wins, gaps = best_nfe(found, dataset), 0, []
+    for dataset, bridge in _bridges(found):
+        nfe, wins, gaps = best_nfe(found, dataset, bridge), 0, []
         for name, own in _regression(found).items() if nfe else ():
-            gap = difference(found, metric, dataset, (BRIDGE, nfe), (name, own))
+            gap = difference(found, metric, dataset, (bridge, nfe), (name, own))
             if gap:
                 gaps.append(gap)
                 wins += (better(gap, False) if gap.intervals else int(gap.value < 0)) == 1
         if gaps:
             closest = max(gap.value for gap in gaps)
-            parts.append(f"{dataset} {wins} of {len(gaps)}, the closest {figure(metric, closest, True)}")
+            parts.append(f"{dataset}, {bridge} {wins} of {len(gaps)}, the closest {figure(metric, closest, True)}")
         held, whole = held + wins, whole + len(gaps)
     return count(held, whole), "; ".join(parts)

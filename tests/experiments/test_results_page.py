@@ -133,15 +133,17 @@ def test_super_resolution_against_regression(tmp_path):
         method("swinir", None, psnr=lpips(28.2), lpips=lpips(0.22), patch_fid=40.0, **flat),
         method("i2sb", 1, psnr=lpips(27.9), lpips=lpips(0.31), patch_fid=55.0, **flat),
         method("i2sb", 10, psnr=lpips(27.0), lpips=lpips(0.25), patch_fid=20.0, **flat),
+        method("i2sb_cond_x1", 1, psnr=lpips(27.95), lpips=lpips(0.21), patch_fid=30.0, **flat),
     ]
     write(tmp_path, "super_resolution", "sr4x", 0, methods, datasets=("set5", "bsds"))
     page = pages.written(tmp_path, STUDY)
-    assert row(page, "set5 |")[1:] == ["*-0.10 [-0.10, -0.10]*", "yes"]
-    assert row(page, "bsds, swinir")[1:] == ["10", "*+0.030 [+0.030, +0.030]*", "+0.000 [+0.000, +0.000]", "-20.0"]
+    assert row(page, "set5, i2sb |")[1:] == ["*-0.10 [-0.10, -0.10]*", "yes"]
+    gaps = ["*+0.030 [+0.030, +0.030]*", "+0.000 [+0.000, +0.000]", "-20.0"]
+    assert row(page, "bsds, i2sb minus swinir")[1:] == ["10", *gaps]
     start = "Perception beats regression: I2SB at its best NFE against every regression model, "
-    assert row(page, start + "LPIPS")[1:] == [
-        "in 2 of 4", "set5 1 of 2, the closest +0.030; bsds 1 of 2, the closest +0.030"
-    ]  # fmt: skip
+    wins = "{0}, i2sb 1 of 2, the closest +0.030; {0}, i2sb_cond_x1 2 of 2, the closest -0.010"
+    assert row(page, start + "LPIPS")[1:] == ["in 6 of 8", "; ".join(map(wins.format, ("set5", "bsds")))]
+    assert row(page, "set5, i2sb_cond_x1 |")[1:] == ["*-0.05 [-0.05, -0.05]*", "yes"]
     assert row(page, start + "patch-FID")[1] == "yes" and row(page, start + "DISTS")[1] == "no"
     assert row(page, "One step stays close")[1] == "yes"
     assert row(page, "i2sb | 10")[2:] == ["0.250", "0.200", "20.0", "27.00", "1.20", "0.5"]
