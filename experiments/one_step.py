@@ -20,6 +20,7 @@ NETWORKS = {  # what each shares with the twin
     "i2sb_weighted": "the same; errors count as errors of x0, not divided by sigma",
     "i2sb_predicts_x0": "the same; predicts x0 itself",
     "i2sb_ot_ode": "sees x1 in one of 1,000, else xt without noise",
+    "i2sb_x1_share": "sees x1 in one of 4, else xt of other nodes",
 }
 
 

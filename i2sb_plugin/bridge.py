@@ -182,9 +182,18 @@ class Bridge:
         """What the network is fed at ``step`` (B, int64): B, float32, in (0, 1000]."""
         return self.network_time.to(step.device)[step].float()
 
-    def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw training steps, uniform over the nodes that have a target: (batch,) int64 on the CPU."""
-        return torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
+    def sample_step(self, batch: int, generator: torch.Generator | None = None, x1_share: float = 0.0) -> Tensor:
+        """Draw training steps, uniform over the nodes that have a target: (batch,) int64 on the CPU.
+
+        Args:
+            batch: how many.
+            generator: one generator for all.
+            x1_share: probability, in [0, 1], that a step is put to the node at x1 whatever was drawn.
+        """
+        step = torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
+        if x1_share:
+            step[torch.rand(batch, generator=generator) < x1_share] = self.last_step
+        return step
 
     def sample_xt(self, x0: Tensor, x1: Tensor, step: Tensor, generator: Generators = None) -> Tensor:
         """Draw xt from q(xt | x0, x1), eq. 11.

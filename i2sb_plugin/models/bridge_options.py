@@ -52,6 +52,7 @@ class BridgeOptions:
         hole: what x1 holds in the hole of an inpainting mask: N(0, 1) ``noise``, as in the release, or what the
             degraded image has there (``keep``).
         add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation).
+        x1_share: share of the training samples that are put to x1 itself, where one evaluation starts, 0 to 1.
 
     """
 
@@ -65,9 +66,12 @@ class BridgeOptions:
     beta_min: float = RELEASED_BETA_MIN
     hole: Literal["noise", "keep"] = "noise"
     add_x1_noise: bool = False
+    x1_share: float = 0.0
 
     def __post_init__(self) -> None:
         self.build()
+        if not 0 <= self.x1_share <= 1:
+            raise ValueError(f"x1_share is {self.x1_share}; it must be a share from 0 to 1")
 
     def build(self) -> Bridge:
         """Make the bridge; ValueError on values that it does not allow."""

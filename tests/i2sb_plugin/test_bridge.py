@@ -110,6 +110,17 @@ def test_training_steps_cover_every_node_that_has_a_target():
     assert set(Bridge.released(6, 0.3).sample_step(500).tolist()) == {0, 1, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_training_steps_is_put_to_x1(share):
+    bridge, count = Bridge.one_clock(100, 0.3), 20_000
+    step = bridge.sample_step(count, torch.Generator().manual_seed(0), share)
+    expected = share + (1 - share) / 100
+    spread = (expected * (1 - expected) / count) ** 0.5
+    assert abs((step == bridge.last_step).double().mean().item() - expected) <= 4 * spread
+    plain = bridge.sample_step(count, torch.Generator().manual_seed(0))
+    assert torch.equal(step[step != bridge.last_step], plain[step != bridge.last_step]), "the others are as they were"
+
+
 def test_noise_of_an_image_is_the_same_alone_and_in_a_batch():
     def generators(*seeds):
         return [torch.Generator().manual_seed(s) for s in seeds]

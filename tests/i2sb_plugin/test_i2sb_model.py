@@ -83,6 +83,22 @@ def test_the_loss_of_an_untrained_network_is_the_mean_square_of_the_target():
     assert loss == pytest.approx(float(bridge.target(xt, x0, steps).square().mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("generators", [None, [torch.Generator().manual_seed(k) for k in range(4)]])
+def test_all_training_samples_can_be_put_to_x1(generators):
+    net = model(bridge__x1_share=1.0)
+    net.feed_data(batch())
+    x1 = net.start(net.batch)[0]
+    seen = []
+    net.net_g.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
+    net.training_loss({**net.batch, **({"generators": generators} if generators else {})})
+    assert torch.allclose(seen[0], x1, atol=1e-6) and seen[1].tolist() == [1000.0] * 4
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(InputError, match=r"bridge: x1_share is 1.5; it must be a share from 0 to 1"):
+        model(bridge__x1_share=1.5)
+
+
 def test_an_untrained_network_restores_the_lifted_image_in_one_step():
     net = model(val__sampler__nfe=1)
     net.feed_data(batch())
