@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+WORKERS ?= 2
 RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe10)
 
 # Short training, the same for each network of `make benchmark`: the batches of i2sb_sr4x.yml, 1000 iterations
@@ -31,7 +32,7 @@ benchmark: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Every comparison of docs/performance.md at a small size, in under two minutes; prints ratios.
 bench: $(READY)
@@ -42,7 +43,7 @@ lint: $(READY)
 	$(BIN)/ruff format .
 
 # BasicSR first, without its build's own download of torch; then the rest, with the project in place for editing.
-$(READY): setup.py requirements.txt basicsr_ext/install.py
+$(READY): setup.py requirements.txt requirements-test.txt basicsr_ext/install.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70" wheel
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-test.txt

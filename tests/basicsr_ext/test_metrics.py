@@ -32,6 +32,7 @@ from basicsr_ext.launch import find_launch  # noqa: E402
 from basicsr_ext.metrics import METRICS, Cost, Metric, Sample, build_metric, build_metrics, collect  # noqa: E402
 from basicsr_ext.metrics.feature_networks import features  # noqa: E402
 from basicsr_ext.metrics.fid import FID, frechet  # noqa: E402
+from basicsr_ext.metrics.weights import WeightsFile  # noqa: E402
 from basicsr_ext.option_check import inspect_options  # noqa: E402
 from basicsr_ext.options import resolve  # noqa: E402
 from tests.basicsr_ext import metric_weights  # noqa: E402
@@ -486,6 +487,7 @@ def test_wrong_options_are_refused(case):
 
 def test_a_missing_file_of_weights_is_named_with_its_source_and_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(WeightsFile, "_packaged", lambda self: [])  # as where no package holds it
     with pytest.raises(InputError) as error:
         build_metrics({"x": {"type": "lpips"}})
     for word in (
