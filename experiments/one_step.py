@@ -11,7 +11,7 @@ from experiments.plan import Comparison
 __all__ = ["NAME", "section"]
 
 NAME = "one_step"
-TWIN, ALONE, BRIDGE = "regression_l2", "i2sb_nodes_1", "i2sb"
+TWIN, ALONE, BRIDGE, SHARE = "regression_l2", "i2sb_nodes_1", "i2sb", "i2sb_x1_share"
 DATA = "crops"
 NETWORKS = {  # what each shares with the twin
     TWIN: "sees x1 alone, learns x0 - x1",
@@ -20,7 +20,7 @@ NETWORKS = {  # what each shares with the twin
     "i2sb_weighted": "the same; errors count as errors of x0, not divided by sigma",
     "i2sb_predicts_x0": "the same; predicts x0 itself",
     "i2sb_ot_ode": "sees x1 in one of 1,000, else xt without noise",
-    "i2sb_x1_share": "sees x1 in one of 4, else xt of other nodes",
+    SHARE: "sees x1 in one of 4, else xt of other nodes",
 }
 
 
@@ -35,14 +35,16 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
 
 
 def _reason(found: Sequence[Outcome]) -> str:
-    """What the rows say of the two possible reasons: the target, and the other nodes that the network serves."""
+    """What the rows say of the two possible reasons, the target and the other nodes, and of the cure."""
     gaps = [difference(found, "psnr", DATA, _walk(found, name), _walk(found, TWIN)) for name in (ALONE, BRIDGE)]
     if None in gaps:
         return ""
     target, others = gaps[0].value, gaps[1].value - gaps[0].value
+    cure = difference(found, "psnr", DATA, _walk(found, SHARE), _walk(found, BRIDGE))
+    taken = f" A quarter of the samples at x1 ({SHARE}) gives back {figure('psnr', cure.value)} dB." if cure else ""
     return (
         f"The target alone ({ALONE} against {TWIN}) is worth {figure('psnr', target, True)} dB; that the same network "
-        f"serves all other nodes too ({BRIDGE} against {ALONE}) is worth {figure('psnr', others, True)} dB."
+        f"serves all other nodes too ({BRIDGE} against {ALONE}) is worth {figure('psnr', others, True)} dB.{taken}"
     )
 
 

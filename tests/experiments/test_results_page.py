@@ -150,14 +150,14 @@ def test_super_resolution_against_regression(tmp_path):
 
 
 def test_one_step_is_compared_with_its_twin(tmp_path):
-    levels = {"regression_l2": 27.0, "i2sb_nodes_1": 27.1, "i2sb": 26.5}
+    levels = {"regression_l2": 27.0, "i2sb_nodes_1": 27.1, "i2sb": 26.5, "i2sb_x1_share": 26.9}
     methods = [method(name, None, psnr=[level] * 6) for name, level in levels.items()]
     write(tmp_path, "one_step", "sr4x", 0, methods)
     page = pages.written(tmp_path, STUDY)
     assert row(page, "regression_l2 | 27")[1:3] == ["27.00", ""]
     assert row(page, "i2sb | 26")[1:3] == ["26.50", "*-0.50 [-0.50, -0.50]*"]
     assert "(i2sb_nodes_1 against regression_l2) is worth +0.10 dB" in page
-    assert "(i2sb against i2sb_nodes_1) is worth -0.60 dB" in page
+    assert "(i2sb against i2sb_nodes_1) is worth -0.60 dB. A quarter" in page and "gives back 0.40 dB." in page
 
 
 def test_what_an_option_is_worth(tmp_path):
