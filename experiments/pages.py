@@ -17,7 +17,7 @@ from typing import Any
 
 from basicsr_ext import compat
 from basicsr_ext.errors import InputError
-from experiments import ablations, claims, one_step, samplers, super_resolution, time_to_quality
+from experiments import ablations, claims, one_step, samplers, super_resolution, texture, time_to_quality
 from experiments.figures import claims_name, draw
 from experiments.markdown import LABELS, figure, machine, percent, table, training
 from experiments.outcomes import Outcomes
@@ -34,6 +34,7 @@ What of the paper's claims holds at desk scale: one small network for each task,
 the same batches, images and code. Every figure of this page is made by
 
     python -m experiments.study --data DIR
+    python -m experiments.texture --work study
     python -m experiments.time_to_quality --work study
     python -m experiments.robustness --work study
     python -m experiments.pages
@@ -69,8 +70,9 @@ def written(results: Path, study: Study) -> str:
     parts += ["## Pictures\n", _sheets(results, study)]
     parts += ["## I2SB against conditional diffusion\n", *_plots(outcomes)]
     parts.append(claims.section(outcomes, plans["claims"]))
+    parts += ["## Super-resolution\n", super_resolution.section(outcomes, plans.get(super_resolution.NAME))]
+    parts += ["## What DISTS holds against drawn detail\n", texture.section(results)]
     for title, module in (
-        ("Super-resolution", super_resolution),
         ("Why one step is below its twin", one_step),
         ("Ablations", ablations),
     ):

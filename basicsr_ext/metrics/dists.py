@@ -19,7 +19,7 @@ from basicsr_ext.metrics.weights import WeightsFile
 __all__ = ["DISTS"]
 
 
-def _build(path: Path) -> nn.Module:
+def build_dists(path: Path) -> nn.Module:
     from DISTS_pytorch import DISTS_pt
 
     zoo = SimpleNamespace(vgg16=lambda pretrained: SimpleNamespace(features=trunk("vgg16", path)))
@@ -51,7 +51,7 @@ class DISTS(Metric):
 
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
-        model, device = loaded(_build, TRUNKS["vgg16"], self.weights), metric_device()
+        model, device = loaded(build_dists, TRUNKS["vgg16"], self.weights), metric_device()
         pair = (self.cropped(image, sample) for image in (sample.restored, sample.gt))
         with exact():
             return float(model(*(to_rgb(image).to(device) / 255 for image in pair)))

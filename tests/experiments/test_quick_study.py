@@ -40,6 +40,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
         assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
     assert run("study", "--quick", "--work", work).endswith("10 units, 10 done already\n")
 
+    run("texture", "--work", work)
     run("time_to_quality", "--work", work)
     run("robustness", "--work", work, "--images", docs / "images")
     run("pages", "--work", work, "--docs", docs)
