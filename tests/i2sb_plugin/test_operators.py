@@ -1,6 +1,7 @@
 """Operators of degradations: transposes, pseudo-inverses, and consistency with a measurement."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,11 @@ OTHERS += [{"type": "sr4x_bicubic", "scale": 3}, {"type": "blur_released_uniform
 ALL = [example(name) for name in LINEAR] + OTHERS
 
 
+def titled(options):
+    """Without the folder of files, which differs from process to process."""
+    return ", ".join(f"{key} {Path(str(value)).name}" for key, value in options.items())
+
+
 def dot(a, b):
     return (a * b).sum().item()
 
@@ -36,7 +42,7 @@ def test_the_known_operators_are_these():
     assert set(LINEAR) == {"sr4x_pool", "sr4x_bicubic", "decolor"} | blurs | holes
 
 
-@pytest.mark.parametrize("options", ALL, ids=str)
+@pytest.mark.parametrize("options", ALL, ids=titled)
 def test_transpose(options):
     """<A x, y> = <x, A^T y>, and |A x| is not 0."""
     operator, mask = build_degradation(options), hole()
@@ -48,7 +54,7 @@ def test_transpose(options):
     assert dot(a_x, a_x) > 1e-3 * dot(x, x)
 
 
-@pytest.mark.parametrize("options", ALL, ids=str)
+@pytest.mark.parametrize("options", ALL, ids=titled)
 def test_linear(options):
     operator, mask = build_degradation(options), hole()
     x, z = image(2, 3, *SIZE).double(), image(2, 3, *SIZE, seed=5).double()
