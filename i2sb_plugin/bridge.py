@@ -100,6 +100,7 @@ class Bridge:
         first_step: the lowest node that training draws; on one clock node 0 is x0 itself and has no target.
         ot_ode: leave out the noise (section 3.1).
         predicts: what the network learns: ``eps``, eq. 12, or ``x0`` itself.
+        x1_share: share of the training steps that are put to x1, in [0, 1]; not the paper's.
     """
 
     variance: Tensor
@@ -108,6 +109,7 @@ class Bridge:
     first_step: int
     ot_ode: bool = False
     predicts: str = "eps"
+    x1_share: float = 0.0
 
     @classmethod
     def one_clock(
@@ -182,17 +184,15 @@ class Bridge:
         """What the network is fed at ``step`` (B, int64): B, float32, in (0, 1000]."""
         return self.network_time.to(step.device)[step].float()
 
-    def sample_step(self, batch: int, generator: torch.Generator | None = None, x1_share: float = 0.0) -> Tensor:
-        """Draw training steps, uniform over the nodes that have a target: (batch,) int64 on the CPU.
+    def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw training steps: (batch,) int64 on the CPU.
 
-        Args:
-            batch: how many.
-            generator: one generator for all.
-            x1_share: probability, in [0, 1], that a step is put to the node at x1 whatever was drawn.
+        They are uniform over the nodes that have a target; with the probability ``x1_share`` a step is put to the node
+        at x1 instead.
         """
         step = torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
-        if x1_share:
-            step[torch.rand(batch, generator=generator) < x1_share] = self.last_step
+        if self.x1_share:
+            step[torch.rand(batch, generator=generator) < self.x1_share] = self.last_step
         return step
 
     def sample_xt(self, x0: Tensor, x1: Tensor, step: Tensor, generator: Generators = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from basicsr_ext.errors import InputError, did_you_mean
@@ -75,7 +75,9 @@ class BridgeOptions:
 
     def build(self) -> Bridge:
         """Make the bridge; ValueError on values that it does not allow."""
-        return getattr(Bridge, self.schedule)(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min)
+        make = getattr(Bridge, self.schedule)
+        bridge = make(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min)
+        return replace(bridge, x1_share=self.x1_share)
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,10 @@ class I2SBModel(RestorationModel):
 
     def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:
         """Draw a training step for each image, on the CPU: (count,) int64."""
-        share = self.bridge_options.x1_share
         if generators is None:
-            return self.bridge.sample_step(count, x1_share=share)
+            return self.bridge.sample_step(count)
         seeds = [seed_from("step", generator.initial_seed()) for generator in generators]
-        return torch.cat([self.bridge.sample_step(1, torch.Generator().manual_seed(seed), share) for seed in seeds])
+        return torch.cat([self.bridge.sample_step(1, torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
         """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.

@@ -1,5 +1,7 @@
 """Theorems of the bridge, in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -113,7 +115,7 @@ def test_training_steps_cover_every_node_that_has_a_target():
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_share_of_the_training_steps_is_put_to_x1(share):
     bridge, count = Bridge.one_clock(100, 0.3), 20_000
-    step = bridge.sample_step(count, torch.Generator().manual_seed(0), share)
+    step = replace(bridge, x1_share=share).sample_step(count, torch.Generator().manual_seed(0))
     expected = share + (1 - share) / 100
     spread = (expected * (1 - expected) / count) ** 0.5
     assert abs((step == bridge.last_step).double().mean().item() - expected) <= 4 * spread
