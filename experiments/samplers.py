@@ -44,7 +44,7 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
         return "\n".join(lines)
     lines += [provenance(NAME, there), "", "![LPIPS of each walk](images/results_samplers.png)", ""]
     lines += ["### Suggested defaults", "", _suggested(outcomes), ""]
-    lines += ["### The best setting at each NFE", "", COST, "", _table(there), ""]
+    lines += ["### The best setting at each NFE", "", COST + _candidates(there), "", _table(there), ""]
     lines += ["### Diffusion: DDIM minus the second-order solver, LPIPS", ""]
     if solvers := outcomes.of(SOLVERS):
         lines += [provenance(SOLVERS, solvers), ""]
@@ -54,6 +54,17 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
 
 def _settings(found: Sequence[Outcome], nfe: int) -> list[str]:
     return [group for group in found[0].groups if nfe in found[0].curve(group)]
+
+
+def _candidates(there: Sequence[Outcome]) -> str:
+    """Which settings were walked at the most evaluations, if not all were."""
+    most = _nfes(there)[-1]
+    walked = [group for group in there[0].groups if all(most in one.curve(group) for one in there)]
+    left = [group for group in there[0].groups if group not in walked]
+    least = min((max(nfe for one in there for nfe in one.curve(group) if nfe) for group in left), default=most)
+    if not left:
+        return ""
+    return f" Beyond {least} evaluations only {', '.join(walked)} were walked: the best there is the best of these."
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:

@@ -16,10 +16,11 @@ from basicsr_ext.metrics.images import exact, metric_device, to_rgb
 from basicsr_ext.metrics.networks import TRUNKS, loaded, trunk
 from basicsr_ext.metrics.weights import WeightsFile
 
-__all__ = ["DISTS"]
+__all__ = ["DISTS", "build_dists"]
 
 
 def build_dists(path: Path) -> nn.Module:
+    """The package's network with VGG16's trunk from ``path``; takes two B,3,H,W RGB in [0, 1]."""
     from DISTS_pytorch import DISTS_pt
 
     zoo = SimpleNamespace(vgg16=lambda pretrained: SimpleNamespace(features=trunk("vgg16", path)))
