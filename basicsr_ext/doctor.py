@@ -28,11 +28,11 @@ def run(argv: list[str]) -> int:
         print(f"  {name:<14} {_version(name, wrong)}")
     print("device")
     print(f"  {_device(wrong)}")
-    _speed()
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     print(f"launcher\n  {' '.join(variables) or 'none: one process'}")
     _repairs(wrong)
     _plugins(wrong)
+    _speed()
     print("wrong" if wrong else "nothing is wrong")
     for line in wrong:
         print(f"  - {line}")
@@ -69,19 +69,29 @@ def _device(wrong: list[str]) -> str:
 
 
 def _speed() -> None:
+    """What is chosen by device, of the toolkit and of each network that says so in ``speed_lines(device)``."""
     try:
         import torch
+        from basicsr.utils.registry import ARCH_REGISTRY
 
         from basicsr_ext import acceleration
     except ImportError:
         return  # already said
     print("chosen for speed (and the option that forces it)")
-    chosen = acceleration.choose("cuda" if torch.cuda.is_available() else "cpu")
-    for line in chosen.lines():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pinned = "yes" if device == "cuda" else "no: a GPU has it"
+    lines = [
+        *acceleration.choose(device).lines(),
+        "several GPUs   gradients are views of the buckets that are exchanged (always)",
+        "loading        workers are kept from epoch to epoch (datasets.train.persistent_workers)",
+        f"               batches are page-locked: {pinned} (datasets.train.pin_memory)",
+        "               the next batch is not fetched ahead (datasets.train.prefetch_mode: cpu, cuda)",
+        "               workers degrade (datasets.train.degrade_on: device)",
+    ]
+    for name, network in ARCH_REGISTRY:
+        lines += [f"{name:<14} {line}" for line in getattr(network, "speed_lines", lambda _: [])(device)]
+    for line in lines:
         print(f"  {line}")
-    pinned = "yes" if torch.cuda.is_available() else "no: a GPU has it"
-    print("  loading        workers are kept from epoch to epoch (datasets.train.persistent_workers)")
-    print(f"                 batches are page-locked: {pinned} (datasets.train.pin_memory)")
 
 
 def _repairs(wrong: list[str]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from basicsr_ext import distributed
+from basicsr_ext.transfer import sent
 
 __all__ = ["BINS", "Profiles"]
 
@@ -20,9 +21,9 @@ class Profiles:
 
     @torch.no_grad()
     def note(self, name: str, position: Tensor, values: Tensor) -> None:
-        """Add ``values`` (B,), on any device, that belong to ``position`` (B,) in [0, 1]; waits for no device."""
+        """Add ``values`` (B,), on any device, that belong to ``position`` (B, CPU) in [0, 1]; waits for no device."""
         bins = (position * BINS).long().clamp_(0, BINS - 1)
-        hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).float().to(values.device, non_blocking=True)
+        hits = sent((bins[:, None] == torch.arange(BINS)).float(), values.device)
         values = values.detach().float()
         table = torch.stack([values, torch.ones_like(values)]) @ hits
         self._tables[name] = self._tables[name] + table if name in self._tables else table

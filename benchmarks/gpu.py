@@ -1,6 +1,7 @@
 """The network on a GPU against guided-diffusion: training, sampling, memory, profile and distance from the floor.
 
-One command of a few minutes that needs torch, numpy and this repository alone; BasicSR may be missing.
+One command of a few minutes that needs torch, numpy and this repository alone; BasicSR may be missing, and then the
+training loop is not measured.
 
     python -m benchmarks.gpu --guided ../guided-diffusion --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --quick       # small sizes, on a CPU too: the way is tried, its figures say nothing
@@ -13,9 +14,11 @@ Results are written after every part, so that a run that is cut short keeps what
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import gc
 import importlib.util
+import io
 import sys
 import time
 import types
@@ -27,32 +30,37 @@ from torch import Tensor, nn
 
 from basicsr_ext import acceleration
 from basicsr_ext.cuda_graphs import GraphedNetwork
+from basicsr_ext.transfer import sent
 from benchmarks.timing import machine, paired, write
 
-__all__ = ["main", "sections"]
+__all__ = ["main", "sections", "table"]
 Row = dict[str, object]
+FAILURES = (RuntimeError, AttributeError, ImportError)  # of a compiler, of memory, of another release of torch
 
 
-def stand_in_for_basicsr() -> None:
-    """Let the network be imported without BasicSR, which only keeps a register of it."""
+def stand_in_for_basicsr() -> bool:
+    """Let the network be imported without BasicSR, which only keeps a register of it; True if BasicSR is there."""
     if importlib.util.find_spec("basicsr") is not None:
-        return
+        return True
     registry = types.ModuleType("basicsr.utils.registry")
     registry.ARCH_REGISTRY = types.SimpleNamespace(register=lambda: lambda cls: cls)
     sys.modules |= {name: types.ModuleType(name) for name in ("basicsr", "basicsr.utils")}
     sys.modules["basicsr.utils.registry"] = registry
+    return False
 
 
 class Bench:
     """Sizes, device and times of one run."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, basicsr: bool) -> None:
+        self.basicsr = basicsr
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.gpu = self.device.type == "cuda"
         self.guided: Path | None = args.guided
         self.quick: bool = args.quick
         self.size = 32 if args.quick else 256
         self.repeats = 1 if args.quick else args.repeats
+        self.budget = 0.001 if args.quick else 16.0  # GiB of activations
         self.presets = (
             {"tiny": 2} if args.quick else {"adm256": args.batch, "base": 4 * args.batch, "small": 8 * args.batch}
         )
@@ -160,18 +168,30 @@ def training(bench: Bench, preset: str, count: int) -> Iterator[Row]:
         "ours": lambda net: our_step(bench, net, count),
         "ours, enlarged images folded": lambda net: our_step(bench, folding(net), count),
         "ours, not compiled": lambda net: our_step(bench, net, count, compile=False),
-        "ours, every block recomputed": lambda net: our_step(bench, recomputing(net), count),
+        "ours, every block recomputed": lambda net: our_step(bench, recomputing(net, True), count),
+        "ours, recomputed to a budget": lambda net: our_step(bench, recomputing(net, bench.budget), count),
     }
     if bench.guided:
         ways["guided-diffusion, float32"] = lambda net: guided_step(bench, net, count, half=False)
         ways |= {"guided-diffusion, fp16": lambda net: guided_step(bench, net, count, half=True)} if bench.gpu else {}
+    yield from each_way(bench, "training", preset, count, ways)
+
+
+def each_way(
+    bench: Bench, what: str, preset: str, count: int, ways: dict[str, Callable[[nn.Module], Callable[[], object]]]
+) -> Iterator[Row]:
+    """A row for each way to run the network of a preset; one that fails says why and leaves the others alone."""
     for way, make in ways.items():
-        step = make(bench.network(preset))
-        times = bench.seconds(step)
-        memory = bench.peak(step)
-        row = {"what": "training", "preset": preset, "way": way, "batch": count, "size": bench.size, **times}
-        yield row | {"ms_per_image": 1e3 * times["seconds"] / count, "gib_per_image": memory and memory / count}
-        del step
+        row: Row = {"what": what, "preset": preset, "way": way, "batch": count, "size": bench.size}
+        try:
+            run = make(bench.network(preset))
+            times, memory = bench.seconds(run), bench.peak(run)
+        except FAILURES as error:
+            yield failed(error, **row)
+        else:
+            each = {"ms_per_image": 1e3 * times["seconds"] / count, "gib_per_image": memory and memory / count}
+            yield row | times | each
+            del run
         bench.free()
 
 
@@ -185,21 +205,26 @@ def folding(net: nn.Module) -> nn.Module:
     return net
 
 
-def recomputing(net: nn.Module) -> nn.Module:
-    """The network with every block computed again in the backward pass."""
+def recomputing(net: nn.Module, budget: bool | float) -> nn.Module:
+    """The network with ``network_g.checkpoint``: blocks are computed again in the backward pass, all or to a budget."""
     from i2sb_plugin.archs.recompute import Recompute
 
-    net.recompute = Recompute(True)
+    net.recompute = Recompute(budget)
     return net
 
 
-def our_forward(bench: Bench, net: nn.Module, x: Tensor, t: Tensor, graph: bool) -> Callable[[], object]:
-    """One network evaluation of ours; with ``graph`` replayed as a CUDA graph, as ``val.cuda_graph`` does."""
+def our_forward(
+    bench: Bench, net: nn.Module, x: Tensor, t: Tensor, graph: bool = False, rounded: bool = False
+) -> Callable[[], object]:
+    """One network evaluation as a restoration makes it.
+
+    With ``graph`` it is replayed as a CUDA graph, as ``val.cuda_graph`` does. With ``rounded`` the weights are bf16
+    from the start, which restorations leave to autocast at every evaluation: what that costs.
+    """
     chosen = acceleration.choose(bench.device, {"precision": "bf16", "compile": bench.gpu})
     net = chosen.prepare(net.eval())
-    if chosen.precision != "fp32":  # the weights once, not at every call
+    if rounded:
         net.input_blocks.bfloat16(), net.middle_block.bfloat16(), net.output_blocks.bfloat16()
-
     evaluate = GraphedNetwork(net) if graph else net
 
     def call() -> Tensor:
@@ -215,22 +240,17 @@ def sampling(bench: Bench, preset: str, count: int) -> Iterator[Row]:
 
     x, t = bench.batch(count)
     ways: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
-        "ours": lambda net: our_forward(bench, net, x, t, False),
-        "ours, enlarged images folded": lambda net: our_forward(bench, folding(net), x, t, False),
+        "ours": lambda net: our_forward(bench, net, x, t),
+        "ours, weights rounded once": lambda net: our_forward(bench, net, x, t, rounded=True),
+        "ours, enlarged images folded": lambda net: our_forward(bench, folding(net), x, t),
     }
     if bench.gpu:
-        ways["ours, CUDA graph"] = lambda net: our_forward(bench, net, x, t, True)
+        ways["ours, CUDA graph"] = lambda net: our_forward(bench, net, x, t, graph=True)
     if bench.guided:
         ways["guided-diffusion, fp16" if bench.gpu else "guided-diffusion, float32"] = lambda net: half(
             guided(net, bench.guided, bench.size).eval(), bench, x, t
         )
-    for way, make in ways.items():
-        call = make(bench.network(preset))
-        times = bench.seconds(call)
-        row = {"what": "sampling", "preset": preset, "way": way, "batch": count, "size": bench.size, **times}
-        yield row | {"ms_per_image": 1e3 * times["seconds"] / count}
-        del call
-        bench.free()
+    yield from each_way(bench, "sampling", preset, count, ways)
 
 
 def walks(bench: Bench, preset: str, count: int) -> Iterator[Row]:
@@ -263,7 +283,7 @@ def walk(
     def predict_x0(xt: Tensor, step: int) -> Tensor:
         node = torch.full((len(xt),), step)
         with chosen.autocast():
-            prediction = net(xt, bridge.time(node).to(xt.device))
+            prediction = net(xt, sent(bridge.time(node), xt.device))
         return bridge.x0_from(xt, prediction.float(), node)
 
     def run() -> Tensor:
@@ -315,12 +335,27 @@ def floors(bench: Bench, preset: str, tflops: float, rows: list[Row]) -> Row:
     return {"what": "floor", "preset": preset, **tera, "floor_ms": floor, "times_the_floor": times}
 
 
-def attempt(rows: Iterator[Row]) -> Iterator[Row]:
+def attempt(rows: Iterator[Row], **which: object) -> Iterator[Row]:
     """The rows, and a last one that says why if one of them could not be measured."""
     try:
         yield from rows
-    except (RuntimeError, AttributeError, ImportError) as error:
-        yield {"what": "failed", "error": str(error)[:500]}
+    except FAILURES as error:
+        yield failed(error, **which)
+
+
+def failed(error: BaseException, **which: object) -> Row:
+    """The row of something that could not be measured."""
+    return {**which, "what": "failed", "tried": which.get("what"), "error": str(error)[:500]}
+
+
+def loop(bench: Bench, preset: str, count: int) -> Iterator[Row]:
+    """The share of an iteration of ``basicsr train`` that is outside the network's work, and that waits for data."""
+    from benchmarks.loop import measured
+
+    workers, iterations = (0, 5) if bench.quick else (8, 30)
+    with contextlib.redirect_stderr(io.StringIO()):
+        found = measured(preset, count, bench.size, workers=workers, iterations=iterations)
+    yield {"what": "loop", "preset": preset, "way": "ours", **found}
 
 
 def sections(bench: Bench) -> Iterator[Row]:
@@ -329,12 +364,34 @@ def sections(bench: Bench) -> Iterator[Row]:
     yield rows[0]
     for preset, count in bench.presets.items():
         for part in (sampling, walks, training):
-            for row in attempt(part(bench, preset, count)):
+            for row in attempt(part(bench, preset, count), what=part.__name__, preset=preset):
                 rows.append(row)
                 yield row
-        yield floors(bench, preset, rows[0]["tflops"], rows)
-        yield profile(bench, preset, count)
+        last = [(f, (bench, preset, *more)) for f, more in ((floors, (rows[0]["tflops"], rows)), (profile, (count,)))]
+        for make, given in last:
+            yield from attempt((make(*given) for _ in range(1)), what=make.__name__, preset=preset)
         bench.free()
+    if bench.basicsr:
+        preset, count = next(iter(bench.presets.items()))
+        yield from attempt(loop(bench, preset, count), what="loop", preset=preset)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows of networks as Markdown."""
+    floor = {row["preset"]: row["times_the_floor"] for row in rows if row["what"] == "floor"}
+    heads = ("network", "what", "way", "ms for an image (least to most)", "GiB for an image", "times the floor")
+    lines = [f"| {' | '.join(heads)} | first call, s |", "|" + " --- |" * (len(heads) + 1)]
+    for row in rows:
+        if row["what"] not in ("sampling", "training"):
+            continue
+        low, high = (1e3 * row[end] / row["batch"] for end in ("min", "max"))
+        times = floor.get(row["preset"], {}).get(f"{row['what']}: {row['way']}")
+        memory = "" if row["gib_per_image"] is None else f"{row['gib_per_image']:.2f}"
+        cells = [f"{row['preset']}, {row['batch']} x {row['size']}^2", row["what"], row["way"]]
+        cells += [f"{row['ms_per_image']:.2f} ({low:.2f} to {high:.2f})", memory]
+        cells += ["" if times is None else f"{times:.2f}", f"{row['first']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -348,8 +405,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="try the way at small sizes")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    stand_in_for_basicsr()
-    bench = Bench(args)
+    there = stand_in_for_basicsr()
+    bench = Bench(args, there)
     rows: list[Row] = []
     for row in sections(bench):
         rows.append(row)

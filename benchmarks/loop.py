@@ -106,14 +106,14 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
-def options(args: argparse.Namespace) -> dict:
+def options(file: Path, preset: str, batch: int, size: int, workers: int, decode: bool, iterations: int) -> dict:
     """The option file, cut to a few iterations without validation."""
-    opt = load_yaml(args.options)
+    opt = load_yaml(file)
     del opt["datasets"]["val"], opt["val"]
-    opt["network_g"]["preset"] = args.preset
-    loading = {"num_worker_per_gpu": args.workers, "cache": not args.decode}
-    opt["datasets"]["train"] |= {"batch_size_per_gpu": args.batch, "gt_size": args.size, **loading}
-    opt["train"]["total_iter"] = WARM_UP + args.iterations + 1
+    opt["network_g"]["preset"] = preset
+    loading = {"num_worker_per_gpu": workers, "cache": not decode}
+    opt["datasets"]["train"] |= {"batch_size_per_gpu": batch, "gt_size": size, **loading}
+    opt["train"]["total_iter"] = WARM_UP + iterations + 1
     opt["logger"] |= {"print_freq": 10, "save_checkpoint_freq": 1_000_000}
     return opt
 
@@ -162,13 +162,22 @@ def table(rows: list[dict]) -> str:
 
 def quick() -> list[dict]:
     """A few iterations of the smallest network, in seconds."""
-    args = argparse.Namespace(options=OPTIONS, preset="tiny", batch=1, size=32, iterations=5, workers=0, decode=False)
-    return [_measured(args, images=0)]
+    return [measured("tiny", 1, 32, iterations=5)]
 
 
-def _measured(args: argparse.Namespace, images: int) -> dict:
-    opt, here = options(args), Path.cwd()
-    result = {name: getattr(args, name) for name in ("preset", "batch", "size", "workers", "decode")}
+def measured(
+    preset: str,
+    batch: int,
+    size: int,
+    workers: int = 0,
+    decode: bool = False,
+    iterations: int = 30,
+    images: int = 0,
+    file: Path = OPTIONS,
+) -> dict:
+    """One row: ``iterations`` of training in a temporary folder, and crops per second of ``images`` of the data set."""
+    result = {"preset": preset, "batch": batch, "size": size, "workers": workers, "decode": decode}
+    opt, here = options(file, **result, iterations=iterations), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
@@ -194,7 +203,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     out = args.out.resolve() if args.out else None
-    result = _measured(args, args.images)
+    how = {"workers": args.workers, "decode": args.decode, "iterations": args.iterations, "images": args.images}
+    result = measured(args.preset, args.batch, args.size, **how, file=args.options)
     print(table([result]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     write(out, {"machine": machine("basicsr", device=device), "rows": [result]})

@@ -16,12 +16,14 @@ __all__ = ["main", "written"]
 
 
 def written(page: str) -> str:
-    """The page with the table of every marker ``<!-- table: NAME -->`` made again from ``NAME.json``."""
+    """The page with the table of every marker ``<!-- table: NAME -->`` made again from ``NAME.json``, if any."""
 
     def fill(match: re.Match) -> str:
-        name = match[1]
-        rows = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        return f"<!-- table: {name} -->\n{importlib.import_module(f'benchmarks.{name}').table(rows)}\n<!-- end -->"
+        name, file = match[1], ROOT / "benchmarks" / "results" / f"{match[1]}.json"
+        made = "No figure yet."
+        if file.is_file():
+            made = importlib.import_module(f"benchmarks.{name}").table(json.loads(file.read_text())["rows"])
+        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
 

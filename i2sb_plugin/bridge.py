@@ -23,6 +23,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from basicsr_ext.transfer import sent
+
 __all__ = ["RELEASED_BETA_MIN", "Bridge", "pick", "standard_normal", "variance_at"]
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -79,12 +81,12 @@ def standard_normal(like: Tensor, generator: Generators = None) -> Tensor:
 def _draw(image: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is None or generator.device == image.device:
         return image.normal_(generator=generator)
-    return image.copy_(torch.randn(image.shape, generator=generator, dtype=image.dtype, device=generator.device))
+    return image.copy_(sent(torch.randn(image.shape, generator=generator, dtype=image.dtype), image.device))
 
 
 def pick(coefficient: Tensor, step: Tensor, image: Tensor) -> Tensor:
-    """The coefficient at ``step`` (B, int64) for each image of the batch, shaped B,1,1,1 in the image's type."""
-    return coefficient[step.cpu()].to(image).reshape(-1, *[1] * (image.dim() - 1))
+    """The coefficient at ``step`` (B, int64, CPU) for each image of the batch, shaped B,1,1,1 in the image's type."""
+    return sent(coefficient[step].to(image.dtype), image.device).reshape(-1, *[1] * (image.dim() - 1))
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ class Bridge:
         return (self.variance * self.variance_bar / (self.variance + self.variance_bar)).sqrt()
 
     def time(self, step: Tensor) -> Tensor:
-        """What the network is fed at ``step`` (B, int64): B, float32, in (0, 1000]."""
-        return self.network_time.to(step.device)[step].float()
+        """What the network is fed at ``step`` (B, int64, CPU): B, float32, in (0, 1000]."""
+        return self.network_time[step].float()
 
     def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw training steps: (batch,) int64 on the CPU.
@@ -201,7 +203,7 @@ class Bridge:
         Args:
             x0: B,C,H,W in [-1, 1].
             x1: same shape.
-            step: (B,) int64, a node for each image.
+            step: (B,) int64 on the CPU, a node for each image.
             generator: see :func:`standard_normal`.
 
         Returns:

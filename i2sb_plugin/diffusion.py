@@ -74,8 +74,8 @@ class Diffusion:
         return torch.linspace(0, 1000, self.last_step + 1, dtype=torch.float64)
 
     def time(self, step: Tensor) -> Tensor:
-        """What the network is fed at ``step`` (B, int64): B, float32, in (0, 1000]."""
-        return self.network_time.to(step.device)[step].float()
+        """What the network is fed at ``step`` (B, int64, CPU): B, float32, in (0, 1000]."""
+        return self.network_time[step].float()
 
     def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw training steps, uniform over the nodes but x0: (batch,) int64 on the CPU."""

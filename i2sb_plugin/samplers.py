@@ -1,9 +1,9 @@
 """Walks from the degraded image x1 down to the clean image x0, each a free function over a ``predict_x0`` callable.
 
 A sampler takes ``predict_x0(xt: B,C,H,W, step: int) -> B,C,H,W``, calls it once for each step of the grid but the
-last, and keeps a few image batches of its own whatever the number of steps. A new sampler is one function with
-``@sampler``; its name is then a value of the option ``val.sampler.type``, and keywords of its own (``eta``, ``order``)
-are options beside it.
+last. Beside x1 it holds xt, one prediction and the noise of a step (``dbim`` of order 2 and 3 one and two predictions
+more in the noise's place), whatever the number of steps. A new sampler is one function with ``@sampler``; its name is
+then a value of the option ``val.sampler.type``, and keywords of its own (``eta``, ``order``) are options beside it.
 
 Symbols of the family of Zheng et al. (DBIM, arXiv 2405.15885), in those of ``bridge.py``: ``w`` is the weight of x1 in
 the mean of q(xt | x0, x1), ``c`` its standard deviation.
@@ -153,14 +153,15 @@ def ancestral(
         ValueError: ``steps`` does not fall, or leaves the bridge.
     """
     walk = [(step, previous, *bridge.posterior(step, previous)) for step, previous in itertools.pairwise(steps)]
+    hole = None if mask is None else mask.bool()
     xt = x1.clone()
     for step, previous, weight_x0, _, std in walk:
         x0 = _predict(predict_x0, xt, step, clip)
         xt.lerp_(x0, weight_x0)
         if std > 0 and previous > 0:
             xt.add_(standard_normal(xt, generator), alpha=std)
-        if mask is not None:
-            xt = torch.where(mask.bool(), xt, _known(bridge, x1, previous, generator))
+        if hole is not None:
+            torch.where(hole, xt, _known(bridge, x1, previous, generator), out=xt)
         if callback is not None:
             callback(previous, xt, x0)
         del x0  # before the next prediction takes memory of its own
@@ -177,7 +178,8 @@ def _known(bridge: Bridge, x1: Tensor, step: int, generator: Generators) -> Tens
     std = float(bridge.marginal_std[step])
     if bridge.ot_ode or std == 0:
         return x1
-    return x1.add(standard_normal(x1, generator), alpha=std)
+    noise = standard_normal(x1, generator)
+    return torch.add(x1, noise, alpha=std, out=noise)
 
 
 @sampler
@@ -248,44 +250,49 @@ def dbim(
     if not 0 <= eta <= 1 or order not in (1, 2, 3) or (order > 1 and eta > 0):
         raise ValueError(f"eta is {eta} and order {order}; eta lies in [0, 1], order is 1, 2 or 3, above 1 at eta 0")
     c, w = bridge.marginal_std.tolist(), (1 - bridge.weight_x0).tolist()
+    level = (bridge.weight_x0 / bridge.marginal_std).log().tolist()  # lambda, the clock of the high-order steps
     history: list[tuple[float, Tensor]] = []  # level and prediction, newest first
     xt = (x1 if start is None else start).clone()
     for step, previous in itertools.pairwise(steps):
         x0 = _keep_known(_predict(predict_x0, xt, step, clip), x1, mask)
         if previous == 0:
-            xt = x0.clone()
+            xt.copy_(x0)
         elif step == steps[0] and start is None:
-            xt = torch.lerp(x0, x1, w[previous]).add_(standard_normal(x1, generator), alpha=c[previous])
+            torch.lerp(x0, x1, w[previous], out=xt).add_(standard_normal(x1, generator), alpha=c[previous])
         else:
             omega = eta * min(bridge.posterior_std(step, previous), c[previous])
             kappa = (c[previous] ** 2 - omega**2) ** 0.5 / c[step]
-            history = [(_level(bridge, step), x0), *history[: order - 1]]
-            drift = x0 if len(history) == 1 else _extrapolated(history, _level(bridge, previous))
+            history = [(level[step], x0), *history]
             xt.mul_(kappa).add_(x1, alpha=w[previous] - kappa * w[step])
-            xt.add_(drift, alpha=1 - w[previous] - kappa * (1 - w[step]))
+            _add_extrapolated(xt, history, level[previous], 1 - w[previous] - kappa * (1 - w[step]))
             if omega > 0:
                 xt.add_(standard_normal(xt, generator), alpha=omega)
+            history = history[: order - 1]
         if callback is not None:
             callback(previous, xt, x0)
+        del x0  # before the next prediction takes memory of its own
     return xt
 
 
-def _level(bridge: Bridge, step: int) -> float:
-    """Return lambda = log((1 - w) / c), the clock of the high-order steps."""
-    return float((bridge.weight_x0[step] / bridge.marginal_std[step]).log())
+def _add_extrapolated(xt: Tensor, history: list[tuple[float, Tensor]], target: float, weight: float) -> None:
+    for share, (_, prediction) in zip(_extrapolation([level for level, _ in history], target), history):
+        xt.add_(prediction, alpha=share * weight)
 
 
-def _extrapolated(history: list[tuple[float, Tensor]], target: float) -> Tensor:
-    """The prediction that a first-order step needs to be of second or third order (DBIM section 4.3)."""
-    (now, x0), (before, u), *rest = history
-    h, h1 = target - now, now - before
+def _extrapolation(levels: list[float], target: float) -> list[float]:
+    """Weights of the predictions at ``levels``, newest first, in a step to ``target`` (DBIM section 4.3).
+
+    One prediction makes the step one of first order; with two or three the integral over the step takes a straight line
+    or a parabola through them. They add up to 1.
+    """
+    if len(levels) == 1:
+        return [1.0]
+    h, h1 = target - levels[0], levels[0] - levels[1]
     first = -math.expm1(-h)
-    slope = (x0 - u).div_(h1)
-    if not rest:
-        return torch.add(x0, slope, alpha=(h - first) / first)
-    ((oldest, v),) = rest
-    h2 = before - oldest
-    change = slope - (u - v).div_(h2)
-    curve = change * (2 / (h1 + h2))
-    slope.add_(change, alpha=h1 / (h1 + h2))
-    return torch.add(x0, slope, alpha=(h - first) / first).add_(curve, alpha=(h * h / 2 - h + first) / first)
+    straight, bent = (h - first) / first, (h * h / 2 - h + first) / first
+    if len(levels) == 2:
+        return [1 + straight / h1, -straight / h1]
+    h2 = levels[1] - levels[2]
+    new = (straight * (2 * h1 + h2) + 2 * bent) / (h1 + h2)  # of the slopes between the predictions
+    old = -(straight * h1 + 2 * bent) / (h1 + h2)
+    return [1 + new / h1, old / h2 - new / h1, -old / h2]

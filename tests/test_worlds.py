@@ -82,7 +82,7 @@ def test_accumulated_gradients_are_exchanged_once_in_an_iteration(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         model = build_model(opt)
-        assert isinstance(model.net_g, DistributedDataParallel)
+        assert isinstance(model.net_g, DistributedDataParallel) and model.net_g.gradient_as_bucket_view
 
         def hook(_, bucket):
             exchanges.append(bucket.buffer().numel())

@@ -187,6 +187,15 @@ class ADMUNet(nn.Module):
             if isinstance(module, Upsample):
                 module.fold = fold_upsampling
 
+    @classmethod
+    def speed_lines(cls, device: str) -> list[str]:
+        """What is chosen on ``device``, 'cpu' or 'cuda', for ``basicsr doctor``."""
+        small = "from the small one" if device == "cpu" else "from the enlarged one: not yet measured"
+        return [
+            f"convolutions of enlarged images {small} (network_g.fold_upsampling)",
+            "no activation recomputed (network_g.checkpoint)",
+        ]
+
     def _build(self, in_channels: int, out_channels: int) -> None:
         layout = self.layout
         widths = layout.widths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,12 @@ class PointwiseConv(nn.Conv2d):
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PointwiseConv:
+        """Keep the strides of a matrix in every layout, as its gradient has them, so that none has to be copied."""
+        super()._apply(fn, recurse)
+        self.weight.data = self.weight.data.flatten(1)[:, :, None, None]
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, out_channels, H, W)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Recompute", "kept_bytes"]
@@ -15,11 +15,11 @@ Stage = Callable[[Tensor, Tensor], Tensor]
 
 
 def kept_bytes(stage: Stage, h: Tensor, emb: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass of one stage, parameters aside; leaves random streams alone."""
+    """Bytes that autograd keeps for the backward pass of one stage, its input and weights aside; draws nothing."""
     seen: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
+        if not (tensor.is_leaf and tensor.requires_grad) and not _made_of_a_weight(tensor):
             seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -27,6 +27,14 @@ def kept_bytes(stage: Stage, h: Tensor, emb: Tensor) -> int:
     with torch.random.fork_rng(devices), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
         stage(h.detach().requires_grad_(), emb.detach().requires_grad_())
     return sum(seen.values())
+
+
+def _made_of_a_weight(tensor: Tensor) -> bool:
+    """Whether it is a parameter in another shape or precision, as autocast makes once for all stages to share."""
+    node = tensor.grad_fn
+    while node is not None and len(node.next_functions) == 1:
+        node = node.next_functions[0][0]
+    return isinstance(getattr(node, "variable", None), nn.Parameter)
 
 
 class Recompute:

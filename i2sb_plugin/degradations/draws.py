@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from basicsr_ext.errors import InputError
+from basicsr_ext.transfer import sent
 from i2sb_plugin.degradations.base import Degraded, check_image
 
 __all__ = ["Range", "check_range", "draw_from", "draw_index", "draw_normal", "draw_uniform", "each_image"]
@@ -48,7 +49,8 @@ def draw_index(count: int, generator: torch.Generator | None) -> int:
 def draw_normal(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Draw N(0,1) in the shape, type and place of ``like``: on the device of ``generator``, so CPU and GPU agree."""
     device = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=device)
+    return noise if device == like.device else sent(noise, like.device)
 
 
 def each_image(

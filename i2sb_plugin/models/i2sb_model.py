@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from basicsr_ext.errors import InputError
 from basicsr_ext.random_streams import seed_from
 from basicsr_ext.restoration_model import RestorationModel
+from basicsr_ext.transfer import sent
 from i2sb_plugin import samplers, space
 from i2sb_plugin.bridge import Bridge, standard_normal
 from i2sb_plugin.consistency import consistent
@@ -120,8 +121,8 @@ class I2SBModel(RestorationModel):
             )
         step = self._sample_step(len(x0), generators)
         xt = self.bridge.sample_xt(x0, x1, step, generators)
-        prediction = self.net_g(xt, self.bridge.time(step).to(xt.device), cond)
-        target, sigma = self.bridge.target(xt, x0, step), self.bridge.sigma[step]
+        prediction = self.net_g(xt, sent(self.bridge.time(step), xt.device), cond)
+        target, sigma = self.bridge.target(xt, x0, step), sent(self.bridge.sigma[step].float(), xt.device)
         loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
         error = (prediction.detach().float() - target).square().flatten(1).mean(1)
         self.profiles.note("loss_by_time", step / self.bridge.last_step, error)
@@ -172,7 +173,7 @@ class I2SBModel(RestorationModel):
         def predict_x0(xt: Tensor, step: int) -> Tensor:
             steps = torch.full((len(xt),), step)
             with self.autocast():
-                prediction = net(xt, self.bridge.time(steps).to(xt.device), cond)
+                prediction = net(xt, sent(self.bridge.time(steps), xt.device), cond)
             return self.bridge.x0_from(xt, prediction.float(), steps)
 
         return predict_x0

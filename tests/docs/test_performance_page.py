@@ -1,15 +1,17 @@
 """The tables of docs/performance.md are those of the results, and the scripts behind them run."""
 
+import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling, tables
+from benchmarks import gpu, quick, scaling, tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -75,8 +77,10 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
         "ceiling",
         "sampling",
         "sampling",
+        "sampling",
         "walk",
         "walk",
+        "training",
         "training",
         "training",
         "training",
@@ -87,10 +91,29 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     floor = next(row for row in rows if row["what"] == "floor")
     assert floor["training_tflop"] == pytest.approx(3 * floor["forward_tflop"], rel=0.05)
     assert min(floor["times_the_floor"].values()) > 0
+    assert len(gpu.table(rows).splitlines()) == 2 + 3 + 5
     walks = [(row["batch"], row["replayed"], row["difference"]) for row in rows if row["what"] == "walk"]
     assert walks == [(1, False, 0.0), (2, False, 0.0)], "a CPU replays nothing, and the walk is tried all the same"
 
 
-@pytest.mark.parametrize("part", importlib.import_module("benchmarks.quick").PARTS)
-def test_every_part_of_the_quick_round_exists(part):
-    assert callable(importlib.import_module(f"benchmarks.{part}").quick)
+def test_a_way_that_fails_on_a_gpu_leaves_the_others_alone():
+    bench = gpu.Bench(argparse.Namespace(guided=None, quick=True, repeats=1, batch=1), basicsr=False)
+
+    def no_compiler(_):
+        raise RuntimeError("no compiler here")
+
+    ways = {"first": no_compiler, "second": lambda net: lambda: None}
+    first, second = gpu.each_way(bench, "sampling", "tiny", 2, ways)
+    assert (first["what"], first["tried"], first["way"]) == ("failed", "sampling", "first")
+    assert first["error"] == "no compiler here" and second["way"] == "second" and second["ms_per_image"] >= 0
+
+
+def test_the_quick_round_prints_the_ratios_of_every_part_in_under_two_minutes():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.quick"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    parts = re.split(r"^(\w+) \(\d+ s\)$", run.stdout, flags=re.MULTILINE)[1:]
+    assert parts[::2] == list(quick.PARTS)
+    ratio = re.compile(r": \d+\.\d\d$|^  outside \d+ %, waiting \d+ %$", re.MULTILINE)
+    assert [name for name, said in zip(parts[::2], parts[1::2]) if not ratio.search(said)] == []

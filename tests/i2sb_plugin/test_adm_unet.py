@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet
 from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, Upsample, time_embedding
 from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
+from i2sb_plugin.archs.recompute import kept_bytes
 
 # isort: split
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -191,6 +192,14 @@ def test_checkpointing_to_a_budget_keeps_no_more_and_changes_no_gradient():
     assert kept_and_gradients(1.0)[0] == every, "a budget that is large enough changes nothing"
     for a, b in zip(gradients, others):
         assert torch.equal(a, b)
+
+
+def test_rounded_copies_of_weights_are_not_counted_as_activations():
+    convolution, h, emb = torch.nn.Conv2d(64, 64, 1), image(1, 64, 2, 2), image(1, 8)
+    assert kept_bytes(lambda h, emb: convolution(h).square(), h, emb) == 64 * 2 * 2 * 4, "what is squared"
+    with torch.autocast("cpu", torch.bfloat16):
+        found = kept_bytes(lambda h, emb: convolution(h).square(), h, emb)
+    assert found == 2 * 64 * 2 * 2 * 2, "that and the input, rounded; not the weights, which are 8 KiB then"
 
 
 def test_group_norm_is_evaluated_in_float32():
