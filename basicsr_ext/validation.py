@@ -20,6 +20,7 @@ from basicsr_ext import board, distributed, memory, stopping
 from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
 from basicsr_ext.grouping import in_groups, shapes_of
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
+from basicsr_ext.metrics.cost import Seconds
 from basicsr_ext.metrics.samples import sample_of
 
 __all__ = ["to_image", "validate"]
@@ -208,6 +209,7 @@ def _publish(
 ) -> None:
     """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
     means = collect(metrics)
+    means |= {metric: _seconds(records) for metric, measured in metrics.items() if isinstance(measured, Seconds)}
     if metrics:
         model._initialize_best_metric_results(name)
         for metric, value in means.items():

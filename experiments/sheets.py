@@ -16,6 +16,7 @@ from torch import Tensor
 
 from basicsr_ext.benchmark.records import environment
 from basicsr_ext.errors import InputError
+from basicsr_ext.random_streams import seed_from
 from experiments.plan import Study
 from i2sb_plugin import Restorer
 from i2sb_plugin.data.image_io import decode_image
@@ -84,8 +85,8 @@ def load(work: Path, network: str, task: str) -> Restorer:
 
 
 def degraded(image: Tensor, block: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    """What of an image C,H,W in [0, 1] is left, and the hole: the same for every network."""
-    found = build_degradation(dict(block))(image, torch.Generator().manual_seed(SEED))
+    """What of an image C,H,W in [0, 1] is left, and the hole: the same for every network, and drawn unlike its walk."""
+    found = build_degradation(dict(block))(image, torch.Generator().manual_seed(seed_from("degradation", SEED)))
     return found.lq.clamp(0, 1), found.mask
 
 

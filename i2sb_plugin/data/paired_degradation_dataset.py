@@ -13,6 +13,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.random_streams import seed_from
 from i2sb_plugin.data.image_io import match_channels, to_tensor
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
 from i2sb_plugin.data.skipping import BadImages, check_share, first_readable
@@ -125,7 +126,8 @@ class PairedDegradationDataset(Dataset):
                 return {"gt": gt, STATE: generator.get_state(), **self.paths[index]}
         else:
             number = self.options.seed * 1_000_003 + index
-            generator = torch.Generator().manual_seed(number)
+            # not the number itself: a restoration seeded by it would draw the noise that is to be removed
+            generator = torch.Generator().manual_seed(seed_from("degradation", number))
             gt = self._whole(pixels)
             if getattr(degradation, "index", 0) is None:  # it counts images, and no number was asked for
                 degradation = degradation.at(number)

@@ -20,8 +20,8 @@ class BridgeLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         norm: 'l2', the mean of squares of the paper, or 'l1', the mean of magnitudes.
-        per_hole: with a mask, divide by the elements inside it; the release divides by all, so that small holes
-            count less.
+        per_hole: with a mask, take the mean over each image's hole, and then over the images; the release divides by
+            all elements, so that small holes count less.
         weighting: 'uniform', that of the paper, or the factor 'sigma' or 'sigma2' of the node; 'sigma2' makes the
             regression of eq. 12 one of x0.
 
@@ -76,7 +76,8 @@ class BridgeLoss(nn.Module):
         if self.power:
             size = size * sigma.to(size).pow(self.power).reshape(-1, *[1] * (size.ndim - 1))
         if mask is not None and self.per_hole:
-            return self.loss_weight * size.sum() / mask.expand_as(size).sum().clamp_min(1)
+            inside = mask.expand_as(size).flatten(1).sum(1).clamp_min(1)
+            return self.loss_weight * (size.flatten(1).sum(1) / inside).mean()
         return self.loss_weight * size.mean()
 
     @staticmethod

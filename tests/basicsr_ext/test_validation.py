@@ -11,6 +11,7 @@ from basicsr_ext import compat
 
 compat.apply()
 
+from basicsr.data import build_dataset  # noqa: E402
 from basicsr.metrics import calculate_psnr  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
@@ -224,6 +225,31 @@ def test_no_more_than_three_batches_of_images_wait_for_others_of_their_size():
 
     batches = enumerate(validation._batches(Uneven([None] * 20), list(range(20)), 2))
     assert [len(taken) - given for given, _ in batches][:13] == [7] * 13
+
+
+def test_a_walk_does_not_draw_the_noise_that_is_to_be_removed(tmp_path, monkeypatch):
+    """With the same seed for both, a denoiser would meet its image's own noise again at every step."""
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    (tmp_path / "grey").mkdir()
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / "grey" / f"{k}.png"), grey)
+    block = {"type": "PairedDegradationDataset", "name": "pairs", "phase": "val", "scale": 1}
+    block |= {"io_backend": {"type": "disk"}, "dataroot_gt": str(tmp_path / "grey"), "clamp": False}
+    dataset = build_dataset(block | {"degradation": {"type": "noise_gauss", "sigma": 0.1}})
+    net, drawn = model(tmp_path, "RestorationModel"), {}
+
+    def restore(batch, _, generators):
+        for path, lq, generator in zip(batch["lq_path"], batch["lq"], generators):
+            drawn[path] = (lq, torch.randn(lq.shape, generator=generator))
+        return batch["gt"]
+
+    for seed in (0, 1):
+        monkeypatch.setitem(net.opt, "manual_seed", seed)
+        monkeypatch.setattr(net, "restore", restore)
+        net.validation(Loader(dataset), "t", None, False)
+        assert len(drawn) == 3
+        for lq, noise in drawn.values():
+            assert abs(float(torch.corrcoef(torch.stack([lq.flatten(), noise.flatten()]))[0, 1])) < 0.1
 
 
 def test_the_first_batch_warms_up_and_counts_only_where_it_is_alone():

@@ -32,6 +32,17 @@ def test_one_mask_serves_a_batch_and_all_channels():
     torch.testing.assert_close(BridgeLoss()(a, b, mask.expand(3, 4, 5, 6)), expected)
 
 
+def test_per_hole_every_image_counts_alike_however_large_its_hole():
+    difference = torch.tensor([2.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 4, 4)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, :1, :1], mask[1] = 1, 1
+    both = BridgeLoss(per_hole=True)(difference, torch.zeros_like(difference), mask)
+    alone = [BridgeLoss(per_hole=True)(d[None], torch.zeros_like(d[None]), m[None]) for d, m in zip(difference, mask)]
+    assert [float(loss) for loss in alone] == [4.0, 1.0] and float(both) == 2.5
+    mask[0] = 0
+    assert float(BridgeLoss(per_hole=True)(difference, torch.zeros_like(difference), mask)) == 0.5, "no hole, no error"
+
+
 def test_weight_multiplies_and_the_gradient_is_twice_the_mean_difference():
     prediction = PREDICTION.clone().requires_grad_()
     BridgeLoss(loss_weight=0.5)(prediction, TARGET).backward()

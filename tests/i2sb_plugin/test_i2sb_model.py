@@ -116,10 +116,16 @@ def test_training_lowers_the_loss():
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_the_parts_of_a_batch_add_up_to_the_whole():
+@pytest.mark.parametrize("holes", [False, True], ids=["", "holes"])
+def test_the_parts_of_a_batch_add_up_to_the_whole(holes):
+    data = masked_batch() if holes else batch()
+    if holes:
+        data["mask"][0, :, :8] = 0  # smaller than the others
+    own = {"scale": 1, "train__bridge_opt": {"type": "BridgeLoss", "per_hole": True}} if holes else {}
+
     def gradients(parts, iteration=1):
-        net = model(train__accumulate=parts)
-        net.feed_data(batch())
+        net = model(train__accumulate=parts, **own)
+        net.feed_data(data)
         net.optimize_parameters(iteration)
         return torch.cat([p.grad.flatten() for p in net.net_g.parameters()])
 
