@@ -2,46 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from experiments import ablations, samplers, super_resolution
 from experiments.markdown import LABELS, better, count, figure, missing, percent, provenance, shown, table
-from experiments.outcomes import Outcome, Outcomes, difference, mean
+from experiments.outcomes import Difference, Outcome, Outcomes, difference, mean
 from experiments.plan import Comparison
 
-__all__ = ["CLOSE", "best", "section", "soonest", "verdicts"]
+__all__ = ["CLOSE", "LONGER", "NAME", "best", "section", "soonest", "verdicts"]
 
+NAME, LONGER = "claims", "longer"
 CLOSE = 0.05  # of the best figure counts as reached
 DATA = "crops"
 SIDES = ("i2sb", "diffusion")
-_NAMES = {"i2sb": "I2SB", "diffusion": "diffusion"}
+_NAMES = {
+    "i2sb": "I2SB",
+    "diffusion": "diffusion",
+    "diffusion_ddim": "diffusion, DDIM",
+    "diffusion_ddpm": "diffusion, DDPM",
+}
 Row = tuple[str, str, str]
 
 
-def section(outcomes: Outcomes, plan: Comparison) -> str:
+def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> str:
     """A table for each task: both methods and their difference at each NFE."""
-    there = outcomes.of("claims")
-    lines = missing("claims", plan, there)
-    if not there:
+    there = outcomes.of(name)
+    lines = missing(name, plan, there)
+    if not there or plan is None:
         return "\n".join(lines)
-    lines += [provenance("claims", there), ""]
+    lines += [provenance(name, there), ""]
     for task in plan.tasks:
-        found = outcomes.of("claims", task)
+        found = outcomes.of(name, task)
         if found:
-            lines += [f"### {task}", "", _seeds(found, plan), "", _table(found), ""]
-    lines += ["### The NFE at which each metric is best", "", _bests(outcomes, plan), ""]
+            lines += [f"### {_titled(task, name)}", "", _seeds(found, plan), "", _table(found), ""]
+    lines += [f"### {_titled('The NFE at which each metric is best', name)}", "", _bests(outcomes, plan, name), ""]
     return "\n".join(lines)
+
+
+def _titled(title: str, name: str) -> str:
+    return title if name == NAME else f"{title}, trained longer"
 
 
 def _seeds(found: Sequence[Outcome], plan: Comparison) -> str:
     if len(found) == 1:
-        return f"1 of {len(plan.seeds)} seeds: intervals are over images alone."
-    return f"{len(found)} of {len(plan.seeds)} seeds: intervals are over seeds and images."
+        return f"1 of {len(plan.seeds)} seeds: intervals are over photographs alone."
+    return f"{len(found)} of {len(plan.seeds)} seeds: intervals are over seeds and photographs."
+
+
+def _walks(found: Sequence[Outcome], side: str) -> list[str]:
+    """The ways to walk the network of a side."""
+    return [group for group in found[0].groups if group == side or group.startswith(f"{side}_")]
+
+
+def _walk(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> str:
+    """The way that is best at an NFE: each side is given its best."""
+    values = {walk: mean(found, metric, walk, nfe, DATA) for walk in _walks(found, side)}
+    known = {walk: value for walk, value in values.items() if value is not None}
+    return (max if found[0].metrics[metric] else min)(known, key=known.get) if known else side
+
+
+def _mean(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> float | None:
+    return mean(found, metric, _walk(found, metric, side, nfe), nfe, DATA)
+
+
+def _gap(found: Sequence[Outcome], metric: str, nfe: int) -> Difference | None:
+    """I2SB minus diffusion."""
+    bridge, other = ((_walk(found, metric, side, nfe), nfe) for side in SIDES)
+    return difference(found, metric, DATA, bridge, other)
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:
     """Those that both sides have."""
-    sides = [set(one.curve(side)) for one in found for side in SIDES]
+    sides = [{nfe for walk in _walks(found, side) for nfe in one.curve(walk)} for one in found for side in SIDES]
     return sorted(set.intersection(*sides) - {None}) if sides else []
 
 
@@ -53,17 +85,19 @@ def _table(found: Sequence[Outcome]) -> str:
     nfes, rows = _nfes(found), []
     order = [name for name in LABELS if name in _metrics(found)]
     for metric in order:
-        for side in SIDES:
-            cells = [figure(metric, mean(found, metric, side, nfe, DATA)) for nfe in nfes]
-            rows.append([f"{LABELS[metric]}, {_NAMES[side]}", *cells])
-        gaps = [difference(found, metric, DATA, (SIDES[0], nfe), (SIDES[1], nfe)) for nfe in nfes]
-        rows.append(["difference", *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
+        walks = [walk for side in SIDES for walk in _walks(found, side)]
+        for walk in walks:
+            cells = [figure(metric, mean(found, metric, walk, nfe, DATA)) for nfe in nfes]
+            rows.append([f"{LABELS[metric]}, {_NAMES.get(walk, walk)}", *cells])
+        gaps = [_gap(found, metric, nfe) for nfe in nfes]
+        title = "difference" if len(walks) == 2 else "difference to the best"
+        rows.append([title, *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
     return table(["NFE", *map(str, nfes)], rows)
 
 
 def best(found: Sequence[Outcome], metric: str, side: str) -> tuple[int, float] | None:
     """NFE and figure where the mean over seeds is best; the least NFE of equal ones."""
-    curve = {nfe: mean(found, metric, side, nfe, DATA) for nfe in _nfes(found)}
+    curve = {nfe: _mean(found, metric, side, nfe) for nfe in _nfes(found)}
     known = {nfe: value for nfe, value in curve.items() if value is not None}
     if not known:
         return None
@@ -73,12 +107,12 @@ def best(found: Sequence[Outcome], metric: str, side: str) -> tuple[int, float] 
 
 def soonest(found: Sequence[Outcome], metric: str, side: str, level: float) -> int | None:
     """The least NFE whose figure (lower is better) is not above ``level``; None if there is none."""
-    curve = {nfe: mean(found, metric, side, nfe, DATA) for nfe in _nfes(found)}
+    curve = {nfe: _mean(found, metric, side, nfe) for nfe in _nfes(found)}
     return next((nfe for nfe, value in curve.items() if value is not None and value <= level), None)
 
 
-def _bests(outcomes: Outcomes, plan: Comparison) -> str:
-    tasks = {task: found for task in plan.tasks if (found := outcomes.of("claims", task))}
+def _bests(outcomes: Outcomes, plan: Comparison, name: str) -> str:
+    tasks = {task: found for task in plan.tasks if (found := outcomes.of(name, task))}
     order = [name for name in LABELS if any(name in found[0].metrics for found in tasks.values())]
     rows = []
     for task, found in tasks.items():
@@ -89,13 +123,39 @@ def _bests(outcomes: Outcomes, plan: Comparison) -> str:
     return table(["task", *[LABELS[metric] for metric in order]], rows)
 
 
-def verdicts(outcomes: Outcomes, plan: Comparison) -> str:
+def verdicts(outcomes: Outcomes, plans: Mapping[str, Comparison]) -> str:
     """Each claim of the paper, whether it holds, and the figures that say so; nothing of it is written by hand."""
-    tasks = {task: found for task in plan.tasks if (found := outcomes.of("claims", task))}
-    rows = [*_fewer_steps(tasks), *_few_steps(tasks), *super_resolution.verdicts(outcomes)]
-    rows += [*samplers.verdicts(outcomes), *ablations.verdicts(outcomes)]
+    rows = []
+    for name in (NAME, LONGER):
+        tasks = {task: found for task in plans[name].tasks if (found := outcomes.of(name, task))}
+        if name == NAME or tasks:
+            begun = "" if name == NAME else f"Trained {plans[name].longer} times as long. "
+            rows += [(begun + claim, *rest) for claim, *rest in _fewer_steps(tasks)]
+        if name == NAME:
+            rows += [_by_ddim(outcomes), *_few_steps(tasks)]
+    rows += [*super_resolution.verdicts(outcomes), *samplers.verdicts(outcomes), *ablations.verdicts(outcomes)]
     lines = ["| claim of the paper | holds here? | figures |", "| --- | --- | --- |"]
     return "\n".join([*lines, *["| " + " | ".join(row) + " |" for row in rows]])
+
+
+def _by_ddim(outcomes: Outcomes) -> Row:
+    """The same networks with diffusion's walk of first order, of the one seed that has it."""
+    signs: dict[int, list[int]] = {}
+    for one in outcomes.of(samplers.SOLVERS):
+        other = next((o for o in outcomes.of(NAME, one.task) if o.seed == one.seed), None)
+        if other is None or not samplers.same_network(one, other, "diffusion") or "lpips" not in other.metrics:
+            continue
+        both = samplers.joined(other, one)
+        for nfe in (nfe for nfe in one.curve("diffusion_ddim") if nfe in other.curve("i2sb")):
+            gap = difference([both], "lpips", DATA, ("i2sb", nfe), ("diffusion_ddim", nfe))
+            signs.setdefault(nfe, []).append(better(gap, False))
+    every = [sign for row in signs.values() for sign in row]
+    return (
+        "It is better than diffusion at equal NFE where diffusion walks by DDIM, of seed 0 alone: LPIPS, tasks x NFE, "
+        "intervals off zero",
+        count(every.count(1), len(every)),
+        _listed(f"NFE {nfe}: {row.count(1)} better, {row.count(-1)} worse" for nfe, row in signs.items()),
+    )
 
 
 def _measured(tasks: dict[str, list[Outcome]], metric: str) -> dict[str, list[Outcome]]:
@@ -135,7 +195,7 @@ def _control(tasks: dict[str, list[Outcome]]) -> Row:
     """Whether the rival is trained well enough to gain from what it is said to need."""
     lost = {}
     for task, found in tasks.items():
-        last = mean(found, "lpips", "diffusion", _nfes(found)[-1], DATA)
+        last = _mean(found, "lpips", "diffusion", _nfes(found)[-1])
         if last is not None:
             lost[task] = last / best(found, "lpips", "diffusion")[1] - 1
     return (
@@ -156,7 +216,7 @@ def _equal_nfe(tasks: dict[str, list[Outcome]], metric: str) -> Row:
     signs: dict[int, list[int]] = {}
     for found in tasks.values():
         for nfe in _nfes(found):
-            gap = difference(found, metric, DATA, ("i2sb", nfe), ("diffusion", nfe))
+            gap = _gap(found, metric, nfe)
             signs.setdefault(nfe, []).append(better(gap, found[0].metrics[metric]))
     every = [sign for row in signs.values() for sign in row]
     parts = [f"{nfe}: {row.count(1)}, {row.count(-1)}" for nfe, row in signs.items()]
@@ -173,7 +233,7 @@ def _few_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
         for nfe in (5, 10):
             lost = {}
             for task, found in _measured(tasks, metric).items():
-                few, many = (mean(found, metric, "i2sb", steps, DATA) for steps in (nfe, 100))
+                few, many = (_mean(found, metric, "i2sb", steps) for steps in (nfe, 100))
                 if few is not None and many:
                     lost[task] = few / many - 1
             yield (

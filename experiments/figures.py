@@ -12,6 +12,7 @@ from experiments.outcomes import Outcome, Outcomes, mean
 __all__ = ["claims_name", "draw"]
 
 DATA = "crops"
+MARKERS = "os^Dv<>PX*"  # beside ten colours: no two methods look alike
 
 
 def claims_name(metric: str) -> str:
@@ -52,7 +53,7 @@ def _panels(
     for number, (task, found) in enumerate(tasks.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for colour, group in enumerate(groups[task]):
-            _line(axes, found, metric, group, f"C{colour}")
+            _line(axes, found, metric, group, f"C{colour % 10}")
         axes.set(xscale="log", title=task)
         ticks = sorted({nfe for group in groups[task] for nfe in found[0].curve(group) if nfe})
         axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
@@ -86,20 +87,21 @@ def _planes(found: Sequence[Outcome], target: Path) -> list[Path]:
     if not found or not {"psnr", "lpips"} <= set(found[0].metrics):
         return []
     datasets = found[0].datasets
-    figure = Figure(figsize=(4.4 * len(datasets), 4.2), layout="constrained")
-    for number, dataset in enumerate(datasets):
-        axes = figure.add_subplot(1, len(datasets), number + 1)
-        for colour, group in enumerate(found[0].groups):
-            _curve(axes, found, group, dataset, f"C{colour % 10}")
+    figure = Figure(figsize=(4.4 * len(datasets) + 1.8, 4.2), layout="constrained")
+    for place, dataset in enumerate(datasets):
+        axes = figure.add_subplot(1, len(datasets), place + 1)
+        for number, group in enumerate(found[0].groups):
+            _curve(axes, found, group, dataset, f"C{number % 10}", MARKERS[number % len(MARKERS)])
         axes.set(title=dataset, xlabel="PSNR-Y (dB)")
         axes.grid(alpha=0.3)
         axes.margins(0.12)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.axes[0].set_ylabel("LPIPS (less is better)")
     figure.savefig(target, dpi=80)
     return [target]
 
 
-def _curve(axes: Any, found: Sequence[Outcome], group: str, dataset: str, colour: str) -> None:
+def _curve(axes: Any, found: Sequence[Outcome], group: str, dataset: str, colour: str, marker: str) -> None:
     points = {}
     for nfe in found[0].curve(group):
         pair = [mean(found, metric, group, nfe, dataset) for metric in ("psnr", "lpips")]
@@ -107,11 +109,6 @@ def _curve(axes: Any, found: Sequence[Outcome], group: str, dataset: str, colour
             points[nfe] = pair
     if not points:
         return
-    axes.plot(*zip(*points.values()), "o-", color=colour, markersize=4, linewidth=1)
-    for number, (nfe, pair) in enumerate(points.items()):
-        name = group if number == 0 else ""
-        steps = str(nfe) if len(points) > 1 else ""
-        axes.annotate(
-            ", ".join(part for part in (name, steps) if part), pair, xytext=(4, 3), textcoords="offset points",
-            fontsize=7, color=colour,
-        )  # fmt: skip
+    axes.plot(*zip(*points.values()), f"{marker}-", color=colour, markersize=5, linewidth=1, label=group)
+    for nfe, pair in points.items() if len(points) > 1 else ():
+        axes.annotate(str(nfe), pair, xytext=(4, 3), textcoords="offset points", fontsize=7, color=colour)

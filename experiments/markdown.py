@@ -109,7 +109,7 @@ def provenance(comparison: str, outcomes: Sequence[Outcome]) -> str:
     data = ", ".join(_DATA.get(name, name).format(n=n) for name, n in sizes.items())
     lines = [
         f"- Command: {_command(comparison)}; seed {', '.join(map(str, sorted({one.seed for one in outcomes})))}.",
-        f"- Data: {' / '.join(sorted({c['data'] for c in contents}))}. Compared on: {data}.",
+        f"- Photographs of {' / '.join(sorted({c['data'] for c in contents}))}. Compared on: {data}.",
         f"- Training: {training(trained)}.",
         f"- Machine: {machine([c['environment'] for c in contents])}.",
     ]

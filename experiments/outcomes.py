@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from basicsr_ext.benchmark.statistics import bootstrap_mean
 from basicsr_ext.errors import InputError
 
-__all__ = ["RESAMPLES", "Difference", "Outcome", "Outcomes", "bootstrap_seeds_and_images", "difference", "mean"]
+__all__ = ["RESAMPLES", "Difference", "Outcome", "Outcomes", "difference", "interval", "mean"]
 
 RESAMPLES = 4000
 
@@ -124,8 +125,8 @@ def difference(
 ) -> Difference | None:
     """Compare two methods, each a group and an NFE, on the same images and seeds: a - b.
 
-    The interval is the bootstrap's over images, and over seeds where there are two or more. A metric of sets has no
-    figure of an image; there it is the least and the most over the seeds.
+    The interval is over photographs, and over seeds where there are two or more (:func:`interval`). A metric of sets
+    has no figure of an image; there it is the least and the most over the seeds.
 
     Returns:
         None where either has no figures.
@@ -135,8 +136,8 @@ def difference(
     rows = [(one.images(metric, x, dataset), one.images(metric, y, dataset)) for one, x, y in pairs]
     matrix = np.array([x - y for x, y in rows if x is not None and y is not None and x.shape == y.shape])
     if len(matrix):
-        matrix = matrix[:, np.isfinite(matrix).all(axis=0)]
-        return Difference(*bootstrap_seeds_and_images(matrix), True) if matrix.size else None
+        matrix = _by_photograph(matrix, _pieces(outcomes, dataset))
+        return Difference(*interval(matrix), True) if matrix.size else None
     ends = [(one.value(metric, x, dataset), one.value(metric, y, dataset)) for one, x, y in pairs]
     values = [x - y for x, y in ends if x is not None and y is not None]
     if not values:
@@ -145,18 +146,38 @@ def difference(
     return Difference(float(np.mean(values)), low, high, False)
 
 
-def bootstrap_seeds_and_images(
-    values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float | None, float | None]:
-    """Mean of ``values`` (seeds, images) and the 95 % interval of the percentile bootstrap over both.
+def _pieces(outcomes: Sequence[Outcome], dataset: str) -> int:
+    """Images of a data set that are cut from one photograph, and follow each other."""
+    return outcomes[0].content.get("crops of a photograph", 1) if dataset == "crops" else 1
 
-    Each resample draws seeds and, apart from them, images, both with replacement: every network restored the same
-    images. One seed alone: over images (:func:`basicsr_ext.benchmark.statistics.bootstrap_mean`).
+
+def _by_photograph(values: np.ndarray, pieces: int) -> np.ndarray:
+    """Means (seeds, photographs) of values (seeds, images); a photograph with a figure that is not finite is left out.
+
+    Crops of one photograph are alike, so photographs are what an interval is over.
+    """
+    means = values.reshape(len(values), -1, pieces).mean(axis=2)
+    return means[:, np.isfinite(means).all(axis=0)]
+
+
+def interval(values: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Mean of ``values`` (seeds, photographs) and its 95 % interval.
+
+    One seed: the percentile bootstrap over photographs (:func:`basicsr_ext.benchmark.statistics.bootstrap_mean`).
+    Several: seeds and photographs both vary, and every network restored the same photographs, so the mean's variance is
+    (M_s + M_p - M_r) / n, from the mean squares of a two-way layout (seeds, photographs, the rest), and the interval is
+    Student's t with Satterthwaite's degrees of freedom (Biometrics 2, 1946): three seeds tell little of how seeds vary,
+    and a bootstrap over them would be too sure.
     """
     if len(values) == 1 or values.shape[1] == 1:
-        return tuple(bootstrap_mean(values.mean(axis=0), resamples, seed))
-    generator = np.random.default_rng(seed)
-    seeds, images = ((generator.multinomial(n, [1 / n] * n, resamples) / n) for n in values.shape)
-    means = ((seeds @ values) * images).sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(values.mean()), float(low), float(high)
+        return tuple(bootstrap_mean(values.mean(axis=0), RESAMPLES, 0))
+    whole, seeds, images = values.mean(), values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
+    parts = (seeds - whole, images - whole, values - seeds - images + whole)
+    freedom = np.array([len(values) - 1, values.shape[1] - 1, (len(values) - 1) * (values.shape[1] - 1)])
+    squares = np.array([(np.broadcast_to(part, values.shape) ** 2).sum() for part in parts]) / freedom
+    variance = max(squares[0] + squares[1] - squares[2], squares[0], squares[1])
+    if variance == 0:
+        return float(whole), float(whole), float(whole)
+    degrees = max(variance**2 / (squares**2 / freedom).sum(), freedom.min())
+    half = stats.t.ppf(0.975, degrees) * (variance / values.size) ** 0.5
+    return float(whole), float(whole - half), float(whole + half)

@@ -18,6 +18,7 @@ from typing import Any
 from basicsr_ext import compat
 from basicsr_ext.errors import InputError
 from experiments import ablations, claims, one_step, samplers, super_resolution, texture, time_to_quality
+from experiments.data import TRAINED
 from experiments.figures import claims_name, draw
 from experiments.markdown import LABELS, figure, machine, percent, table, training
 from experiments.outcomes import Outcomes
@@ -28,25 +29,34 @@ __all__ = ["main", "written"]
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-HEAD = """# Results
+HEAD = f"""# Results
 
-What of the paper's claims holds at desk scale: one small network for each task, equal iterations for every method,
-the same batches, images and code. Every figure of this page is made by
+What of the paper's claims holds at desk scale: one small network for each task, trained on the same batches by the
+same code. Everything on this page is made by
 
     python -m experiments.study --data DIR
     python -m experiments.texture --work study
     python -m experiments.time_to_quality --work study
     python -m experiments.robustness --work study
-    python -m experiments.pages
+    python -m experiments.pages --work study
 
-from `experiments/study.yml` and stored in `experiments/results/`; DIR holds BSDS500, Set5 and Set14. The networks are
-small and their training is short: the figures compare methods, they do not compete with published ones.
+from `experiments/study.yml`; DIR holds BSDS500, Set5 and Set14. Figures are stored in `experiments/results/`, and what
+is there is not made again: move them away first, or give `--results` another folder. The networks are small and their
+training is short: the figures compare methods, they do not compete with published ones.
+
+What is equal and what is not. Within a section every network has the same iterations and batches; the super-resolution
+section has twice those of the others, `esrgan` goes on from `rrdbnet` for as many again, and "trained longer" says how
+long. BasicSR's own networks train by their own loss in fp32, without gradient clipping, at the learning rate and crop
+size of the study instead of those of their option files; ESRGAN has no perceptual loss, whose weights would have to be
+downloaded. The bridge's noise (beta 0.02) was chosen beforehand on three of scikit-image's photographs; nothing was
+tuned for the other networks. Trained on: {TRAINED}.
 
 Lower is better for LPIPS (AlexNet), DISTS and patch-FID (AlexNet features of 32 x 32 patches), higher for PSNR and SSIM
-(on the Y channel for super-resolution). Brackets are 95 % intervals of the bootstrap over images, and over seeds where
-there are two or more; differences are paired. **Bold**: better, and the interval is off zero; *italic*: worse.
-Patch-FID belongs to a set of images: its brackets are the least and the most over the seeds, and nothing is bold.
-Intervals are not corrected for their number.
+(on the Y channel for super-resolution). Brackets are 95 % intervals of paired differences. One seed: bootstrap over
+photographs (crops of one photograph count as one). Several: Student's t from a two-way layout of seeds and photographs.
+**Bold**: better, and the interval is off zero; *italic*: worse. Patch-FID belongs to a set of images: its brackets are
+the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
+that are compared. Intervals are not corrected for their number.
 """
 CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
 they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
@@ -66,10 +76,11 @@ def written(results: Path, study: Study) -> str:
     parts = [HEAD]
     if any(one.content["environment"]["device"].startswith("CPU") for one in outcomes.all):
         parts.append(CPU)
-    parts += ["## The claims of the paper\n", claims.verdicts(outcomes, plans["claims"]) + "\n"]
+    parts += ["## The claims of the paper\n", claims.verdicts(outcomes, plans) + "\n"]
     parts += ["## Pictures\n", _sheets(results, study)]
     parts += ["## I2SB against conditional diffusion\n", *_plots(outcomes)]
-    parts.append(claims.section(outcomes, plans["claims"]))
+    parts.append(claims.section(outcomes, plans[claims.NAME]))
+    parts += ["## The same, trained longer\n", claims.section(outcomes, plans.get(claims.LONGER), claims.LONGER)]
     parts += ["## Super-resolution\n", super_resolution.section(outcomes, plans.get(super_resolution.NAME))]
     parts += ["## What DISTS holds against drawn detail\n", texture.section(results)]
     for title, module in (
@@ -79,6 +90,8 @@ def written(results: Path, study: Study) -> str:
         parts += [f"## {title}\n", module.section(outcomes, plans.get(module.NAME))]
     by_task = ablations.BY_TASK
     parts += ["## A network that sees x1 too\n", ablations.section(outcomes, plans.get(by_task), by_task)]
+    free = ablations.NOISE_FREE
+    parts += ["## A network that is trained without noise\n", ablations.section(outcomes, plans.get(free), free)]
     parts += ["## Samplers\n", samplers.section(outcomes, plans.get(samplers.NAME))]
     parts += ["## Time to the quality of 100 ancestral steps\n", time_to_quality.section(results)]
     parts += ["## Out of the training range\n", _robustness(results)]
@@ -99,7 +112,8 @@ def _sheets(results: Path, study: Study) -> str:
     known = json.loads(file.read_text()) if file.is_file() else {}
     lines = [
         "Parts of scikit-image's photographs, which no network was trained on, twice as large: degraded, conditional "
-        "diffusion at NFE 10, I2SB at NFE 1, 5, 10 and 100, the original."
+        "diffusion at NFE 10, I2SB at NFE 1, 5, 10 and 100, the original. Made by "
+        "`python -m experiments.pages --work study` from the networks of `claims`."
     ]
     absent = [f"`{task}`" for task in study.tasks if task not in known]
     if absent:
@@ -164,6 +178,8 @@ def main() -> int:
     compat.apply()
     results, docs = Path(args.results), Path(args.docs)
     try:
+        if not results.is_dir():
+            raise InputError(f"--results: {results} is not there; run python -m experiments.study first")
         study, _ = read(args.study)
         if args.work:
             from experiments import sheets

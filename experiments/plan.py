@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.benchmark.methods import MethodOptions
 from basicsr_ext.errors import InputError, did_you_mean
 from basicsr_ext.option_file import load_yaml
 from basicsr_ext.option_schema import parse_block
+from experiments.data import DATASETS
 
-__all__ = ["Comparison", "Study", "Unit", "merged", "read"]
+__all__ = ["Comparison", "Method", "Study", "Unit", "merged", "read"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network of the study, restoring with ``flags`` of ``basicsr restore``; a list of them makes several methods."""
+
+    network: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,7 @@ class Comparison:
     Attributes:
         tasks: names of tasks.
         data: names of data sets, see ``experiments/data.py``.
-        methods: name -> ``{network: name of a network, flags: those of basicsr restore}``, or a method of
-            ``basicsr benchmark`` that needs no training.
+        methods: name -> :class:`Method`, or a method of ``basicsr benchmark`` that needs no training.
         seeds: of training.
         longer: factor of the iterations.
 
@@ -105,26 +114,59 @@ def read(path: str | Path) -> tuple[Study, list[Unit]]:
     if study is None:
         raise InputError(f"{path}: " + "; ".join(faults))
     for name, block in study.networks.items():
-        if "like" in block:
-            _known(block["like"], study.networks, f"networks.{name}.like", faults)
+        if not isinstance(block, Mapping):
+            faults.append(f"networks.{name} is {block!r}; it must be a block of options")
+            continue
+        for link in ("like", "after"):
+            if _known(block.get(link), study.networks, f"networks.{name}.{link}", faults):
+                _ends(name, link, study.networks, faults)
+    for name, block in study.tasks.items():
+        if not isinstance(block, Mapping) or not isinstance(block.get("degradation"), Mapping):
+            faults.append(f"tasks.{name} needs a degradation: {{type: ...}}")
     units = []
     for name, block in study.comparisons.items():
-        where = f"comparisons.{name}"
-        comparison, found = parse_block(Comparison, block, where)
-        faults += found
-        if comparison is None:
-            continue
-        for task in comparison.tasks:
-            _known(task, study.tasks, f"{where}.tasks", faults)
-        for method, given in comparison.methods.items():
-            if "network" in given:
-                _known(given["network"], study.networks, f"{where}.methods.{method}.network", faults)
-        units += [Unit(name, comparison, task, seed) for seed in comparison.seeds for task in comparison.tasks]
+        comparison = _comparison(name, block, study, faults)
+        for seed in comparison.seeds if comparison else ():
+            units += [Unit(name, comparison, task, seed) for task in comparison.tasks]
     if faults:
         raise InputError(f"{path}: " + "; ".join(faults))
     return study, sorted(units, key=lambda unit: unit.seed)
 
 
-def _known(name: str, names: Mapping[str, Any], where: str, faults: list[str]) -> None:
-    if name not in names:
+def _comparison(name: str, block: Any, study: Study, faults: list[str]) -> Comparison | None:
+    where = f"comparisons.{name}"
+    comparison, found = parse_block(Comparison, block, where)
+    faults += found
+    if comparison is None:
+        return None
+    for option, known in (("tasks", study.tasks), ("data", DATASETS)):
+        for one in getattr(comparison, option):
+            _known(one, known, f"{where}.{option}", faults)
+        if not getattr(comparison, option):
+            faults.append(f"{where}.{option} is empty")
+    if not comparison.seeds or comparison.longer < 1:
+        faults.append(f"{where} needs at least one seed, and longer from 1")
+    for method, given in comparison.methods.items():
+        trained = isinstance(given, Mapping) and "network" in given
+        parsed, found = parse_block(Method if trained else MethodOptions, given, f"{where}.methods.{method}")
+        faults += found
+        if trained and parsed:
+            _known(parsed.network, study.networks, f"{where}.methods.{method}.network", faults)
+    return comparison
+
+
+def _ends(name: str, link: str, networks: Mapping[str, Any], faults: list[str]) -> None:
+    """Fault if following ``like`` or ``after`` comes back to where it began."""
+    seen = [name]
+    while isinstance(block := networks.get(seen[-1]), Mapping) and (following := block.get(link)):
+        if following in seen:
+            faults.append(f"networks.{name}.{link} goes in a circle: {' -> '.join([*seen, following])}")
+            return
+        seen.append(following)
+
+
+def _known(name: str | None, names: Iterable[str], where: str, faults: list[str]) -> bool:
+    """Whether ``name`` is one of ``names``; a fault if it is another, none if it is None."""
+    if name is not None and name not in names:
         faults.append(f"{where} is {name!r}; {did_you_mean(name, names)}")
+    return name in names

@@ -80,7 +80,10 @@ def load(work: Path, network: str, task: str) -> Restorer:
     """A network of the study; InputError if it is not there."""
     path = _weights(work, network, task)
     if not path.is_file():
-        raise InputError(f"{path} is not there; run: python -m experiments.study --only 'claims-{task}-{SEED}'")
+        raise InputError(
+            f"{path} is not there; run: python -m experiments.study --data DIR --work {work} "
+            f"--results NEW --only 'claims-{task}-{SEED}'"
+        )
     return Restorer.load(path)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from basicsr_ext import compat
+from basicsr_ext import compat, option_check, plugins
 from basicsr_ext.errors import InputError
 from experiments.data import Photographs
 from experiments.plan import Unit, merged, read
@@ -68,9 +68,19 @@ class Runner:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def run(self, patterns: list[str]) -> int:
-        """Do every unit that matches and is not done; returns 1 if one failed, 75 if the time was over, else 0."""
-        chosen = [unit for unit in self._wanted() if any(fnmatch(unit.name, pattern) for pattern in patterns)]
+        """Do every unit that matches and is not done; returns 1 if one failed, 75 if the time was over, else 0.
+
+        Raises:
+            InputError: a pattern matches nothing, photographs are missing, or a network's options are wrong.
+
+        """
+        wanted = self._wanted()
+        for pattern in patterns:
+            if not any(fnmatch(unit.name, pattern) for unit in wanted):
+                raise InputError(f"--only {pattern!r} matches none of: {', '.join(unit.name for unit in wanted)}")
+        chosen = [unit for unit in wanted if any(fnmatch(unit.name, pattern) for pattern in patterns)]
         todo = [unit for unit in chosen if not self._done(unit)]
+        self._check(todo)
         print(f"{len(chosen)} units, {len(chosen) - len(todo)} done already", flush=True)
         failed: list[str] = []
         stopped: list[str] = []
@@ -98,10 +108,23 @@ class Runner:
         return 1 if failed else STOPPED if stopped else 0
 
     def _wanted(self) -> list[Unit]:
-        """A quick study does each comparison for its first task and one more, with one seed."""
+        """A quick study does each comparison for its first task and one more, the claims for all; with one seed."""
         if not self.quick:
             return self.units
-        return [unit for unit in self.units if unit.seed == 0 and unit.task in (*unit.what.tasks[:1], "inpaint_center")]
+        few = {unit.comparison: (*unit.what.tasks[:1], "inpaint_center") for unit in self.units}
+        few["claims"] = tuple(self.study.tasks)
+        return [unit for unit in self.units if unit.seed == 0 and unit.task in few[unit.comparison]]
+
+    def _check(self, units: list[Unit]) -> None:
+        """What can be known to be wrong before hours of training."""
+        self.photographs.check({name for unit in units for name in unit.what.data})
+        faults = []
+        for network, task in dict.fromkeys((network, unit.task) for unit in units for network in unit.networks):
+            options = self.study.options(network, task, 0, "check", str(self.photographs.training), self.iterations)
+            options.pop("after", None)
+            faults += [f"networks.{network} for {task}: {fault}" for fault in option_check.check(options, True)]
+        if faults:
+            raise InputError("; ".join(faults))
 
     def _file(self, unit: Unit) -> Path:
         return self.results / f"{unit.name}.json"
@@ -154,6 +177,7 @@ class Runner:
         records = json.loads((self.work / "results" / unit.name / "records.json").read_text())
         self.results.mkdir(parents=True, exist_ok=True)
         outcome = {"unit": unit.name, "iterations": self._iterations(unit), "data": self.photographs.source}
+        outcome |= {"crops of a photograph": self.photographs.pieces}
         outcome |= {"trained": trained, **_condensed(records)}
         self._file(unit).write_text(json.dumps(outcome, separators=(",", ":")).replace('],"', '],\n"') + "\n")
 
@@ -290,8 +314,13 @@ def main() -> int:
     parser.add_argument("--weights", default=os.environ.get("BASICSR_WEIGHTS"), help="folder of the metrics' weights")
     parser.add_argument("--quick", action="store_true", help="every line, a few iterations each")
     args = parser.parse_args()
-    compat.apply()
     try:
+        for option in ("iterations", "minutes", "workers"):
+            value = getattr(args, option)
+            if value is not None and value <= 0:
+                raise InputError(f"--{option} is {value}; it must be above 0")
+        compat.apply()
+        plugins.load_entry_points()
         return Runner(args).run(args.only)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,8 +3,8 @@
     python -m experiments.texture --work study
 
 DISTS (Ding et al., TPAMI 2020, eq. 8) is a sum over six stages, the image itself and five of VGG16, each with a term of
-texture (the means of its maps) and one of structure (their correlations). The script takes the first data set of the
-comparison ``super_resolution``, a bridge at the NFE of its least LPIPS, the regression twin, and the mean of both
+texture (the means of its maps) and one of structure (their correlations). For each data set of the comparison
+``super_resolution`` the script takes bridges at the NFE of their least LPIPS, the regression twin, and the mean of both
 images, and writes the terms to experiments/results/texture.json; ``python -m experiments.pages`` puts them into
 docs/results.md.
 """
@@ -68,17 +68,19 @@ def run(work: Path, weights: str | None) -> dict[str, Any]:
     folder = work / "results" / UNIT
     file = folder / "records.json"
     if not file.is_file():
-        raise InputError(f"{file} is not there; run: python -m experiments.study --only 'super_resolution*'")
+        command = f"python -m experiments.study --data DIR --work {work} --results NEW --only 'super_resolution*'"
+        raise InputError(f"{file} is not there; run: {command}")
     records = json.loads(file.read_text())
-    dataset = records["datasets"][0]
     rows = []
-    for bridge in BRIDGES:
-        walk = _best(records, bridge, dataset["name"])
-        for share in SHARES if walk else ():
-            values = [_blended(folder, dataset["name"], image, walk, share, weights) for image in dataset["images"]]
-            texture, structure = np.mean(values, 0).tolist()
-            rows.append({"walk": walk, "share": share, "texture": texture, "structure": structure})
-    facts = {"dataset": dataset["name"], "images": len(dataset["images"]), "twin": TWIN}
+    for dataset in records["datasets"]:
+        for bridge in BRIDGES:
+            walk, images = _best(records, bridge, dataset["name"]), dataset["images"]
+            for share in SHARES if walk else ():
+                values = [_blended(folder, dataset["name"], image, walk, share, weights) for image in images]
+                texture, structure = np.mean(values, 0).tolist()
+                row = {"dataset": dataset["name"], "images": len(images), "walk": walk, "share": share}
+                rows.append(row | {"texture": texture, "structure": structure})
+    facts = {"twin": TWIN, "seed": records["protocol"]["seed"]}
     return facts | {"environment": records["environment"], "rows": rows}
 
 
@@ -110,34 +112,43 @@ def section(results: Path) -> str:
     record = json.loads(file.read_text())
     rows = []
     for row in record["rows"]:
-        what = f"{row['walk']}, {row['share']:.0%}"
-        parts = [sum(row["texture"]) + sum(row["structure"]), *row["texture"], sum(row["structure"])]
+        what = f"{row['dataset']}, {row['walk']}, {row['share']:.0%}"
+        parts = [_dists(row), *row["texture"], sum(row["structure"])]
         rows.append([what, *[figure("dists", part) for part in parts]])
+    sizes = dict.fromkeys(f"{row['images']} images of {row['dataset']}" for row in record["rows"])
     lines = [
         f"DISTS is a sum of terms: texture (means of the maps) at six stages from the image itself to the deepest of "
         f"VGG16, and structure. Each row mixes the image of a bridge, at the NFE of its least LPIPS, into that of "
-        f"{record['twin']}, so much of it; {record['images']} images of {record['dataset']}.\n",
-        "- Command: `python -m experiments.texture --work study`, on the images of the comparison above.",
+        f"{record['twin']}, so much of it; {', '.join(sizes)}.\n",
+        "- Command: `python -m experiments.texture --work study`, on the images of `super_resolution`, with its "
+        f"trainings; seed {record['seed']}.",
         f"- Machine: {machine([record['environment']])}.\n",
         table(["image", "DISTS", *[f"texture {k}" for k in range(6)], "structure"], rows) + "\n",
-        *_read_out(record["rows"]),
+        _read_out(record["rows"]) + "\n",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _read_out(rows: list[dict[str, Any]]) -> list[str]:
-    """For each walk the stages at which its texture is nearer to the original than the twin's, and farther."""
+def _dists(row: dict[str, Any]) -> float:
+    return sum(row["texture"]) + sum(row["structure"])
+
+
+def _read_out(rows: list[dict[str, Any]]) -> str:
+    """At which stages drawn detail is nearer to the original than the twin, and what half of it is worth."""
     lines = []
-    for walk in dict.fromkeys(row["walk"] for row in rows):
-        ends = {row["share"]: row["texture"] for row in rows if row["walk"] == walk}
-        if {0.0, 1.0} <= ends.keys():
-            gaps = [drawn - mean for drawn, mean in zip(ends[1.0], ends[0.0])]
+    for dataset, walk in dict.fromkeys((row["dataset"], row["walk"]) for row in rows):
+        own = {row["share"]: row for row in rows if (row["dataset"], row["walk"]) == (dataset, walk)}
+        if set(SHARES) <= own.keys():
+            mean, half, drawn = (own[share] for share in SHARES)
+            gaps = [a - b for a, b in zip(drawn["texture"], mean["texture"])]
             near, far = ([str(k) for k, gap in enumerate(gaps) if sign * gap > 5e-4] for sign in (-1, 1))
             lines.append(
-                f"{walk}: texture nearer to the original than the twin's at stages {', '.join(near) or 'none'}, "
-                f"farther at {', '.join(far) or 'none'}.\n"
+                f"- {dataset}, {walk}: texture nearer to the original than the twin's at stages "
+                f"{', '.join(near) or 'none'}, farther at {', '.join(far) or 'none'}; DISTS minus the twin's "
+                f"{figure('dists', _dists(drawn) - _dists(mean), True)}, of half of each image "
+                f"{figure('dists', _dists(half) - _dists(mean), True)}."
             )
-    return lines
+    return "\n".join(lines)
 
 
 def main() -> int:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import yaml
+from skimage import io
 
 from basicsr_ext import cli
 from basicsr_ext.errors import InputError
@@ -69,6 +71,15 @@ def test_every_network_is_a_sound_option_file(tmp_path, monkeypatch, capsys):
             {"comparisons": {"claims": {"sedes": [1]}}},
             r"comparisons\.claims\.sedes is not an option; did you mean seeds",
         ),
+        ({"comparisons": {"claims": {"data": ["crosp"]}}}, r"claims\.data is 'crosp'; did you mean crops"),
+        ({"comparisons": {"claims": {"seeds": []}}}, r"claims needs at least one seed"),
+        ({"comparisons": {"claims": {"longer": 0}}}, r"and longer from 1"),
+        ({"comparisons": {"claims": {"methods": {"x": {"netwrok": "i2sb"}}}}}, r"methods\.x\.netwrok is not an option"),
+        ({"comparisons": {"claims": {"methods": {"x": [1]}}}}, r"claims\.methods\.x"),
+        ({"networks": {"i2sb_l1": {"after": "i2s"}}}, r"networks\.i2sb_l1\.after is 'i2s'; did you mean i2sb"),
+        ({"networks": {"i2sb": {"like": "i2sb_cond_x1"}}}, r"networks\.i2sb\.like goes in a circle: i2sb -> i2sb_cond"),
+        ({"networks": {"i2sb_l1": [1]}}, r"networks\.i2sb_l1 is \[1\]; it must be a block of options"),
+        ({"tasks": {"sr4x": {"degradation": "bicubic"}}}, r"tasks\.sr4x needs a degradation"),
     ],
 )
 def test_a_misspelt_name_is_caught(tmp_path, change, said):
@@ -79,9 +90,6 @@ def test_a_misspelt_name_is_caught(tmp_path, change, said):
 
 
 def test_photographs_of_the_test_sets_are_left_out_of_training(tmp_path):
-    import numpy
-    from skimage import io
-
     for folder, names in {"train": ("1.jpg", *OVERLAPPING), "val": ("2.jpg", "3.jpg")}.items():
         (tmp_path / "BSDS500" / folder).mkdir(parents=True)
         for name in names:
@@ -99,3 +107,34 @@ def test_photographs_of_the_test_sets_are_left_out_of_training(tmp_path):
     assert {io.imread(path).shape for path in Path(crops).iterdir()} == {(64, 64, 3)}
     with pytest.raises(InputError, match=r"--data: .*BSDS500/train is not there"):
         Photographs(tmp_path / "none", tmp_path / "work", 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(None, "val holds no .jpg or .png"), (40, "3.jpg is 40 x 40 pixels"), (0, "3.jpg can not be read")],
+)
+def test_photographs_that_can_not_be_used_are_named(tmp_path, size, said):
+    for folder in ("train", "val"):
+        (tmp_path / "BSDS500" / folder).mkdir(parents=True)
+    path = tmp_path / "BSDS500/val/3.jpg"
+    if size:
+        io.imsave(path, numpy.zeros((size, size, 3), numpy.uint8), check_contrast=False)
+    elif size == 0:
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=said):
+        Photographs(tmp_path, tmp_path / "work", 5)
+
+
+def test_a_data_set_that_a_comparison_needs_is_looked_for_first(tmp_path):
+    for folder in ("train", "val"):
+        (tmp_path / "BSDS500" / folder).mkdir(parents=True)
+    io.imsave(tmp_path / "BSDS500/val/3.jpg", numpy.zeros((80, 80, 3), numpy.uint8), check_contrast=False)
+    photographs = Photographs(tmp_path, tmp_path / "work", 2)
+    photographs.check(["crops"])
+    with pytest.raises(InputError, match="Set5/GTmod12 is not there"):
+        photographs.check(["crops", "set5"])
+    for part in ("Set5/GTmod12", "Set5/LRbicx4"):
+        (tmp_path / part).mkdir(parents=True)
+    photographs.check(["crops", "set5"])
+    found = photographs.dataset("set5", {"type": "sr4x_bicubic"})
+    assert found["type"] == "PairedImageDataset" and found["dataroot_lq"] == str(tmp_path / "Set5/LRbicx4")

@@ -9,8 +9,8 @@ import pytest
 
 from basicsr_ext.benchmark.statistics import bootstrap_mean
 from basicsr_ext.errors import InputError
-from experiments import claims, pages, samplers
-from experiments.outcomes import Outcomes, bootstrap_seeds_and_images, difference, mean
+from experiments import claims, pages, samplers, super_resolution
+from experiments.outcomes import Outcomes, difference, interval, mean
 from experiments.plan import read
 from tests.experiments.study_results import method, write
 
@@ -40,23 +40,37 @@ def claim(folder, task, seed, bridge, diffusion, fid=((9, 3), (9, 8))):
 def test_the_interval_counts_seeds_and_images():
     generator = np.random.default_rng(0)
     images = generator.normal(0, 1, (1, 50)).repeat(3, 0)
-    assert bootstrap_seeds_and_images(images[:1]) == tuple(bootstrap_mean(images[0], 4000, 0))
-    value, low, high = bootstrap_seeds_and_images(images)
+    assert interval(images[:1]) == tuple(bootstrap_mean(images[0], 4000, 0))
+    value, low, high = interval(images)
     alone = bootstrap_mean(images[0], 4000, 0)
     assert value == pytest.approx(images.mean()) and (low, high) == pytest.approx((alone.low, alone.high), abs=0.03)
     shifted = images + np.array([[-1.0], [0.0], [1.0]])
-    wide = bootstrap_seeds_and_images(shifted)
-    assert wide[0] == pytest.approx(value) and wide[2] - wide[1] > 2 * (high - low)
-    assert bootstrap_seeds_and_images(np.full((3, 4), 0.5)) == pytest.approx((0.5, 0.5, 0.5))
+    wide = interval(shifted)
+    assert wide[0] == pytest.approx(value) and wide[2] - wide[1] > 4 * (high - low)
+    assert interval(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5)
 
 
-def test_the_interval_covers_the_mean_where_seeds_and_images_both_vary():
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0, 3.0])
+def test_the_interval_over_three_seeds_covers_the_mean_as_often_as_it_says(spread):
     generator, inside = np.random.default_rng(1), 0
-    for _ in range(200):
-        values = 0.3 * generator.normal(0, 1, (8, 1)) + generator.normal(0, 1, (1, 40))
-        _, low, high = bootstrap_seeds_and_images(values, 400)
+    for _ in range(1000):
+        values = spread * generator.normal(0, 1, (3, 1)) + generator.normal(0, 1, (1, 20))
+        values += 0.5 * generator.normal(0, 1, (3, 20))
+        _, low, high = interval(values)
         inside += low < 0 < high
-    assert 0.85 < inside / 200 <= 1
+    assert 0.92 < inside / 1000 <= 1
+
+
+def test_crops_of_one_photograph_count_as_one(tmp_path):
+    methods = [method("a", 1, psnr=[31.0, 33.0, 20.0, 22.0]), method("b", 1, psnr=[30.0, 30.0, 20.0, 20.0])]
+    write(tmp_path, "claims", "sr4x", 0, methods)
+    path = tmp_path / "claims-sr4x-0.json"
+    ends = []
+    for pieces in (1, 2):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"crops of a photograph": pieces}))
+        ends.append(difference(Outcomes(tmp_path).all, "psnr", "crops", ("a", 1), ("b", 1)))
+    assert ends[0].value == ends[1].value == 1.5
+    assert ends[0].low < ends[1].low == 1.0 and ends[1].high == 2.0, "two photographs, 2 and 1 dB better"
 
 
 def test_differences_are_paired_and_those_of_sets_have_the_spread_of_the_seeds(tmp_path):
@@ -64,8 +78,9 @@ def test_differences_are_paired_and_those_of_sets_have_the_spread_of_the_seeds(t
     claim(tmp_path, "sr4x", 1, (0.3, 0.2), (0.6, 0.4), fid=((10, 4), (40, 9)))
     found = Outcomes(tmp_path).of("claims", "sr4x")
     gap = difference(found, "lpips", "crops", ("i2sb", 5), ("diffusion", 5))
-    assert gap[:3] == pytest.approx((-0.25, -0.3, -0.2)), "images differ, pairs do not: seeds alone make the interval"
-    assert gap.decided == -1
+    half = 12.706 * 0.05  # Student's t of one degree of freedom, standard error of -0.2 and -0.3
+    assert gap[:3] == pytest.approx((-0.25, -0.25 - half, -0.25 + half), rel=1e-3), "pairs are equal: seeds alone count"
+    assert gap.decided == 0, "two seeds decide little"
     whole = difference(found, "patch_fid", "crops", ("i2sb", 5), ("diffusion", 5))
     assert whole[:3] == (-25, -30, -20) and not whole.intervals and whole.decided == 0
     assert difference(found, "lpips", "crops", ("i2sb", 7), ("diffusion", 5)) is None
@@ -109,7 +124,7 @@ def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
     claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
     claim(tmp_path, "sr4x", 2, (0.3, 0.2), (0.5, 0.35))
     page = pages.written(tmp_path, STUDY)
-    assert "2 of 3 seeds: intervals are over seeds and images." in page
+    assert "2 of 3 seeds: intervals are over seeds and photographs." in page
     assert "seed 1: all tasks; seed 2: jpeg10, deblur, inpaint_center" in page
     assert "`python -m experiments.study --data DIR --only 'claims-*'`; seed 0, 2." in page
     assert "Compared on: 6 crops of 64 x 64" in page and "made-up photographs" in page
@@ -146,7 +161,56 @@ def test_super_resolution_against_regression(tmp_path):
     assert row(page, "set5, i2sb_cond_x1 |")[1:] == ["*-0.05 [-0.05, -0.05]*", "yes"]
     assert row(page, start + "patch-FID")[1] == "yes" and row(page, start + "DISTS")[1] == "no"
     assert row(page, "One step stays close")[1] == "yes"
-    assert row(page, "i2sb | 10")[2:] == ["0.250", "0.200", "20.0", "27.00", "1.20", "0.5"]
+    assert row(page, "i2sb | 10")[2:] == ["0.250", "0.200", "20.0", "27.00", "1.20", "1.0"]
+
+
+def test_the_best_nfe_is_chosen_on_the_other_data_sets(tmp_path):
+    methods = [method("i2sb", n, lpips=lpips(v)) for n, v in ((1, 0.3), (5, 0.2))]
+    write(tmp_path, "super_resolution", "sr4x", 0, methods, datasets=("set5", "bsds"))
+    path = tmp_path / "super_resolution-sr4x-0.json"
+    content = json.loads(path.read_text())
+    for result in content["results"]:
+        if result["dataset"] == "bsds":  # there one step is better
+            result["summary"]["lpips"]["value"] = {"i2sb_nfe1": 0.1, "i2sb_nfe5": 0.2}[result["method"]]
+    path.write_text(json.dumps(content))
+    found = Outcomes(tmp_path).all
+    assert [super_resolution.best_nfe(found, name, "i2sb") for name in ("set5", "bsds")] == [1, 5]
+
+
+def test_a_longer_study_gives_diffusion_the_best_of_its_walks(tmp_path):
+    levels = {"i2sb": (0.30, 0.20), "diffusion": (0.50, 0.30), "diffusion_ddim": (0.40, 0.35)}
+    methods = [method(name, n, lpips=lpips(v)) for name, pair in levels.items() for n, v in zip((5, 100), pair)]
+    write(tmp_path, "longer", "sr4x", 0, methods)
+    page = pages.written(tmp_path, STUDY)
+    assert row(page, "difference to the best")[1:] == ["**-0.100 [-0.100, -0.100]**"] * 2
+    start = "Trained 8 times as long. It needs fewer steps than diffusion: NFE until its LPIPS"
+    assert row(page, start)[1:] == ["yes", "sr4x 5 against 100"]
+    assert row(page, "Trained 8 times as long. No claim, a control")[1:] == ["yes", "sr4x +0 %"]
+
+
+def test_the_claims_are_judged_against_ddim_too(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
+    methods = [method("diffusion_ddim", n, lpips=lpips(v)) for n, v in ((5, 0.29), (20, 0.1))]
+    write(tmp_path, "solvers", "sr4x", 0, methods)
+    for name in ("claims", "solvers"):
+        path = tmp_path / f"{name}-sr4x-0.json"
+        content = json.loads(path.read_text())
+        content["trained"]["diffusion"] = {"iterations": 700, "seconds": 1.0, "processes at once": 2}
+        path.write_text(json.dumps(content))
+    start = "It is better than diffusion at equal NFE where diffusion walks by DDIM"
+    assert row(pages.written(tmp_path, STUDY), start)[1:] == ["no", "NFE 5: 0 better, 1 worse"]
+
+
+def test_what_seeds_differ_by_is_no_worth_of_an_option(tmp_path):
+    claim(tmp_path, "sr4x", 0, (0.30, 0.20), (0.5, 0.4))
+    claim(tmp_path, "sr4x", 1, (0.34, 0.20), (0.5, 0.4))
+    values = {"i2sb": (0.30, 0.20), "i2sb_l1": (0.27, 0.17), "i2sb_ema": (0.25, 0.15)}
+    methods = [method(name, n, lpips=lpips(v)) for name, pair in values.items() for n, v in zip((1, 5), pair)]
+    write(tmp_path, "ablations", "sr4x", 0, methods)
+    page = pages.written(tmp_path, STUDY)
+    assert "Trainings of the default by other seeds (`claims`) lie up to 0.040 LPIPS" in page
+    assert row(page, "i2sb_l1")[1:] == ["0 better, 0 worse", "keep"], "0.03 is less than 0.04"
+    assert row(page, "i2sb_ema")[1:] == ["2 better, 0 worse", "change"]
 
 
 def test_one_step_is_compared_with_its_twin(tmp_path):
@@ -171,6 +235,8 @@ def test_what_an_option_is_worth(tmp_path):
     assert row(page, "i2sb_beta_0.3")[1:] == ["1 better, 1 worse", "depends on NFE"]
     assert row(page, "i2sb_released against i2sb_beta_0.3")[1:] == ["0 better, 2 worse", "keep"]
     assert row(page, "SDE against OT-ODE, sr4x, a network for each")[1] == "yes"
+    write(tmp_path, "trained_ot_ode", "deblur", 0, [one for one in methods if one["group"] in ("i2sb", "i2sb_ot_ode")])
+    assert row(pages.written(tmp_path, STUDY), "SDE against OT-ODE, deblur, a network for each: the ODE")[1] == "no"
 
 
 def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_path):
@@ -195,8 +261,15 @@ def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_p
     assert row(page, "super-resolution")[1:] == ["dbim", "10", "0.150", "21.00", "sr4x **-0.050 [-0.050, -0.050]**",
                                                  "dbim, NFE 10"]  # fmt: skip
     assert row(page, "sr4x | 5")[2:7] == ["1.0", "0.5", "ot_ode", "0.280", "**-0.020 [-0.020, -0.020]**"]
-    assert row(page, "SDE against OT-ODE, sr4x, one network: the SDE")[1] == "in 1 of 2"
-    assert row(page, "SDE against OT-ODE, deblur, one network: the ODE")[1] == "in 1 of 2"
+    assert row(page, "SDE against OT-ODE, sr4x, walks of one network: the SDE")[1] == "in 1 of 2"
+    assert row(page, "SDE against OT-ODE, deblur, walks of one network: the ODE")[1] == "in 1 of 2"
+
+
+def test_a_folder_that_is_not_there_leaves_the_page_alone(tmp_path, monkeypatch, capsys):
+    words = ["pages", "--results", str(tmp_path / "none"), "--docs", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert pages.main() == 2 and "none is not there" in capsys.readouterr().err
+    assert not (tmp_path / "results.md").exists()
 
 
 def test_the_command_writes_page_and_plots_and_refuses_what_is_no_result(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -130,3 +132,48 @@ def test_a_quick_study_walks_few_steps(run):
     assert run("--quick") == 0
     assert run.basicsr.options["one-denoise-0"]["methods"]["b"]["flags"] == {"nfe": [1, 2]}
     assert run.basicsr.options["i2sb-denoise-0"]["train"]["total_iter"] == study.QUICK["iterations"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "two-*", "thre-*"], "--only 'thre-*' matches none of: one-denoise-0, two-denoise-0"),
+        (["--workers", "0"], "--workers is 0; it must be above 0"),
+        (["--minutes", "-1"], "--minutes is -1.0; it must be above 0"),
+        (["--iterations", "0"], "--iterations is 0; it must be above 0"),
+        (["--data", "nowhere"], "nowhere/BSDS500/train is not there"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(run, capsys, words, said):
+    assert run(*words) == 2 and run.basicsr.calls == []
+    assert said in capsys.readouterr().err
+
+
+def test_a_misspelt_option_of_a_network_is_found_before_anything_is_trained(run, capsys):
+    path = run.folder / "study.yml"
+    plan = yaml.safe_load(path.read_text())
+    plan["networks"]["late"]["bridge"] = {"beta_mxa": 1}
+    path.write_text(yaml.safe_dump(plan))
+    assert run("--iterations", "7") == 2 and run.basicsr.calls == []
+    said = capsys.readouterr().err
+    assert "networks.late for denoise: bridge.beta_mxa is not an option; did you mean beta_max" in said
+
+
+def test_a_run_that_the_time_cuts_short_is_told_to_save(tmp_path, monkeypatch):
+    script = tmp_path / "basicsr"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, signal, sys, time\n"
+        "def save(*_):\n    pathlib.Path('saved').write_text('yes')\n    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(study.sys, "executable", str(script))
+    runner = SimpleNamespace(end=time.monotonic() + 2, work=tmp_path, workers=1)
+    with pytest.raises(Stopped):
+        study.Runner._call(runner, "train", "one", {})
+    assert (tmp_path / "saved").read_text() == "yes"
+    (tmp_path / "begun").unlink()
+    with pytest.raises(Stopped):
+        study.Runner._call(runner, "train", "two", {})
+    assert not (tmp_path / "begun").exists(), "after the end nothing begins"

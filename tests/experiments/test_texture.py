@@ -29,15 +29,22 @@ def test_the_terms_add_up_to_the_metric(tmp_path):
 
 def test_the_section_shows_each_term(tmp_path):
     assert "Not there yet" in texture.section(tmp_path)
-    row = {"walk": "i2sb_nfe5", "share": 0.5, "texture": [0.01] * 6, "structure": [0.005] * 6}
+    row = {
+        "dataset": "set5",
+        "images": 5,
+        "walk": "i2sb_nfe5",
+        "share": 0.5,
+        "texture": [0.01] * 6,
+        "structure": [0.005] * 6,
+    }
     ends = [{**row, "share": 0.0}, {**row, "share": 1.0, "texture": [0.01, 0.002, 0.01, 0.01, 0.01, 0.02]}]
-    record = {"dataset": "set5", "images": 5, "twin": "regression_l2", "rows": [row, *ends],
+    record = {"seed": 0, "twin": "regression_l2", "rows": [row, *ends],
               "environment": {"cpu": "a", "device": "CPU", "torch": "2", "commit": "c"}}  # fmt: skip
     (tmp_path / texture.FILE).write_text(json.dumps(record))
-    assert "nearer to the original than the twin's at stages 1, farther at 5." in texture.section(tmp_path)
-    assert "| i2sb_nfe5, 50% | 0.090 | 0.010 | 0.010 | 0.010 | 0.010 | 0.010 | 0.010 | 0.030 |" in texture.section(
-        tmp_path
-    )
+    page = texture.section(tmp_path)
+    assert "nearer to the original than the twin's at stages 1, farther at 5; DISTS minus the twin's +0.002" in page
+    assert "5 images of set5." in page
+    assert "| set5, i2sb_nfe5, 50% | 0.090 | 0.010 | 0.010 | 0.010 | 0.010 | 0.010 | 0.010 | 0.030 |" in page
 
 
 def test_a_comparison_that_was_not_made_is_named(tmp_path):
