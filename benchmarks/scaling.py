@@ -2,7 +2,8 @@
 
 A ring all-reduce over n ranks sends and receives 2 (n - 1) / n times the bytes of the gradients on every rank. That the
 gradients cross once an iteration whatever the number of parts, and how many bytes they are, is counted on 1, 2 and 4
-processes of a CPU by a hook that sees every bucket. Cards and links are assumptions, stated in the result.
+processes of a CPU by a hook that sees every bucket; what crosses then is read off the machine's loopback link, where
+Linux counts it. Cards and links are assumptions, stated in the result.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling --out benchmarks/results/scaling.json
 """
@@ -32,6 +33,7 @@ ASSUMED = {
     "bytes_per_image": 256 * 256 * 3,  # a prepared clean crop, raw in an LMDB; the degraded one is computed
     "gb_per_s_storage": 2.0,  # one NVMe disk of each machine, read at random
 }
+EXCHANGES = 20  # measured ones
 NETWORKS = {"a card of 400 Gbit/s for each GPU": 400.0, "one such card for each machine": 50.0}  # GB/s of a machine
 
 
@@ -95,6 +97,8 @@ def counted_bytes(ranks: int, parts: int) -> dict:
         found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(ranks)]
     expected = 4 * sum(p.numel() for p in _small().parameters())
     result = {"ranks": ranks, "parts": parts, "counted_bytes": found[0]["bytes"], "formula_bytes": expected}
+    result |= {"ring_bytes": ring_bytes(expected, ranks), "sent_bytes": found[0].pop("sent")}
+    found[1:] = [{key: value for key, value in one.items() if key != "sent"} for one in found[1:]]
     return result | {"same_on_all_ranks": all(f == found[0] for f in found), "buckets": found[0]["buckets"]}
 
 
@@ -123,8 +127,30 @@ def _count(rank: int, ranks: int, parts: int, port: int, folder: str) -> None:
                 net(x, t).square().mean().backward()
         else:
             net(x, t).square().mean().backward()
+    seen["sent"] = _sent(ranks, seen["bytes"])
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
     distributed.destroy_process_group()
+
+
+def _sent(ranks: int, size: int) -> float | None:
+    """Bytes that cross the loopback link for each rank in one all-reduce of ``size`` bytes; None where nobody counts.
+
+    Other traffic of the machine counts too.
+    """
+    counters, gradients = Path("/proc/net/dev"), torch.ones(size // 4)
+    if not counters.is_file():
+        return None
+
+    def crossed() -> int:
+        distributed.barrier()
+        line = next(line for line in counters.read_text().splitlines() if line.strip().startswith("lo:"))
+        return int(line.split(":")[1].split()[8])  # sent
+
+    distributed.all_reduce(gradients)
+    before = crossed()
+    for _ in range(EXCHANGES):
+        distributed.all_reduce(gradients)
+    return (crossed() - before) / ranks / EXCHANGES
 
 
 def table(rows: list[dict]) -> str:
