@@ -11,9 +11,10 @@ from tests.basicsr_ext import metric_weights
 
 ROOT = Path(__file__).parents[2]
 UNITS = {
-    "claims-sr4x-0", "claims-inpaint_center-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
-    "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0",
-    "one_step-sr4x-0", "conditioning-sr4x-0",
+    "claims-sr4x-0", "claims-jpeg10-0", "claims-deblur-0", "claims-inpaint_center-0", "claims-inpaint_freeform-0",
+    "claims-denoise-0", "longer-sr4x-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
+    "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0", "one_step-sr4x-0",
+    "conditioning-sr4x-0", "trained_ot_ode-jpeg10-0",
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
         assert [metric["name"] for metric in outcome["metrics"]] == ["psnr", "ssim", "lpips", "dists", "patch_fid"]
         assert {method["status"] for method in outcome["methods"]} == {"done"}, path.name
         assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
-    assert run("study", "--quick", "--work", work).endswith("10 units, 10 done already\n")
+    assert run("study", "--quick", "--work", work).endswith("16 units, 16 done already\n")
 
     run("texture", "--work", work)
     run("time_to_quality", "--work", work)
@@ -46,7 +47,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
     run("pages", "--work", work, "--docs", docs)
     page = (docs / "results.md").read_text()
     for start, end in (("## Super-resolution", "## A network that"), ("## Time to", "\n\n\n")):
-        assert "Not there yet" not in page.split(start)[1].split(end)[0], "of the rest it does two tasks and one seed"
+        assert "Not there yet" not in page.split(start)[1].split(end)[0], "of the rest it does one seed"
     unknown = [line for line in page.splitlines() if "not known yet" in line]
     assert all(line.startswith("| Few steps lose little") for line in unknown), "it walks two steps at most"
     for name in ("results_sr4x.png", "results_inpaint_center.png", "results_robustness.jpg", "results_samplers.png"):
