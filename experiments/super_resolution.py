@@ -31,7 +31,7 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
     for dataset in there[0].datasets:
         lines += [f"### {dataset}", "", _table(there, dataset), ""]
     lines += ["### One step against the L2 twin, the best NFE against regression", ""]
-    lines += ["The best NFE is the one of the least LPIPS on the other data sets. " + _ends(there), ""]
+    lines += ["The best NFE of a metric is the one of its least figure on the other data sets. " + _ends(there), ""]
     lines += [_twin(there), "", _rivals(there), ""]
     return "\n".join(lines)
 
@@ -57,10 +57,10 @@ def _table(found: Sequence[Outcome], dataset: str) -> str:
     return table(["method", "NFE", *names, "parameters, million", "GFLOP of an image"], rows)
 
 
-def best_nfe(found: Sequence[Outcome], dataset: str, bridge: str) -> int | None:
-    """NFE of a bridge whose LPIPS is least on the other data sets, so that it is not chosen by what it is judged on."""
+def best_nfe(found: Sequence[Outcome], dataset: str, bridge: str, metric: str = "lpips") -> int | None:
+    """NFE of a bridge whose figure is least on the other data sets, so that it is not chosen by what it is judged on."""
     others = [name for name in found[0].datasets if name != dataset] or [dataset]
-    curve = {nfe: [mean(found, "lpips", bridge, nfe, name) for name in others] for nfe in found[0].curve(bridge)}
+    curve = {nfe: [mean(found, metric, bridge, nfe, name) for name in others] for nfe in found[0].curve(bridge)}
     known = {nfe: sum(values) for nfe, values in curve.items() if None not in values}
     return min(known, key=lambda nfe: known[nfe]) if known else None
 
@@ -96,12 +96,13 @@ def _rivals(found: Sequence[Outcome]) -> str:
     order = [metric for metric in PERCEPTION if metric in found[0].metrics]
     rows = []
     for dataset, bridge in _bridges(found):
-        nfe = best_nfe(found, dataset, bridge)
-        for name, own in _regression(found).items() if nfe else ():
-            gaps = [difference(found, metric, dataset, (bridge, nfe), (name, own)) for metric in order]
+        nfes = {metric: best_nfe(found, dataset, bridge, metric) for metric in order}
+        for name, own in _regression(found).items():
+            gaps = [difference(found, metric, dataset, (bridge, nfe), (name, own)) for metric, nfe in nfes.items()]
             cells = [shown(metric, gap, False) for metric, gap in zip(order, gaps)]
-            rows.append([f"{dataset}, {bridge} minus {name}", str(nfe), *cells])
-    return table(["data set, models", "best NFE", *[LABELS[metric] for metric in order]], rows)
+            steps = ", ".join("" if nfe is None else str(nfe) for nfe in nfes.values())
+            rows.append([f"{dataset}, {bridge} minus {name}", steps, *cells])
+    return table(["data set, models", "best NFE of each metric", *[LABELS[metric] for metric in order]], rows)
 
 
 def verdicts(outcomes: Outcomes) -> Iterator[Row]:
@@ -126,17 +127,19 @@ def verdicts(outcomes: Outcomes) -> Iterator[Row]:
 
 
 def _against_all(found: Sequence[Outcome], metric: str) -> tuple[str, str]:
-    """How often the bridge is better; a metric without intervals counts by its sign."""
-    held, parts, whole = 0, [], 0
+    """How often each bridge is better, the best one first; a metric without intervals counts by its sign."""
+    counts: dict[str, list[int]] = {}
+    closest: dict[str, list[str]] = {}
     for dataset, bridge in _bridges(found):
-        nfe, wins, gaps = best_nfe(found, dataset, bridge), 0, []
-        for name, own in _regression(found).items() if nfe else ():
-            gap = difference(found, metric, dataset, (bridge, nfe), (name, own))
-            if gap:
-                gaps.append(gap)
-                wins += (better(gap, False) if gap.intervals else int(gap.value < 0)) == 1
+        nfe = best_nfe(found, dataset, bridge, metric)
+        pairs = [((bridge, nfe), (name, own)) for name, own in _regression(found).items() if nfe]
+        gaps = [gap for pair in pairs if (gap := difference(found, metric, dataset, *pair))]
+        wins = [(better(gap, False) if gap.intervals else int(gap.value < 0)) == 1 for gap in gaps]
         if gaps:
-            closest = max(gap.value for gap in gaps)
-            parts.append(f"{dataset}, {bridge} {wins} of {len(gaps)}, the closest {figure(metric, closest, True)}")
-        held, whole = held + wins, whole + len(gaps)
-    return count(held, whole), "; ".join(parts)
+            counts.setdefault(bridge, []).extend(map(int, wins))
+            worst = figure(metric, max(gap.value for gap in gaps), True)
+            closest.setdefault(bridge, []).append(f"{dataset} {worst}")
+    order = sorted(counts, key=lambda bridge: -sum(counts[bridge]))
+    parts = [f"{b} {sum(counts[b])} of {len(counts[b])}, the closest {', '.join(closest[b])}" for b in order]
+    every = [win for wins in counts.values() for win in wins]
+    return count(sum(every), len(every)), "; ".join(parts)

@@ -30,7 +30,7 @@ __all__ = ["FILE", "section", "terms"]
 HERE = Path(__file__).parent
 FILE = "texture.json"
 UNIT = "super_resolution-sr4x-0"
-TWIN, BRIDGES = "regression_l2", ("i2sb", "i2sb_cond_x1")
+TWIN, BRIDGES = "regression_l2", ("i2sb", "i2sb_cond_x1", "i2sb_cond_x1_share")
 SHARES = (0.0, 0.5, 1.0)  # of the bridge's image, the rest of the twin's
 
 
