@@ -58,7 +58,7 @@ def _table(found: Sequence[Outcome], dataset: str) -> str:
 
 
 def best_nfe(found: Sequence[Outcome], dataset: str, bridge: str, metric: str = "lpips") -> int | None:
-    """NFE of a bridge whose figure is least on the other data sets, so that it is not chosen by what it is judged on."""
+    """NFE of a bridge whose figure is least on the other data sets: not chosen by what it is judged on."""
     others = [name for name in found[0].datasets if name != dataset] or [dataset]
     curve = {nfe: [mean(found, metric, bridge, nfe, name) for name in others] for nfe in found[0].curve(bridge)}
     known = {nfe: sum(values) for nfe, values in curve.items() if None not in values}
