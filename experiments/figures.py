@@ -91,7 +91,7 @@ def _planes(found: Sequence[Outcome], target: Path) -> list[Path]:
     for place, dataset in enumerate(datasets):
         axes = figure.add_subplot(1, len(datasets), place + 1)
         for number, group in enumerate(found[0].groups):
-            _curve(axes, found, group, dataset, f"C{number % 10}", MARKERS[number % len(MARKERS)])
+            _curve(axes, found, group, dataset, f"C{number % 10}", MARKERS[(number + number // 10) % len(MARKERS)])
         axes.set(title=dataset, xlabel="PSNR-Y (dB)")
         axes.grid(alpha=0.3)
         axes.margins(0.12)
