@@ -140,9 +140,10 @@ class Runner:
         return known["iterations"] >= self._iterations(unit) and whole
 
     def _datasets(self, unit: Unit) -> dict[str, Any]:
-        """Blocks of the data sets that are at hand."""
-        found = {name: self.photographs.dataset(name, self._degradation(unit)) for name in unit.what.data}
-        return {name: block for name, block in found.items() if block}
+        """Blocks of the data sets that are at hand; a quick study takes crops for whole photographs."""
+        sources = {name: "crops" if self.quick and name == "bsds" else name for name in unit.what.data}
+        found = {name: self.photographs.dataset(source, self._degradation(unit)) for name, source in sources.items()}
+        return {name: {**block, "name": name} for name, block in found.items() if block}
 
     def _names(self, unit: Unit) -> set[str]:
         """Of its methods, as ``basicsr benchmark`` calls them: one for each NFE of a list."""
