@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from basicsr_ext import distributed
-from basicsr_ext.transfer import sent
 
 __all__ = ["BINS", "Profiles"]
 
@@ -21,9 +20,9 @@ class Profiles:
 
     @torch.no_grad()
     def note(self, name: str, position: Tensor, values: Tensor) -> None:
-        """Add ``values`` (B,), on any device, that belong to ``position`` (B, CPU) in [0, 1]; waits for no device."""
+        """Add ``values`` (B,) that belong to ``position`` (B,) in [0, 1], on the same device, which is not waited for."""
         bins = (position * BINS).long().clamp_(0, BINS - 1)
-        hits = sent((bins[:, None] == torch.arange(BINS)).float(), values.device)
+        hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).float()
         values = values.detach().float()
         table = torch.stack([values, torch.ones_like(values)]) @ hits
         self._tables[name] = self._tables[name] + table if name in self._tables else table

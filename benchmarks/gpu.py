@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from basicsr_ext import acceleration
 from basicsr_ext.cuda_graphs import GraphedNetwork
-from basicsr_ext.transfer import sent
 from benchmarks.timing import machine, paired, write
 
 __all__ = ["main", "sections", "table"]
@@ -275,7 +274,7 @@ def walk(
 ) -> Callable[[], Tensor]:
     """The restoration of a batch by ancestral steps, always with the same noise."""
     from i2sb_plugin import samplers
-    from i2sb_plugin.bridge import Bridge
+    from i2sb_plugin.bridge import Bridge, sent
 
     bridge = Bridge.one_clock(1000)
     steps = samplers.step_grid(bridge, evaluations)

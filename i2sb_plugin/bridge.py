@@ -23,9 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from basicsr_ext.transfer import sent
-
-__all__ = ["RELEASED_BETA_MIN", "Bridge", "pick", "standard_normal", "variance_at"]
+__all__ = ["RELEASED_BETA_MIN", "Bridge", "pick", "sent", "standard_normal", "variance_at"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -82,6 +80,14 @@ def _draw(image: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is None or generator.device == image.device:
         return image.normal_(generator=generator)
     return image.copy_(sent(torch.randn(image.shape, generator=generator, dtype=image.dtype), image.device))
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the CPU on ``device``; a GPU is not waited for, so that it always has work ahead of it.
+
+    A plain copy to a GPU first waits until everything that was asked of it is done; one from page-locked memory queues.
+    """
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def pick(coefficient: Tensor, step: Tensor, image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from basicsr_ext.errors import InputError
-from basicsr_ext.transfer import sent
+from i2sb_plugin.bridge import sent
 from i2sb_plugin.degradations.base import Degraded, check_image
 
 __all__ = ["Range", "check_range", "draw_from", "draw_index", "draw_normal", "draw_uniform", "each_image"]

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from basicsr_ext.errors import InputError
 from basicsr_ext.random_streams import seed_from
 from basicsr_ext.restoration_model import RestorationModel
-from basicsr_ext.transfer import sent
 from i2sb_plugin import samplers, space
-from i2sb_plugin.bridge import Bridge, standard_normal
+from i2sb_plugin.bridge import Bridge, sent, standard_normal
 from i2sb_plugin.consistency import consistent
 from i2sb_plugin.models.bridge_options import (
     BridgeOptions,
@@ -125,7 +124,7 @@ class I2SBModel(RestorationModel):
         target, sigma = self.bridge.target(xt, x0, step), sent(self.bridge.sigma[step].float(), xt.device)
         loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
         error = (prediction.detach().float() - target).square().flatten(1).mean(1)
-        self.profiles.note("loss_by_time", step / self.bridge.last_step, error)
+        self.profiles.note("loss_by_time", sent(step / self.bridge.last_step, error.device), error)
         return {"l_bridge": loss}
 
     def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:

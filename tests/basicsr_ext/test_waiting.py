@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from basicsr_ext.transfer import sent
+from i2sb_plugin.bridge import sent
 from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.cli_runs import bridge_options
 
