@@ -20,7 +20,7 @@ class Profiles:
 
     @torch.no_grad()
     def note(self, name: str, position: Tensor, values: Tensor) -> None:
-        """Add ``values`` (B,) that belong to ``position`` (B,) in [0, 1], on the same device, which is not waited for."""
+        """Add ``values`` (B,) that belong to ``position`` (B,) in [0, 1], on the same device; waits for nothing."""
         bins = (position * BINS).long().clamp_(0, BINS - 1)
         hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).float()
         values = values.detach().float()
