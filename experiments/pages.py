@@ -58,8 +58,8 @@ photographs (crops of one photograph count as one). Several: Student's t from a 
 the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
 that are compared. Intervals are not corrected for their number.
 """
-LONGER = """Diffusion is given the best of three walks at each NFE. It sees x1 beside xt, and the bridge here sees xt alone;
-one with `cond_x1` (below), the better one in this task, was not trained this long.
+LONGER = """Diffusion is given the best of three walks at each NFE. It sees x1 beside xt; the bridge here sees xt alone.
+One with `cond_x1` (below), the better one in this task, was not trained this long.
 """
 CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
 they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
