@@ -147,6 +147,20 @@ def quick() -> list[str]:
     return [f"{row['what']}: {row['ratio_median']:.2f}" for row in rows if "ratio_median" in row]
 
 
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    lines = ["| what | value (least to most) |", "| --- | --- |"]
+    for row in rows:
+        if "ratio_median" in row:
+            value = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+            lines.append(f"| seconds: {row['what']} | {value} |")
+        elif row["what"] == "largest difference":
+            lines.append(f"| largest difference of the two results, of 2 | {row['value']:.0e} |")
+        else:
+            lines.append(f"| {row['what']}, NFE {row['nfe']} | {row['value']:.1f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

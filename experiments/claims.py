@@ -14,9 +14,11 @@ __all__ = ["CLOSE", "LONGER", "NAME", "best", "section", "soonest", "verdicts"]
 NAME, LONGER = "claims", "longer"
 CLOSE = 0.05  # of the best figure counts as reached
 DATA = "crops"
-SIDES = ("i2sb", "diffusion")
+BRIDGE, RIVAL = "i2sb", "diffusion"
 _NAMES = {
     "i2sb": "I2SB",
+    "i2sb_cond_x1": "I2SB that sees x1",
+    "i2sb_cond_x1_share": "I2SB that sees x1, x1_share",
     "diffusion": "diffusion",
     "diffusion_ddim": "diffusion, DDIM",
     "diffusion_ddpm": "diffusion, DDPM",
@@ -25,12 +27,14 @@ Row = tuple[str, str, str]
 
 
 def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> str:
-    """A table for each task: both methods and their difference at each NFE."""
+    """A table for each task: the methods and each bridge's difference to diffusion at each NFE."""
     there = outcomes.of(name)
     lines = missing(name, plan, there)
     if not there or plan is None:
         return "\n".join(lines)
     lines += [provenance(name, there), ""]
+    if name == LONGER and "lpips" in there[0].metrics:
+        lines += ["![LPIPS over NFE, trained longer](images/results_longer.png)", ""]
     for task in plan.tasks:
         found = outcomes.of(name, task)
         if found:
@@ -49,13 +53,18 @@ def _seeds(found: Sequence[Outcome], plan: Comparison) -> str:
     return f"{len(found)} of {len(plan.seeds)} seeds: intervals are over seeds and photographs."
 
 
+def _bridges(found: Sequence[Outcome]) -> list[str]:
+    """Each a network of its own."""
+    return [group for group in found[0].groups if group == BRIDGE or group.startswith(f"{BRIDGE}_")]
+
+
 def _walks(found: Sequence[Outcome], side: str) -> list[str]:
-    """The ways to walk the network of a side."""
-    return [group for group in found[0].groups if group == side or group.startswith(f"{side}_")]
+    """The ways to walk the network of a side: a bridge has one, diffusion several."""
+    return [group for group in found[0].groups if group == side or (side == RIVAL and group.startswith(f"{RIVAL}_"))]
 
 
 def _walk(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> str:
-    """The way that is best at an NFE: each side is given its best."""
+    """The way that is best at an NFE: diffusion is given its best."""
     values = {walk: mean(found, metric, walk, nfe, DATA) for walk in _walks(found, side)}
     known = {walk: value for walk, value in values.items() if value is not None}
     return (max if found[0].metrics[metric] else min)(known, key=known.get) if known else side
@@ -65,15 +74,18 @@ def _mean(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> float |
     return mean(found, metric, _walk(found, metric, side, nfe), nfe, DATA)
 
 
-def _gap(found: Sequence[Outcome], metric: str, nfe: int) -> Difference | None:
-    """I2SB minus diffusion."""
-    bridge, other = ((_walk(found, metric, side, nfe), nfe) for side in SIDES)
-    return difference(found, metric, DATA, bridge, other)
+def _gap(found: Sequence[Outcome], metric: str, nfe: int, bridge: str) -> Difference | None:
+    """A bridge minus diffusion."""
+    return difference(found, metric, DATA, (bridge, nfe), (_walk(found, metric, RIVAL, nfe), nfe))
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:
-    """Those that both sides have."""
-    sides = [{nfe for walk in _walks(found, side) for nfe in one.curve(walk)} for one in found for side in SIDES]
+    """Those that every bridge and diffusion have."""
+    sides = [
+        {nfe for walk in _walks(found, side) for nfe in one.curve(walk)}
+        for one in found
+        for side in (*(_bridges(found) or [BRIDGE]), RIVAL)
+    ]
     return sorted(set.intersection(*sides) - {None}) if sides else []
 
 
@@ -85,13 +97,15 @@ def _table(found: Sequence[Outcome]) -> str:
     nfes, rows = _nfes(found), []
     order = [name for name in LABELS if name in _metrics(found)]
     for metric in order:
-        walks = [walk for side in SIDES for walk in _walks(found, side)]
-        for walk in walks:
+        bridges, walks = _bridges(found), _walks(found, RIVAL)
+        for walk in (*bridges, *walks):
             cells = [figure(metric, mean(found, metric, walk, nfe, DATA)) for nfe in nfes]
             rows.append([f"{LABELS[metric]}, {_NAMES.get(walk, walk)}", *cells])
-        gaps = [_gap(found, metric, nfe) for nfe in nfes]
-        title = "difference" if len(walks) == 2 else "difference to the best"
-        rows.append([title, *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
+        for bridge in bridges:
+            gaps = [_gap(found, metric, nfe, bridge) for nfe in nfes]
+            to = "difference" if len(walks) == 1 else "difference to the best"
+            title = to if len(bridges) == 1 else f"{to}, {_NAMES.get(bridge, bridge)}"
+            rows.append([title, *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
     return table(["NFE", *map(str, nfes)], rows)
 
 
@@ -116,10 +130,10 @@ def _bests(outcomes: Outcomes, plan: Comparison, name: str) -> str:
     order = [name for name in LABELS if any(name in found[0].metrics for found in tasks.values())]
     rows = []
     for task, found in tasks.items():
-        for side in SIDES:
+        for side in (*_bridges(found), RIVAL):
             tops = [best(found, metric, side) if metric in found[0].metrics else None for metric in order]
             cells = [f"{top[0]} ({figure(metric, top[1])})" if top else "" for metric, top in zip(order, tops)]
-            rows.append([f"{task}, {_NAMES[side]}", *cells])
+            rows.append([f"{task}, {_NAMES.get(side, side)}", *cells])
     return table(["task", *[LABELS[metric] for metric in order]], rows)
 
 
@@ -143,11 +157,11 @@ def _by_ddim(outcomes: Outcomes) -> Row:
     signs: dict[int, list[int]] = {}
     for one in outcomes.of(samplers.SOLVERS):
         other = next((o for o in outcomes.of(NAME, one.task) if o.seed == one.seed), None)
-        if other is None or not samplers.same_network(one, other, "diffusion") or "lpips" not in other.metrics:
+        if other is None or not samplers.same_network(one, other, RIVAL) or "lpips" not in other.metrics:
             continue
         both = samplers.joined(other, one)
-        for nfe in (nfe for nfe in one.curve("diffusion_ddim") if nfe in other.curve("i2sb")):
-            gap = difference([both], "lpips", DATA, ("i2sb", nfe), ("diffusion_ddim", nfe))
+        for nfe in (nfe for nfe in one.curve("diffusion_ddim") if nfe in other.curve(BRIDGE)):
+            gap = difference([both], "lpips", DATA, (BRIDGE, nfe), ("diffusion_ddim", nfe))
             signs.setdefault(nfe, []).append(better(gap, False))
     every = [sign for row in signs.values() for sign in row]
     return (
@@ -159,35 +173,40 @@ def _by_ddim(outcomes: Outcomes) -> Row:
 
 
 def _measured(tasks: dict[str, list[Outcome]], metric: str) -> dict[str, list[Outcome]]:
-    """Tasks whose both sides have figures."""
+    """Tasks whose sides all have figures."""
     return {
         task: found
         for task, found in tasks.items()
-        if metric in found[0].metrics and all(best(found, metric, side) for side in SIDES)
+        if metric in found[0].metrics and all(best(found, metric, side) for side in (*_bridges(found), RIVAL))
     }
 
 
 def _fewer_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
-    """The bridge needs fewer steps than diffusion, in three readings."""
+    """The bridge needs fewer steps than diffusion, in three readings; of several bridges each counts."""
     tasks = _measured(tasks, "lpips")
-    reached = {task: [_reached(found, side) for side in SIDES] for task, found in tasks.items()}
+    bridges = list(dict.fromkeys(bridge for found in tasks.values() for bridge in _bridges(found))) or [BRIDGE]
+    cases = {(task, bridge): found for task, found in tasks.items() for bridge in _bridges(found)}
+    names = {case: case[0] if len(bridges) == 1 else f"{case[0]}, {_NAMES.get(case[1], case[1])}" for case in cases}
+    reached = {case: [_reached(found, side) for side in (case[1], RIVAL)] for case, found in cases.items()}
     less = sum(bridge[0] < other[0] for bridge, other in reached.values())
     yield (
         f"It needs fewer steps than diffusion: NFE until LPIPS is within {percent(CLOSE)} of its own best",
         count(less, len(reached)),
         _listed(
-            f"{task} {bridge[0]} (best {bridge[1]:.3f}) against {other[0]} (best {other[1]:.3f})"
-            for task, (bridge, other) in reached.items()
+            f"{names[case]} {bridge[0]} (best {bridge[1]:.3f}) against {other[0]} (best {other[1]:.3f})"
+            for case, (bridge, other) in reached.items()
         ),
     )
-    tops = {task: best(found, "lpips", "diffusion") for task, found in tasks.items()}
-    sooner = {task: (soonest(tasks[task], "lpips", "i2sb", value), nfe) for task, (nfe, value) in tops.items()}
+    tops = {case: best(found, "lpips", RIVAL) for case, found in cases.items()}
+    sooner = {case: (soonest(cases[case], "lpips", case[1], value), nfe) for case, (nfe, value) in tops.items()}
     yield (
         "It needs fewer steps than diffusion: NFE until its LPIPS is that of diffusion at its best",
         count(sum(bridge is not None and bridge < other for bridge, other in sooner.values()), len(sooner)),
-        _listed(f"{task} {_or_never(bridge)} against {other}" for task, (bridge, other) in sooner.items()),
+        _listed(f"{names[case]} {_or_never(bridge)} against {other}" for case, (bridge, other) in sooner.items()),
     )
-    yield from (_equal_nfe(_measured(tasks, metric), metric) for metric in ("lpips", "dists"))
+    for bridge in bridges:
+        which = "It" if len(bridges) == 1 else _NAMES.get(bridge, bridge)
+        yield from (_equal_nfe(_measured(tasks, metric), metric, bridge, which) for metric in ("lpips", "dists"))
     yield _control(tasks)
 
 
@@ -195,9 +214,9 @@ def _control(tasks: dict[str, list[Outcome]]) -> Row:
     """Whether the rival is trained well enough to gain from what it is said to need."""
     lost = {}
     for task, found in tasks.items():
-        last = _mean(found, "lpips", "diffusion", _nfes(found)[-1])
+        last = _mean(found, "lpips", RIVAL, _nfes(found)[-1])
         if last is not None:
-            lost[task] = last / best(found, "lpips", "diffusion")[1] - 1
+            lost[task] = last / best(found, "lpips", RIVAL)[1] - 1
     return (
         f"No claim, a control: diffusion gains from steps, its LPIPS at the last NFE at most {percent(CLOSE)} above "
         "its best; where not, the bridge's lead at many NFE says little",
@@ -212,16 +231,16 @@ def _reached(found: Sequence[Outcome], side: str) -> tuple[int, float]:
     return soonest(found, "lpips", side, value * (1 + CLOSE)), value
 
 
-def _equal_nfe(tasks: dict[str, list[Outcome]], metric: str) -> Row:
+def _equal_nfe(tasks: dict[str, list[Outcome]], metric: str, bridge: str, which: str) -> Row:
     signs: dict[int, list[int]] = {}
     for found in tasks.values():
         for nfe in _nfes(found):
-            gap = _gap(found, metric, nfe)
+            gap = _gap(found, metric, nfe, bridge)
             signs.setdefault(nfe, []).append(better(gap, found[0].metrics[metric]))
     every = [sign for row in signs.values() for sign in row]
     parts = [f"{nfe}: {row.count(1)}, {row.count(-1)}" for nfe, row in signs.items()]
     return (
-        f"It is better than diffusion at equal NFE: {LABELS[metric]}, tasks x NFE, intervals off zero",
+        f"{which} is better than diffusion at equal NFE: {LABELS[metric]}, tasks x NFE, intervals off zero",
         count(every.count(1), len(every)),
         f"tasks better, worse of {len(tasks)} at NFE " + _listed(parts) if parts else "",
     )
@@ -233,7 +252,7 @@ def _few_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
         for nfe in (5, 10):
             lost = {}
             for task, found in _measured(tasks, metric).items():
-                few, many = (_mean(found, metric, "i2sb", steps) for steps in (nfe, 100))
+                few, many = (_mean(found, metric, BRIDGE, steps) for steps in (nfe, 100))
                 if few is not None and many:
                     lost[task] = few / many - 1
             yield (

@@ -30,6 +30,9 @@ def draw(outcomes: Outcomes, folder: Path) -> list[Path]:
         written += _panels(claims, sides, metric, folder / claims_name(metric))
     walks = {task: found[0].groups for task, found in samplers.items()}
     written += _panels(samplers, walks, "lpips", folder / "results_samplers.png")
+    longer = _by_task(outcomes.of("longer"))
+    networks = {task: found[0].groups for task, found in longer.items()}
+    written += _panels(longer, networks, "lpips", folder / "results_longer.png")
     written += _planes(outcomes.of("super_resolution"), folder / "results_super_resolution.png")
     return written
 
@@ -49,7 +52,7 @@ def _panels(
         return []
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(max(7.2, 3.6 * columns), 2.9 * rows), layout="constrained")
     for number, (task, found) in enumerate(tasks.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for colour, group in enumerate(groups[task]):

@@ -190,6 +190,20 @@ def test_a_longer_study_gives_diffusion_the_best_of_its_walks(tmp_path):
     assert row(page, "Trained 8 times as long. No claim, a control")[1:] == ["yes", "sr4x +0 %"]
 
 
+def test_each_bridge_of_a_longer_study_is_judged_by_itself(tmp_path):
+    levels = {"i2sb": (0.30, 0.20), "i2sb_cond_x1": (0.20, 0.21), "diffusion": (0.25, 0.22)}
+    methods = [method(name, n, lpips=lpips(v)) for name, pair in levels.items() for n, v in zip((5, 100), pair)]
+    write(tmp_path, "longer", "sr4x", 0, methods)
+    page, start = pages.written(tmp_path, STUDY), "Trained 8 times as long. "
+    claim = start + "It needs fewer steps than diffusion: NFE until its LPIPS"
+    assert row(page, claim)[1:] == ["in 1 of 2", "sr4x, I2SB 100 against 100; sr4x, I2SB that sees x1 5 against 100"]
+    equal = "{} is better than diffusion at equal NFE: LPIPS"
+    assert row(page, start + equal.format("I2SB"))[1] == "in 1 of 2"
+    assert row(page, start + equal.format("I2SB that sees x1"))[1] == "yes"
+    assert row(page, "difference, I2SB |")[1] == "*+0.050 [+0.050, +0.050]*"
+    assert row(page, "difference, I2SB that sees x1")[1] == "**-0.050 [-0.050, -0.050]**"
+
+
 def test_the_claims_are_judged_against_ddim_too(tmp_path):
     claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
     methods = [method("diffusion_ddim", n, lpips=lpips(v)) for n, v in ((5, 0.29), (20, 0.1))]
