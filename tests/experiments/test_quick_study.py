@@ -14,7 +14,7 @@ UNITS = {
     "claims-sr4x-0", "claims-jpeg10-0", "claims-deblur-0", "claims-inpaint_center-0", "claims-inpaint_freeform-0",
     "claims-denoise-0", "longer-sr4x-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
     "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0", "one_step-sr4x-0",
-    "conditioning-sr4x-0", "trained_ot_ode-jpeg10-0",
+    "conditioning-sr4x-0", "conditioning-inpaint_center-0", "trained_ot_ode-jpeg10-0",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
         assert [metric["name"] for metric in outcome["metrics"]] == ["psnr", "ssim", "lpips", "dists", "patch_fid"]
         assert {method["status"] for method in outcome["methods"]} == {"done"}, path.name
         assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
-    assert run("study", "--quick", "--work", work).endswith("16 units, 16 done already\n")
+    assert run("study", "--quick", "--work", work).endswith("17 units, 17 done already\n")
 
     run("texture", "--work", work)
     run("time_to_quality", "--work", work)
