@@ -20,9 +20,8 @@ _NAMES = {
     "i2sb_cond_x1": "I2SB that sees x1",
     "i2sb_cond_x1_share": "I2SB that sees x1, x1_share",
     "diffusion": "diffusion",
-    "diffusion_ddim": "diffusion, DDIM",
-    "diffusion_ddpm": "diffusion, DDPM",
 }
+WALKS = {"log_snr": "log_snr", "dbim": "dbim", "ddim": "DDIM", "ddpm": "DDPM"}  # what names of other walks end in
 Row = tuple[str, str, str]
 
 
@@ -53,18 +52,30 @@ def _seeds(found: Sequence[Outcome], plan: Comparison) -> str:
     return f"{len(found)} of {len(plan.seeds)} seeds: intervals are over seeds and photographs."
 
 
+def _network(group: str) -> str:
+    """The network of a group, whichever way it walks."""
+    return next((group.removesuffix(f"_{end}") for end in WALKS if group.endswith(f"_{end}")), group)
+
+
+def _named(group: str) -> str:
+    """What a group is called on the page: its network and, if it has others, its walk."""
+    network = _network(group)
+    walk = group.removeprefix(network).removeprefix("_")
+    return _NAMES.get(network, network) + (f", {WALKS[walk]}" if walk else "")
+
+
 def _bridges(found: Sequence[Outcome]) -> list[str]:
-    """Each a network of its own."""
-    return [group for group in found[0].groups if group == BRIDGE or group.startswith(f"{BRIDGE}_")]
+    """Networks, each a side of its own against diffusion."""
+    return list(dict.fromkeys(_network(group) for group in found[0].groups if group.startswith(BRIDGE)))
 
 
 def _walks(found: Sequence[Outcome], side: str) -> list[str]:
-    """The ways to walk the network of a side: a bridge has one, diffusion several."""
-    return [group for group in found[0].groups if group == side or (side == RIVAL and group.startswith(f"{RIVAL}_"))]
+    """The ways to walk the network of a side."""
+    return [group for group in found[0].groups if _network(group) == side]
 
 
 def _walk(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> str:
-    """The way that is best at an NFE: diffusion is given its best."""
+    """The way that is best at an NFE: each side is given its best."""
     values = {walk: mean(found, metric, walk, nfe, DATA) for walk in _walks(found, side)}
     known = {walk: value for walk, value in values.items() if value is not None}
     return (max if found[0].metrics[metric] else min)(known, key=known.get) if known else side
@@ -76,7 +87,8 @@ def _mean(found: Sequence[Outcome], metric: str, side: str, nfe: int) -> float |
 
 def _gap(found: Sequence[Outcome], metric: str, nfe: int, bridge: str) -> Difference | None:
     """A bridge minus diffusion."""
-    return difference(found, metric, DATA, (bridge, nfe), (_walk(found, metric, RIVAL, nfe), nfe))
+    own, other = ((_walk(found, metric, side, nfe), nfe) for side in (bridge, RIVAL))
+    return difference(found, metric, DATA, own, other)
 
 
 def _nfes(found: Sequence[Outcome]) -> list[int]:
@@ -96,15 +108,16 @@ def _metrics(found: Sequence[Outcome]) -> dict[str, bool]:
 def _table(found: Sequence[Outcome]) -> str:
     nfes, rows = _nfes(found), []
     order = [name for name in LABELS if name in _metrics(found)]
+    bridges = _bridges(found)
+    walks = [walk for side in (*bridges, RIVAL) for walk in _walks(found, side)]
     for metric in order:
-        bridges, walks = _bridges(found), _walks(found, RIVAL)
-        for walk in (*bridges, *walks):
+        for walk in walks:
             cells = [figure(metric, mean(found, metric, walk, nfe, DATA)) for nfe in nfes]
-            rows.append([f"{LABELS[metric]}, {_NAMES.get(walk, walk)}", *cells])
+            rows.append([f"{LABELS[metric]}, {_named(walk)}", *cells])
         for bridge in bridges:
             gaps = [_gap(found, metric, nfe, bridge) for nfe in nfes]
-            to = "difference" if len(walks) == 1 else "difference to the best"
-            title = to if len(bridges) == 1 else f"{to}, {_NAMES.get(bridge, bridge)}"
+            title = "difference" if len(walks) == 2 else "difference of the best walks"
+            title += f", {_named(bridge)}" if len(bridges) > 1 else ""
             rows.append([title, *[shown(metric, gap, found[0].metrics[metric]) for gap in gaps]])
     return table(["NFE", *map(str, nfes)], rows)
 
@@ -133,7 +146,7 @@ def _bests(outcomes: Outcomes, plan: Comparison, name: str) -> str:
         for side in (*_bridges(found), RIVAL):
             tops = [best(found, metric, side) if metric in found[0].metrics else None for metric in order]
             cells = [f"{top[0]} ({figure(metric, top[1])})" if top else "" for metric, top in zip(order, tops)]
-            rows.append([f"{task}, {_NAMES.get(side, side)}", *cells])
+            rows.append([f"{task}, {_named(side)}", *cells])
     return table(["task", *[LABELS[metric] for metric in order]], rows)
 
 
@@ -186,7 +199,7 @@ def _fewer_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
     tasks = _measured(tasks, "lpips")
     bridges = list(dict.fromkeys(bridge for found in tasks.values() for bridge in _bridges(found))) or [BRIDGE]
     cases = {(task, bridge): found for task, found in tasks.items() for bridge in _bridges(found)}
-    names = {case: case[0] if len(bridges) == 1 else f"{case[0]}, {_NAMES.get(case[1], case[1])}" for case in cases}
+    names = {case: case[0] if len(bridges) == 1 else f"{case[0]}, {_named(case[1])}" for case in cases}
     reached = {case: [_reached(found, side) for side in (case[1], RIVAL)] for case, found in cases.items()}
     less = sum(bridge[0] < other[0] for bridge, other in reached.values())
     yield (
@@ -205,7 +218,7 @@ def _fewer_steps(tasks: dict[str, list[Outcome]]) -> Iterator[Row]:
         _listed(f"{names[case]} {_or_never(bridge)} against {other}" for case, (bridge, other) in sooner.items()),
     )
     for bridge in bridges:
-        which = "It" if len(bridges) == 1 else _NAMES.get(bridge, bridge)
+        which = "It" if len(bridges) == 1 else _named(bridge)
         yield from (_equal_nfe(_measured(tasks, metric), metric, bridge, which) for metric in ("lpips", "dists"))
     yield _control(tasks)
 

@@ -58,8 +58,8 @@ photographs (crops of one photograph count as one). Several: Student's t from a 
 the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
 that are compared. Intervals are not corrected for their number.
 """
-LONGER = """Diffusion is given the best of three walks at each NFE. It sees x1 beside xt; the bridge here sees xt alone.
-One with `cond_x1` (below), the better one in this task, was not trained this long.
+LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; `x1_share` says
+that a quarter of the samples are at x1. Each network is given the best of its walks at each NFE.
 """
 CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
 they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
