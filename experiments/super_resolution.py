@@ -11,7 +11,9 @@ from experiments.plan import Comparison
 __all__ = ["NAME", "best_nfe", "section", "verdicts"]
 
 NAME = "super_resolution"
-BRIDGES = ("i2sb", "i2sb_dbim", "i2sb_cond_x1", "i2sb_x1_share", "i2sb_cond_x1_share", "i2sb_cond_x1_half")
+BRIDGES = (
+    "i2sb", "i2sb_dbim", "i2sb_cond_x1", "i2sb_x1_share", "i2sb_cond_x1_share", "i2sb_cond_x1_half", "i2sb_cond_x1_most"
+)  # fmt: skip
 TWIN = "regression_l2"
 REGRESSION = ("regression_l1", "regression_l2", "msrresnet", "swinir", "rrdbnet")
 ASKED = 0.15  # dB, of one step below its twin
