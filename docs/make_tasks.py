@@ -116,9 +116,9 @@ def options(name: str, iterations: int) -> dict[str, Any]:
     opt["datasets"] = {"train": {**opt["datasets"]["train"], "degradation": degradation, "gt_size": 32}}
     opt["datasets"]["train"] |= {"batch_size_per_gpu": 8, "dataset_enlarge_ratio": 1000, "cache": True}
     opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
-    sees_x1 = name == "decolor"
-    opt["bridge"] |= {"cond_x1": sees_x1, "x1_share": 0.0}
-    opt["network_g"] |= {"cond_channels": 3 if sees_x1 else 0}
+    if name == "decolor":
+        opt["bridge"] |= {"cond_x1": True}
+        opt["network_g"] |= {"cond_channels": 3}
     if name.startswith("inpaint"):
         opt["train"]["bridge_opt"] |= {"per_hole": True}
     opt["train"] |= {"total_iter": iterations, "warmup_iter": 20, "ema_decay": 0.99}

@@ -141,8 +141,8 @@ def options(task, name, root):
     train |= {"batch_size_per_gpu": task.batch} | ({"cache": True} if task.degradation else {})
     opt |= {"name": name, "scale": scale, "num_gpu": 0}
     opt["datasets"] = {"train": data_block(task, root, task.train, **train), "val": data_block(task, root, "small")}
-    opt["bridge"] |= {"steps": 2, "cond_x1": False, "x1_share": 0.0, **task.bridge}
-    opt["network_g"] |= {"channel_mult": [1], "attention_ds": [], "cond_channels": 0, **task.network}
+    opt["bridge"] |= {"steps": 2, **task.bridge}
+    opt["network_g"] |= {"channel_mult": [1], "attention_ds": [], **task.network}
     opt["train"] |= {"total_iter": task.iterations, "warmup_iter": 10, "ema_decay": 0.99}
     opt["train"]["bridge_opt"] |= task.loss
     opt["train"]["optim_g"]["lr"] = task.rate
