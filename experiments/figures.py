@@ -52,11 +52,11 @@ def _panels(
         return []
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(max(7.2, 3.6 * columns), 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(max(7.2, 3.6 * columns), max(3.6, 2.9 * rows)), layout="constrained")
     for number, (task, found) in enumerate(tasks.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for colour, group in enumerate(groups[task]):
-            _line(axes, found, metric, group, f"C{colour % 10}")
+            _line(axes, found, metric, group, f"C{colour % 10}", "o-" if colour < 10 else "s--")
         axes.set(xscale="log", title=task)
         ticks = sorted({nfe for group in groups[task] for nfe in found[0].curve(group) if nfe})
         axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
@@ -71,12 +71,12 @@ def _panels(
     return [target]
 
 
-def _line(axes: Any, found: Sequence[Outcome], metric: str, group: str, colour: str) -> None:
+def _line(axes: Any, found: Sequence[Outcome], metric: str, group: str, colour: str, style: str) -> None:
     nfes = [nfe for nfe in found[0].curve(group) if nfe]
     points = [(nfe, value) for nfe in nfes if (value := mean(found, metric, group, nfe, DATA)) is not None]
     if not points:
         return
-    axes.plot(*zip(*points), "o-", color=colour, markersize=3, label=group)
+    axes.plot(*zip(*points), style, color=colour, markersize=3, label=group)
     for one in found if len(found) > 1 else ():
         own = [(nfe, value) for nfe in nfes if (value := mean([one], metric, group, nfe, DATA)) is not None]
         if own:
