@@ -60,7 +60,8 @@ that are compared. Intervals are not corrected for their number.
 """
 LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; `x1_share` says
 that a quarter of the samples are at x1. Each network is given the best of its walks at each NFE, on the crops it is
-compared on. Which bridges to train this long was chosen by the shorter trainings below, on the same photographs.
+compared on. Which bridges to train this long was chosen by the shorter trainings below, on the same photographs. Their
+walks by `log_snr` and `dbim` were added after `ancestral` alone had been compared with diffusion's three.
 """
 CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
 they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
