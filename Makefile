@@ -36,7 +36,7 @@ test: $(READY)
 
 # Every comparison of docs/performance.md at a small size, in under two minutes; prints ratios.
 bench: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quick
+	OMP_NUM_THREADS=1 $(BIN)/python -m studies.speed.quick
 
 lint: $(READY)
 	$(BIN)/ruff check --fix .

@@ -40,6 +40,6 @@ setup(
             "import-adm = i2sb_plugin.weights.commands:import_adm",
         ],
         "basicsr.checkpoints": ["i2sb_sr4x = i2sb_plugin.weights.builtin:checkpoint"],
-        "basicsr.plugins": ["builtin = basicsr_ext.builtin:register", "i2sb = i2sb_plugin.plugin:register"],
+        "basicsr.plugins": ["builtin = basicsr_ext.models.register:register", "i2sb = i2sb_plugin.plugin:register"],
     },
 )

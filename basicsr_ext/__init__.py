@@ -1,5 +1,5 @@
 """BasicSR made to work on today's Python stack, for any restoration model."""
 
-from basicsr_ext.compat import repair_imports
+from basicsr_ext.repairs.imports import repair_imports
 
 repair_imports()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
-from basicsr_ext.errors import InputError, Interrupted, NonFiniteLoss
-from basicsr_ext.launch import is_main_process, rank_of_process
+from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.processes.launch import is_main_process, rank_of_process
 
 __all__ = ["COMMANDS", "GROUP", "Command", "main"]
 
@@ -57,9 +57,9 @@ def _with_other_ranks(run: Callable[[], int]) -> int:
         _leave_process_group()
         return code
     except Exception as error:
-        from basicsr_ext import distributed, lifeline
+        from basicsr_ext.processes import collectives, lifeline
 
-        if distributed.world_size() == 1:
+        if collectives.world_size() == 1:
             raise
         return lifeline.failed(error, *_verdict(error))
 
@@ -72,27 +72,28 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
 
 
 def _pipeline(name: str, rest: list[str]) -> int:
-    from basicsr_ext.options import add_arguments
+    from basicsr_ext.options.resolve import add_arguments
 
     parser = argparse.ArgumentParser(prog=f"basicsr {name}")
     add_arguments(parser)
     parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
-    from basicsr_ext import compat, run_lock
+    from basicsr_ext.common import folder_lock
+    from basicsr_ext.repairs import imports
 
-    compat.apply()
+    imports.apply()
     from basicsr import test, train
 
-    from basicsr_ext import memory_advice, stopping
+    from basicsr_ext.training import memory_advice, signals
 
     run = train.train_pipeline if name == "train" else test.test_pipeline
     try:
-        with _arguments(f"basicsr {name}", rest), stopping.watch(), memory_advice.explained(name == "train"):
+        with _arguments(f"basicsr {name}", rest), signals.watch(), memory_advice.explained(name == "train"):
             run(os.getcwd())
     except Interrupted:
         _leave_process_group()
         raise
     finally:
-        run_lock.release_all()
+        folder_lock.release_all()
         _close_log()
     return 0
 
@@ -100,7 +101,7 @@ def _pipeline(name: str, rest: list[str]) -> int:
 def _leave_process_group() -> None:
     import torch.distributed as dist
 
-    from basicsr_ext import lifeline
+    from basicsr_ext.processes import lifeline
 
     lifeline.end()
     if dist.is_available() and dist.is_initialized():
@@ -116,53 +117,53 @@ def _close_log() -> None:
 
 
 def _check(rest: list[str]) -> int:
-    from basicsr_ext import rehearsal
+    from basicsr_ext.commands import check
 
-    return rehearsal.run(rest)
+    return check.run(rest)
 
 
 def _restore(rest: list[str]) -> int:
-    from basicsr_ext import restore
+    from basicsr_ext.commands import restore
 
     return _with_other_ranks(lambda: restore.run(rest))
 
 
 def _prepare(rest: list[str]) -> int:
-    from basicsr_ext import prepare
+    from basicsr_ext.images.packing import pack
 
-    return prepare.run(rest)
+    return pack.run(rest)
 
 
 def _export(rest: list[str]) -> int:
-    from basicsr_ext import export
+    from basicsr_ext.commands import export
 
     return export.run(rest)
 
 
 def _list(rest: list[str]) -> int:
-    from basicsr_ext import listing
+    from basicsr_ext.commands import list as listing
 
     return listing.run(rest)
 
 
 def _doctor(rest: list[str]) -> int:
-    from basicsr_ext import doctor
+    from basicsr_ext.commands import doctor
 
     return doctor.run(rest)
 
 
 def _benchmark(rest: list[str]) -> int:
-    from basicsr_ext import run_lock
-    from basicsr_ext.benchmark import command
+    from basicsr_ext.commands import benchmark
+    from basicsr_ext.common import folder_lock
 
     try:
-        return _with_other_ranks(lambda: command.run(rest))
+        return _with_other_ranks(lambda: benchmark.run(rest))
     finally:
-        run_lock.release_all()
+        folder_lock.release_all()
 
 
 def _report(rest: list[str]) -> int:
-    from basicsr_ext import report
+    from basicsr_ext.commands import report
 
     return report.main(rest)
 
@@ -196,7 +197,7 @@ def _added(point: metadata.EntryPoint) -> Callable[[list[str]], int]:
             command = point.load()
         except (ImportError, AttributeError) as error:
             raise InputError(f"{point.name}: {point.value} can not be loaded: {error}; repair its plugin") from error
-        return command(rest)
+        return benchmark(rest)
 
     return run
 
@@ -205,7 +206,7 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
-        commands.add_parser(name, help=command.help, add_help=False)
+        commands.add_parser(name, help=benchmark.help, add_help=False)
     return parser
 
 

@@ -20,11 +20,11 @@ import yaml
 from PIL import Image
 
 from basicsr_ext import cli
+from basicsr_ext.images.decode import decode_image, write_image
 from i2sb_plugin import Restorer
-from i2sb_plugin.data.image_io import decode_image, write_image
-from i2sb_plugin.data.masks import draw_mask
-from i2sb_plugin.data.sample_photographs import prepare
+from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation
+from i2sb_plugin.degradations.masks import draw_mask
 from i2sb_plugin.space import lift
 
 ROOT = Path(__file__).resolve().parent.parent

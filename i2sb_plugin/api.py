@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr_ext import restorer as toolkit
-from basicsr_ext.errors import InputError
-from basicsr_ext.pictures import Picture, read_picture, write_picture
-from basicsr_ext.restore_files import read_mask
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import Picture, read_picture, write_picture
+from basicsr_ext.restoring import restorer as toolkit
+from basicsr_ext.restoring.files import read_mask
 from i2sb_plugin import plugin
 from i2sb_plugin.weights import builtin
 

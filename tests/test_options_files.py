@@ -5,28 +5,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from basicsr_ext import compat
-from basicsr_ext.benchmark import settings
-from basicsr_ext.errors import InputError
-from basicsr_ext.launch import Launch
-from basicsr_ext.option_check import inspect_options
-from basicsr_ext.option_file import load_yaml
-from basicsr_ext.options import _select_datasets
+from basicsr_ext.benchmark.run import settings
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.options.check import inspect_options
+from basicsr_ext.options.file import load_yaml
+from basicsr_ext.options.resolve import _select_datasets
+from basicsr_ext.processes.launch import Launch
+from basicsr_ext.repairs import imports
 from i2sb_plugin import plugin
 
-compat.apply()
+imports.apply()
 plugin.register()
 
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY  # noqa: E402
 
-from basicsr_ext import builtin  # noqa: E402
-from basicsr_ext.option_schema import parse_block  # noqa: E402
+from basicsr_ext.common.option_blocks import parse_block  # noqa: E402
+from basicsr_ext.models import register  # noqa: E402
 from i2sb_plugin.data.image_source import LOADER_KEYS  # noqa: E402
 from i2sb_plugin.degradations import build_degradation  # noqa: E402
 from i2sb_plugin.models.bridge_options import BridgeOptions, SamplerOptions  # noqa: E402
 from i2sb_plugin.samplers import step_grid  # noqa: E402
 
-builtin.register()
+register.register()
 
 OPTIONS = Path(__file__).parent.parent / "options"
 BENCHMARKS = sorted(OPTIONS.glob("benchmark*.yml"))

@@ -16,10 +16,11 @@ import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY, Registry
 
-from basicsr_ext import distributed, registries
-from basicsr_ext.errors import InputError, UnknownName, did_you_mean
-from basicsr_ext.metrics.weights import WeightsFile
-from basicsr_ext.option_schema import parse_block
+from basicsr_ext.common import registries
+from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.metrics.learned.weights import WeightsFile
+from basicsr_ext.processes import collectives
 
 __all__ = [
     "METRICS",
@@ -323,7 +324,7 @@ def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str
         raise InputError(f"{where}.type is missing; give the name of a metric; {did_you_mean('', metric_names())}")
     name = options["type"]
     if name not in METRICS and registries.find(METRIC_REGISTRY, name) is not None:
-        from basicsr_ext.metrics.basicsr_metric import BasicSRMetric
+        from basicsr_ext.metrics.basicsr import BasicSRMetric
 
         return BasicSRMetric.of(options, where)
     if name not in METRICS:
@@ -366,11 +367,11 @@ def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
         InputError: a metric refuses its images; in every process.
 
     """
-    for records in distributed.gather_objects({name: metric.records for name, metric in metrics.items()}):
+    for records in collectives.gather_objects({name: metric.records for name, metric in metrics.items()}):
         for name, metric in metrics.items():
             metric.records.update(records[name])
     outcome: dict[str, float] | InputError = {}
-    if distributed.is_main():
+    if collectives.is_main():
         try:
             outcome = {name: metric.compute() for name, metric in metrics.items()}
             for name, metric in metrics.items():
@@ -378,7 +379,7 @@ def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
                     get_root_logger().warning(f"{name}: {note}")
         except InputError as error:
             outcome = error
-    outcome = distributed.broadcast_object(outcome)
+    outcome = collectives.broadcast_object(outcome)
     if isinstance(outcome, InputError):
         raise outcome
     return outcome

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 
 __all__ = ["FLOPs", "NTIREScore", "NetworkCalls", "Parameters", "PeakMemory", "Seconds"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from basicsr_ext.compat import Repair
+from basicsr_ext.repairs.imports import Repair
 
 __all__ = ["all_repairs"]
 

@@ -15,10 +15,10 @@ from basicsr.data import degradations
 from basicsr.utils import file_client, img_util
 from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext import image_kinds
-from basicsr_ext.compat import Repair, rebind, source_says
-from basicsr_ext.errors import InputError
-from basicsr_ext.image_files import is_cut_short
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images import headers
+from basicsr_ext.images.image_files import is_cut_short
+from basicsr_ext.repairs.imports import Repair, rebind, source_says
 
 __all__ = ["REPAIRS", "NamedBytes", "imfrombytes", "is_cut_short"]
 
@@ -134,7 +134,7 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
 
     Raises:
         InputError: The content is empty, cut short, no image, an animation, in colours that are not read, or too large
-            (see :func:`basicsr_ext.image_kinds.refusal`); names the file.
+            (see :func:`basicsr_ext.images.headers.refusal`); names the file.
 
     """
     place = getattr(content, "path", "") or "image"
@@ -142,7 +142,7 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         raise InputError(f"{place} is empty; replace or remove it")
     if is_cut_short(content):
         raise InputError(f"{place} is cut short: its end is missing; replace or remove it")
-    refusal = image_kinds.refusal(content)
+    refusal = headers.refusal(content)
     if refusal:
         raise InputError(f"{place} {refusal}")
     try:

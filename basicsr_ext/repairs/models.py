@@ -15,13 +15,14 @@ from basicsr.models import base_model
 from basicsr.models.sr_model import SRModel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr_ext import distributed, memory, running, stopping
-from basicsr_ext.compat import Repair, source_says
-from basicsr_ext.errors import InputError, Interrupted, did_you_mean
-from basicsr_ext.nonfinite import check_reduced, trained_norm
-from basicsr_ext.saving import saves_of
-from basicsr_ext.schedulers import known_schedulers
-from basicsr_ext.shared_validation import can_share, validate_shared
+from basicsr_ext.checkpoints.saves import saves_of
+from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
+from basicsr_ext.common.schedulers import known_schedulers
+from basicsr_ext.processes import collectives
+from basicsr_ext.repairs.imports import Repair, source_says
+from basicsr_ext.repairs.shared_validation import can_share, validate_shared
+from basicsr_ext.training import loop_state, memory, signals
+from basicsr_ext.training.nonfinite import check_reduced, trained_norm
 
 __all__ = ["REPAIRS", "method_repair"]
 
@@ -87,11 +88,11 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
-        abandonable = stopping.abandonable() if alone else contextlib.nullcontext()
+        abandonable = signals.abandonable() if alone else contextlib.nullcontext()
         with _same_random_streams(), memory.in_validation(data_set), abandonable:
             validate(dataloader, current_iter, tb_logger, save_img)
     except Interrupted:
-        stopping.validation_abandoned(data_set, everywhere=not self.opt["dist"])
+        signals.validation_abandoned(data_set, everywhere=not self.opt["dist"])
     finally:
         for name, net in wrapped.items():
             setattr(self, name, net)
@@ -115,7 +116,7 @@ def _same_random_streams() -> Iterator[None]:
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Step the schedulers, and remember the iteration for messages."""
     self.current_iter = current_iter
-    running.now.model, running.now.iteration = self, current_iter
+    loop_state.now.model, loop_state.now.iteration = self, current_iter
     _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
 
 
@@ -195,7 +196,7 @@ def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_
     better = val > best["val"] if best["better"] == "higher" else val < best["val"]
     if better:
         best["val"], best["iter"] = float(val), current_iter
-    if self.opt.get("is_train") and distributed.is_main() and self.opt["path"].get("training_states"):
+    if self.opt.get("is_train") and collectives.is_main() and self.opt["path"].get("training_states"):
         saves_of(self).keep_metrics(self.opt, self.best_metric_results, current_iter)
 
 

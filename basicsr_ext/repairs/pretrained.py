@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from basicsr_ext.checkpoint import load_checkpoint
-from basicsr_ext.compat import Repair
+from basicsr_ext.checkpoints.files import load_checkpoint
+from basicsr_ext.repairs.imports import Repair
 
 __all__ = ["REPAIRS"]
 
@@ -25,7 +25,7 @@ class _SafeTorch(types.ModuleType):
 
     @staticmethod
     def load(f: str, *_: Any, **__: Any) -> Any:
-        """Stand in for ``torch.load``; raises InputError as :func:`basicsr_ext.checkpoint.load_checkpoint` does."""
+        """Stand in for ``torch.load``; raises InputError as :func:`basicsr_ext.checkpoints.files.load_checkpoint` does."""
         return load_checkpoint(f)
 
 

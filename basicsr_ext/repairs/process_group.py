@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from basicsr.utils import dist_util
 
-from basicsr_ext import distributed, lifeline
-from basicsr_ext.compat import Repair, rebind, source_says
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.processes import collectives, lifeline
+from basicsr_ext.repairs.imports import Repair, rebind, source_says
 
 __all__ = ["REPAIRS", "init_dist"]
 
@@ -48,8 +48,8 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     ranks = {"rank": _variable("RANK", launcher), "world_size": _variable("WORLD_SIZE", launcher)}
     limits = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     dist.init_process_group(backend, **ranks, **limits, **_store(ranks["world_size"]))
-    if distributed.world_size() > 1:
-        lifeline.begin(distributed.gather_objects)
+    if collectives.world_size() > 1:
+        lifeline.begin(collectives.gather_objects)
 
 
 def _store(world_size: int) -> dict[str, dist.Store]:

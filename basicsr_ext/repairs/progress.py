@@ -7,16 +7,16 @@ from typing import Any
 
 from basicsr.utils import logger as basicsr_logger
 
-from basicsr_ext import distributed
-from basicsr_ext.compat import Repair, source_says
-from basicsr_ext.progress import Progress
+from basicsr_ext.processes import collectives
+from basicsr_ext.repairs.imports import Repair, source_says
+from basicsr_ext.training.progress import Progress
 
 __all__ = ["REPAIRS"]
 
 
 def _init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     _init.unrepaired(self, opt, start_iter, tb_logger)  # type: ignore[attr-defined]
-    self.progress = Progress(opt, start_iter) if distributed.is_main() else None
+    self.progress = Progress(opt, start_iter) if collectives.is_main() else None
 
 
 def _call(self: Any, log_vars: dict[str, Any]) -> None:

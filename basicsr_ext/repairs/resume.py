@@ -11,14 +11,14 @@ import basicsr.train
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 
-from basicsr_ext import distributed, launch
-from basicsr_ext.checkpoint import load_state, remove_unfinished
-from basicsr_ext.compat import Repair, rebind, source_says
-from basicsr_ext.errors import InputError
-from basicsr_ext.option_changes import changed_options, changed_versions
-from basicsr_ext.positions import global_batch_size
-from basicsr_ext.repairs.house import STARTERS
-from basicsr_ext.resumable import network_labels, newest_resumable, resumable_iterations
+from basicsr_ext.checkpoints.files import load_state, remove_unfinished
+from basicsr_ext.checkpoints.option_changes import changed_options, changed_versions
+from basicsr_ext.checkpoints.resumable import network_labels, newest_resumable, resumable_iterations
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.processes import collectives, launch
+from basicsr_ext.repairs.imports import Repair, rebind, source_says
+from basicsr_ext.repairs.startup import STARTERS
+from basicsr_ext.training.sample_order import global_batch_size
 
 __all__ = ["REPAIRS", "load_resume_state"]
 
@@ -38,7 +38,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     wanted = _goes_on(opt)
-    path = distributed.broadcast_object(_newest_in_run(opt) if wanted and distributed.is_main() else None)
+    path = collectives.broadcast_object(_newest_in_run(opt) if wanted and collectives.is_main() else None)
     path = path or opt["path"].get("resume_state")
     if path is None:
         return None
@@ -47,21 +47,21 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     opt["start"] = {"epoch": state["epoch"], "iter": state["iter"], "position": state.get("position")}
     if opt.get("manual_seed_drawn") and (state.get("random") or {}).get("manual_seed") is not None:
         opt["manual_seed"] = state["random"]["manual_seed"]
-    if distributed.is_main():
+    if collectives.is_main():
         _say_what_changed(opt, state, path)
     for label in network_labels(opt):
         opt["path"].pop(f"pretrain_network_{label.removeprefix('net_')}", None)
     check_resume(opt, state["iter"])
     _point_to_networks(opt, Path(path), state["iter"])
-    if distributed.is_main():
+    if collectives.is_main():
         _make_folders(opt)
     return state
 
 
 def _goes_on(opt: dict[str, Any]) -> bool:
     """Whether the run goes on from what its folder holds: by the flag, or since its own torchrun started it again."""
-    starters = set(distributed.gather_objects(launch.starter()))
-    if opt["auto_resume"] or not launch.is_restart() or not distributed.is_main():
+    starters = set(collectives.gather_objects(launch.starter()))
+    if opt["auto_resume"] or not launch.is_restart() or not collectives.is_main():
         return opt["auto_resume"]
     try:
         mine = starters & set(json.loads(Path(opt["path"]["experiments_root"], STARTERS).read_text()))

@@ -17,14 +17,16 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
 from torch.utils.data import DataLoader
 
-from basicsr_ext import distributed, run_lock, running, stopping
-from basicsr_ext.compat import Repair, apply, rebind, source_says
-from basicsr_ext.errors import InputError
-from basicsr_ext.made_up import make_up_validation
-from basicsr_ext.option_changes import option_text
-from basicsr_ext.positions import PositionSampler, SeededSamples
-from basicsr_ext.random_streams import seed_from, seed_streams
-from basicsr_ext.saving import check_options
+from basicsr_ext.checkpoints.option_changes import option_text
+from basicsr_ext.checkpoints.saves import check_options
+from basicsr_ext.common import folder_lock
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.seeds import seed_from, seed_streams
+from basicsr_ext.processes import collectives
+from basicsr_ext.repairs.imports import Repair, apply, rebind, source_says
+from basicsr_ext.training import loop_state, signals
+from basicsr_ext.training.missed_validation import make_up_validation
+from basicsr_ext.training.sample_order import PositionSampler, SeededSamples
 
 __all__ = ["REPAIRS", "BudgetLoader", "worker_init_fn"]
 
@@ -32,12 +34,12 @@ __all__ = ["REPAIRS", "BudgetLoader", "worker_init_fn"]
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
     """Let a worker go its own way: its streams follow from torch's seed, which differs by worker, rank and epoch.
 
-    What the samples of a training run draw does not depend on that (see :class:`basicsr_ext.positions.SeededSamples`).
+    What the samples of a training run draw does not depend on that (see :class:`basicsr_ext.training.sample_order.SeededSamples`).
     The run's lock is left to the process that trains, and in a spawned worker BasicSR is repaired.
     """
     del worker_id, num_workers, rank, seed
-    stopping.leave_signals_to_parent()
-    run_lock.release_all()
+    signals.leave_signals_to_parent()
+    folder_lock.release_all()
     apply()
     stream = torch.initial_seed()
     random.seed(stream)
@@ -103,7 +105,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         if len(val_loader.dataset) == 0:
             name = val_loader.dataset.opt["name"]
             raise InputError(f"validation set {name} is empty; correct its folders, or remove it and the val section")
-    running.now.val_loaders = val_loaders
+    loop_state.now.val_loaders = val_loaders
     _refuse_empty_epoch(opt, loader, sampler)
     check_options(opt)
     opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
@@ -120,7 +122,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
-    budgeted = running.now.train_loader = BudgetLoader(loader, budget, opt["manual_seed"], complete)
+    budgeted = loop_state.now.train_loader = BudgetLoader(loader, budget, opt["manual_seed"], complete)
     return budgeted, budget, val_loaders, budget.last_epoch, total_iter
 
 
@@ -155,9 +157,9 @@ def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
 
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
-    if running.now.model is not self:
+    if loop_state.now.model is not self:
         make_up_validation(self)
-    seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, distributed.rank())
+    seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, collectives.rank())
     seed_streams(seed, self.device)
     _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
 
@@ -229,24 +231,24 @@ def _fetch_between_iterations(prefetcher: type) -> None:
 
     def fetch_next(self: Any) -> Any:
         _await_rank_0()
-        stopping.iteration_ended()
+        signals.iteration_ended()
         if isinstance(self.ori_loader, BudgetLoader):
-            running.now.epoch = self.ori_loader.budget.epoch
-        running.now.batch = fetch(self)
-        return running.now.batch
+            loop_state.now.epoch = self.ori_loader.budget.epoch
+        loop_state.now.batch = fetch(self)
+        return loop_state.now.batch
 
     prefetcher.next = fetch_next
 
 
 def _await_rank_0() -> None:
     """After a save or a validation, which rank 0 may have made alone, wait for it without the limit of a collective."""
-    model = running.now.model
+    model = loop_state.now.model
     if model is None:
         return
     freqs = (("logger", "save_checkpoint_freq"), ("val", "val_freq"))
     steps = [(model.opt.get(block) or {}).get(key) for block, key in freqs]
-    if any(step and running.now.iteration % step == 0 for step in steps):
-        distributed.barrier()
+    if any(step and loop_state.now.iteration % step == 0 for step in steps):
+        collectives.barrier()
 
 
 def _repair_fetching() -> None:
@@ -256,7 +258,7 @@ def _repair_fetching() -> None:
 
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
-    running.now.tb_logger = tb_logger
+    loop_state.now.tb_logger = tb_logger
     options = {**opt["logger"], "use_tb_logger": bool(opt["logger"].get("use_tb_logger")) and tb_logger is not None}
     _message_logger_init.unrepaired(self, {**opt, "logger": options}, start_iter, tb_logger)
     self.max_iters += 1  # the class counts max_iters - iter - 1

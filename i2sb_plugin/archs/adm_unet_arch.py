@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import InputError, did_you_mean
 from i2sb_plugin.archs.adm_unet_blocks import (
     GROUPS,
     AttentionBlock,

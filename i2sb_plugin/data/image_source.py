@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from basicsr.utils import FileClient
 
-from basicsr_ext.errors import InputError, did_you_mean
-from basicsr_ext.option_schema import parse_block
-from i2sb_plugin.data.image_io import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.images.decode import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
 from i2sb_plugin.data.lmdb_names import choose, stored_keys
-from i2sb_plugin.data.sample_photographs import SAMPLE_PREFIX, sample_folder
+from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
 __all__ = ["LOADER_KEYS", "PHASES", "ImageSource", "read_options"]
 

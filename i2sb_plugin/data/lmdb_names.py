@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 
 __all__ = ["choose", "stored_keys"]
 

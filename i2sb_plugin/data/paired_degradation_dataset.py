@@ -12,12 +12,12 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from basicsr_ext.errors import InputError, did_you_mean
-from basicsr_ext.random_streams import seed_from
-from i2sb_plugin.data.image_io import match_channels, to_tensor
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.seeds import seed_from
+from basicsr_ext.images.decode import match_channels, to_tensor
+from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
+from i2sb_plugin.data.crops import centre_square, check_crop, draw_view
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
-from i2sb_plugin.data.skipping import BadImages, check_share, first_readable
-from i2sb_plugin.data.views import centre_square, check_crop, draw_view
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 
 __all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
@@ -83,7 +83,7 @@ class PairedDegradationDataset(Dataset):
     the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
     a file and the members of a mixture are taken in order, the first image getting number ``seed`` * 1000003.
     With ``degrade_on: device`` the training loop leaves the degradation to :meth:`defer`, with the same draws.
-    ``skip_bad`` lets other images stand in for a few unusable ones, see :class:`~i2sb_plugin.data.skipping.BadImages`.
+    ``skip_bad`` lets other images stand in for a few unusable ones, see :class:`~i2sb_plugin.data.bad_images.BadImages`.
     Raises InputError naming the option or the file.
     """
 

@@ -11,13 +11,13 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from basicsr_ext.errors import InputError, did_you_mean
-from i2sb_plugin.data.companions import Conditions, Masks, to_mask
-from i2sb_plugin.data.image_io import match_channels, to_tensor
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.images.decode import match_channels, to_tensor
+from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
+from i2sb_plugin.data.crops import View, check_crop, draw_view
 from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
-from i2sb_plugin.data.pairing import pair_names
-from i2sb_plugin.data.skipping import BadImages, check_share, first_readable
-from i2sb_plugin.data.views import View, check_crop, draw_view
+from i2sb_plugin.data.masks_and_conditions import Conditions, Masks, to_mask
+from i2sb_plugin.data.pairs import pair_names
 
 __all__ = ["PairedFolderDataset", "PairedFolderOptions"]
 
@@ -101,7 +101,7 @@ class PairedFolderDataset(Dataset):
     H = scale*h and W = scale*w exactly: nothing is cut silently. Phase ``train``: a random crop of ``gt_size``, flips
     and turns, the same for all images that belong together, drawn from torch's default generator, which is seeded
     anew in every worker and epoch; with masks, crops are drawn until one shows a part of the hole, 20 times at most.
-    ``skip_bad`` lets other pairs stand in for a few unusable ones, see :class:`~i2sb_plugin.data.skipping.BadImages`.
+    ``skip_bad`` lets other pairs stand in for a few unusable ones, see :class:`~i2sb_plugin.data.bad_images.BadImages`.
     Raises InputError naming the option or the file.
     """
 

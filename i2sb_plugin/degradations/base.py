@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from basicsr_ext.errors import InputError, UnknownName, did_you_mean
-from basicsr_ext.option_schema import parse_block
+from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.common.option_blocks import parse_block
 
 __all__ = [
     "DEGRADATIONS",

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin.bridge import sent
 from i2sb_plugin.degradations.base import Degraded, check_image
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 
 __all__ = ["Padding", "PlanarFilter", "SeparableFilter", "least_squares"]
 

@@ -9,12 +9,11 @@ from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext.errors import InputError
-from basicsr_ext.random_streams import seed_from
-from basicsr_ext.restoration_model import RestorationModel
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.seeds import seed_from
+from basicsr_ext.models.restoration_model import RestorationModel
 from i2sb_plugin import samplers, space
 from i2sb_plugin.bridge import Bridge, sent, standard_normal
-from i2sb_plugin.consistency import consistent
 from i2sb_plugin.models.bridge_options import (
     BridgeOptions,
     BridgeTrainOptions,
@@ -23,6 +22,7 @@ from i2sb_plugin.models.bridge_options import (
     read_block,
 )
 from i2sb_plugin.models.channels import channel_faults
+from i2sb_plugin.models.consistency import consistent
 
 __all__ = ["I2SBModel"]
 

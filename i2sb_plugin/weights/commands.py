@@ -7,10 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.checkpoint import atomic_save
-from basicsr_ext.errors import InputError
+from basicsr_ext.checkpoints.files import atomic_save
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin.weights import layout, released, tasks
-from i2sb_plugin.weights.restricted_pickle import load_namespace
+from i2sb_plugin.weights.pickles import load_namespace
 
 __all__ = ["export_i2sb", "import_adm", "import_i2sb"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet, UNetLayout
 
 __all__ = ["Shapes", "infer_network", "network_shapes"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from basicsr_ext.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import InputError, did_you_mean
 
 __all__ = ["TASKS", "bridge_configuration", "option_file", "paper_options", "release_options"]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from basicsr_ext import cli
-from basicsr_ext.errors import InputError, NonFiniteLoss
-from tests.cli_runs import bridge_options, files_below, options, run, write
+from basicsr_ext.common.errors import InputError, NonFiniteLoss
+from tests.support.cli_runs import bridge_options, files_below, options, run, write
 
 
 def test_help_is_quick_and_imports_no_torch():
@@ -48,7 +48,7 @@ def test_the_module_is_the_command(program):
             InputError(
                 "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
                 '  File "x.py", line 3, in y\n    raise InputError(text)\n'
-                "basicsr_ext.errors.InputError: a.png is truncated;\nreplace it\n"
+                "basicsr_ext.common.errors.InputError: a.png is truncated;\nreplace it\n"
             ),
             2,
             "error: a.png is truncated;\nreplace it\n",

@@ -5,7 +5,7 @@ import torch
 
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
-from tests.pages import plugged_in, read_page
+from tests.support.pages import plugged_in, read_page
 
 PAGE, BLOCKS = read_page("add_a_degradation.md")
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from basicsr_ext import cli
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.metrics import METRICS, Sample, build_metric
-from tests.pages import plugged_in, read_page
+from tests.support.pages import plugged_in, read_page
 
 PAGE, BLOCKS = read_page("add_a_metric.md")
 

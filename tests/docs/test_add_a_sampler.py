@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from basicsr_ext import cli
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin.bridge import Bridge
 from i2sb_plugin.models.bridge_options import SamplerOptions, read_block
 from i2sb_plugin.samplers import SAMPLERS, step_grid
-from tests.pages import plugged_in, read_page
-from tests.toolkit import OPTIONS, small
+from tests.support.pages import plugged_in, read_page
+from tests.support.toolkit import OPTIONS, small
 
 PAGE, BLOCKS = read_page("add_a_sampler.md")
 BRIDGE = Bridge.one_clock(100)

@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from basicsr_ext.benchmark import tables
-from basicsr_ext.benchmark.methods import MethodOptions
-from basicsr_ext.page.build import read
+from basicsr_ext.benchmark.page.build import read
+from basicsr_ext.benchmark.report import tables
+from basicsr_ext.benchmark.run.methods import MethodOptions
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "benchmarks" / "results" / "benchmark_sr4x.json"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from basicsr_ext import compat
+from basicsr_ext.repairs import imports
 
-compat.apply()
+imports.apply()
 
 from basicsr_ext.metrics import METRICS, build_metric  # noqa: E402
-from basicsr_ext.metrics.feature_networks import FEATURES  # noqa: E402
-from basicsr_ext.metrics.networks import TRUNKS  # noqa: E402
-from basicsr_ext.metrics.top1 import Top1  # noqa: E402
+from basicsr_ext.metrics.learned.features import FEATURES  # noqa: E402
+from basicsr_ext.metrics.learned.networks import TRUNKS  # noqa: E402
+from basicsr_ext.metrics.learned.top1 import Top1  # noqa: E402
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 

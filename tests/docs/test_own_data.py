@@ -9,8 +9,8 @@ from PIL import Image
 from skimage import data
 
 from basicsr_ext import cli
-from tests.cli_runs import run
-from tests.trained import BRIDGE, run_folder
+from tests.support.cli_runs import run
+from tests.support.trained import BRIDGE, run_folder
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "own_data.md").read_text()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, quick, scaling, tables
+from studies.speed import quick, tables
+from studies.speed.training import gpu, scaling
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,7 +21,7 @@ PAGE = (ROOT / "docs" / "performance.md").read_text()
 
 def test_tables_between_markers_are_those_of_the_results():
     assert PAGE.count("<!-- table: ") >= 3
-    assert tables.written(PAGE) == PAGE, "run python -m benchmarks.tables"
+    assert tables.written(PAGE) == PAGE, "run python -m studies.speed.tables"
 
 
 @pytest.mark.parametrize("name", ["degradations", "loading", "validation"])
@@ -70,7 +71,7 @@ def test_an_iteration_on_paper():
 
 
 def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
-    start = "import sys, runpy; sys.modules['basicsr'] = None; runpy.run_module('benchmarks.gpu', run_name='__main__')"
+    start = "import sys, runpy; sys.modules['basicsr'] = None; runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-c", start, "--quick", "--out", str(out)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -114,7 +115,7 @@ def test_a_way_that_fails_on_a_gpu_leaves_the_others_alone():
 
 def test_the_quick_round_prints_the_ratios_of_every_part_in_under_two_minutes():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.quick"]
+    command = [sys.executable, "-m", "studies.speed.quick"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     parts = re.split(r"^(\w+) \(\d+ s\)$", run.stdout, flags=re.MULTILINE)[1:]

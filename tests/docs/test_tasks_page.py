@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from i2sb_plugin.data.image_io import write_image
-from i2sb_plugin.data.masks import draw_mask
+from basicsr_ext.images.decode import write_image
 from i2sb_plugin.degradations import build_degradation
-from tests.i2sb_plugin.degradation_examples import NAMES
+from i2sb_plugin.degradations.masks import draw_mask
+from tests.support.degradation_examples import NAMES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_the_figures_are_those_measured():
     text = " ".join((ROOT / "docs/training.md").read_text().split())
-    found = json.loads((ROOT / "benchmarks/results/training_log.json").read_text())
+    found = json.loads((ROOT / "studies/speed/results/training_log.json").read_text())
     low, _, high = found["ratio_quartiles"]
     assert f"takes {100 * found['gather_share']:.2f} % of an iteration" in text
     assert f"a line of the log {100 * found['line_share']:.2f} % of the ten iterations before it" in text

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from skimage import data
 
-from basicsr_ext.errors import InputError
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin import Restorer
-from tests.cli_runs import run
-from tests.trained import BRIDGE, RRDB, run_folder, safetensors_file
+from tests.support.cli_runs import run
+from tests.support.trained import BRIDGE, RRDB, run_folder, safetensors_file
 
 PHOTO = np.ascontiguousarray(data.astronaut()[:40, 200:253])
 TENSOR = torch.from_numpy(PHOTO / np.float32(255)).permute(2, 0, 1)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from i2sb_plugin import samplers
 from i2sb_plugin.bridge import Bridge
 from i2sb_plugin.samplers import space_indices
-from tests.golden import golden, names, params
+from tests.support.golden import golden, names, params
 
 TRAJECTORIES = [*names("trajectory_*.npz"), *names("sample_inpaint_*.npz")]
 

@@ -1,1 +1,0 @@
-"""Networks that any restoration model may use."""

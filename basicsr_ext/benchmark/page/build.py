@@ -1,0 +1,104 @@
+"""From ``records.json`` to ``index.html``: the style, the script and the records in one file, pictures beside it.
+
+The page never asks a network for anything, and its content security policy lets it run no script but its own: names
+that come from users travel as JSON and are shown as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.benchmark.page.pictures import gather
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["FORMAT", "read", "render", "write"]
+
+FORMAT = 1  # of records.json
+PARTS = Path(__file__).parent / "parts"
+SCRIPTS = ("base.js", "table.js", "charts.js", "stage.js", "images.js", "main.js")
+_KEYS = ("title", "methods", "datasets", "metrics", "results")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The records of a benchmark.
+
+    Raises:
+        InputError: the file is missing, no JSON, or of another format than :data:`FORMAT`.
+
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; `basicsr benchmark -opt FILE` writes it")
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}; run the benchmark again") from None
+    found = records.get("format") if isinstance(records, dict) else None
+    if found != FORMAT:
+        raise InputError(f"{path} has format {found!r}; this version reads format {FORMAT}; run the benchmark again")
+    if missing := [key for key in _KEYS if key not in records]:
+        raise InputError(f"{path} has no {', '.join(missing)}; run the benchmark again")
+    return records
+
+
+def write(records: str | Path, folder: str | Path, quality: int | None = None) -> Path:
+    """Write ``index.html`` and its pictures to ``folder``; returns the path of the page.
+
+    Args:
+        records: ``records.json`` of a benchmark; its pictures are looked for relative to it.
+        folder: made if it is missing; what an earlier page left there is replaced.
+        quality: None copies the pictures as they are; 1 to 100 stores them as WebP of that quality, for a small page.
+
+    Raises:
+        InputError: the records can not be read, a picture is missing or unreadable, or ``quality`` is out of range.
+        OSError: the pictures can not be written.
+
+    """
+    if quality is not None and not 1 <= quality <= 100:
+        raise InputError(f"quality is {quality}; it must be from 1 to 100, or left out for exact pictures")
+    content, folder = read(records), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = gather(content, Path(records).parent, folder, quality)
+    page = folder / "index.html"
+    page.write_text(render(content), encoding="utf-8")
+    return page
+
+
+def render(records: dict[str, Any]) -> str:
+    """The text of the page; ``records`` as from :func:`gather`, with paths relative to the page."""
+    style = (PARTS / "page.css").read_text(encoding="utf-8")
+    scripts = [(PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = '"use strict";\n(() => {\n' + "\n".join(scripts) + "\n})();\n"
+    filled = {
+        "policy": _policy(style, script),
+        "title": html.escape(str(records["title"] or records.get("name") or "Benchmark")),
+        "style": style,
+        "records": _json_in_html(records),
+        "script": script,
+    }
+    text = (PARTS / "page.html").read_text(encoding="utf-8")
+    before, *pieces = text.split("{{")
+    return before + "".join(filled[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+
+
+def _json_in_html(value: Any) -> str:
+    """JSON that can not end the element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _policy(style: str, script: str) -> str:
+    """Allow this style, this script and pictures from the page's own place; nothing else."""
+
+    def allowed(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    return (
+        f"default-src 'none'; script-src {allowed(script)}; style-src {allowed(style)}; "
+        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,176 @@
+"""The one source of every table, plot and page: ``records.json``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from basicsr_ext.benchmark.report.statistics import bootstrap_mean, paired
+from basicsr_ext.benchmark.run.inputs import Image
+from basicsr_ext.benchmark.run.measure import Figures
+from basicsr_ext.benchmark.run.methods import Method
+from basicsr_ext.benchmark.run.settings import Benchmark
+from basicsr_ext.benchmark.run.store import FORMAT, Store
+from basicsr_ext.benchmark.run.work import Outcome
+
+__all__ = ["compose", "environment"]
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "basicsr", "basicsr-i2sb")
+_CAPITALS = ("psnr", "ssim", "niqe", "lpips", "dists", "fid", "kid")
+
+Found = Mapping[tuple[str, str], Figures]
+
+
+def compose(bench: Benchmark, store: Store, images: list[Image], outcome: Outcome, found: Found) -> dict[str, Any]:
+    """Put together what was measured; ``found`` has the figures by method and data set."""
+    by_set = {name: [image for image in images if image.dataset == name] for name in bench.datasets}
+    done = [method for method in bench.methods if method.name not in outcome.reasons]
+    return {
+        "format": FORMAT,
+        "name": bench.options.name,
+        "title": bench.options.title or bench.options.name,
+        "environment": environment(bench),
+        "protocol": {
+            "seed": bench.options.manual_seed,
+            "scale": bench.options.scale,
+            "tile": bench.options.tile,
+            "batch_size": bench.options.batch_size,
+            "baseline": bench.options.baseline,
+            "metrics": {name: dict(block) for name, block in bench.options.metrics.items()},
+            "intervals": f"95 %, percentile bootstrap over images, {bench.options.resamples} resamples",
+            "significance": "Wilcoxon's signed-rank test, two-sided, not corrected for the number of comparisons",
+        },
+        "methods": [_method(method, outcome, found) for method in bench.methods],
+        "datasets": [{"name": name, "images": [_image(store, i) for i in found_]} for name, found_ in by_set.items()],
+        "metrics": [_metric(name, metric) for name, metric in bench.metrics.items()],
+        "results": [
+            _result(bench, store, method, by_set[name], found[method.name, name]) for method in done for name in by_set
+        ],
+        "significance": _significance(bench, done, by_set, found),
+    }
+
+
+def environment(bench: Benchmark) -> dict[str, Any]:
+    """Versions, the device, the processor and the commit of the code."""
+    import torch
+
+    from basicsr_ext.restoring.restorer import find_device
+
+    device = find_device(bench.device)
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    known = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    return versions | {"device": known, "cpu": _processor(), "commit": _commit()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the code where it lies in a repository of its own."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        asked = ["git", "-C", os.fspath(folder), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _method(method: Method, outcome: Outcome, found: Found) -> dict[str, Any]:
+    facts, reason = outcome.facts.get(method.name), outcome.reasons.get(method.name)
+    notes = [note for (name, _), figures in found.items() if name == method.name for note in figures.notes]
+    seconds = [note["seconds"] for note in notes if note.get("seconds") is not None]
+    peaks = [note["peak_memory"] for note in notes if note.get("peak_memory") is not None]
+    runs = facts is not None and method.kind != "interpolation"
+    return {
+        "name": method.name,
+        "label": method.label,
+        "kind": method.kind,
+        "group": method.group,
+        "nfe": facts.network_calls if runs else None,
+        "sampler": facts.sampler if facts else None,
+        "status": "failed" if reason else "done",
+        "reason": reason,
+        "parameters": facts.parameters if facts else None,
+        "flops": facts.flops if facts else None,
+        "seconds_per_image": sum(seconds) / len(seconds) if seconds else None,
+        "peak_memory_mib": max(peaks) / 2**20 if peaks else None,
+    }
+
+
+def _image(store: Store, image: Image) -> dict[str, Any]:
+    paths = {kind: store.relative(store.input(image.dataset, image.name, kind)) for kind in ("gt", "lq")}
+    return {"name": image.name, **paths, "width": image.width, "height": image.height}
+
+
+def _metric(name: str, metric: Any) -> dict[str, Any]:
+    word, _, rest = name.partition("_")
+    label = word.upper() if word in _CAPITALS else word
+    return {
+        "name": name,
+        "label": f"{label}-{rest.upper() if len(rest) == 1 else rest}" if rest else label,
+        "unit": metric.unit,
+        "digits": metric.digits,
+        "higher_is_better": bool(metric.higher_is_better),
+        "set_level": not metric.per_image,
+        "provenance": metric.provenance(),
+    }
+
+
+def _result(bench: Benchmark, store: Store, method: Method, images: list[Image], figures: Figures) -> dict[str, Any]:
+    rows = []
+    for k, image in enumerate(images):
+        note, file = figures.notes[k], store.restored(method.name, image.dataset, image.name)
+        extras = note.get("extras", {})
+        row = {"image": image.name, "file": store.relative(file), "seconds": note.get("seconds")}
+        row |= {name: values[k] for name, values in figures.values.items()}
+        rows.append(row | {"trajectory": extras.get("walk"), "deviation": extras.get("std")})
+    summary = {name: _summary(bench, figures, name) for name in bench.metrics}
+    refused = {"refused": figures.refusals} if figures.refusals else {}
+    return {"method": method.name, "dataset": images[0].dataset, "summary": summary, "images": rows, **refused}
+
+
+def _summary(bench: Benchmark, figures: Figures, name: str) -> dict[str, float | None]:
+    values = figures.values.get(name)
+    if figures.sets[name] is None or values is None or None in values:
+        return {"value": figures.sets[name], "low": None, "high": None}
+    interval = bootstrap_mean(np.array(values), bench.options.resamples, bench.options.manual_seed)
+    return {"value": figures.sets[name], "low": interval.low, "high": interval.high}
+
+
+def _significance(
+    bench: Benchmark, methods: list[Method], by_set: Mapping[str, list[Image]], found: Found
+) -> list[dict[str, Any]]:
+    base, rows = bench.options.baseline, []
+    if base not in [method.name for method in methods]:
+        return []
+    for dataset in by_set:
+        for name in bench.metrics:
+            reference = found[base, dataset].values.get(name)
+            for method in methods:
+                values = found[method.name, dataset].values.get(name)
+                if method.name == base or not values or not reference or None in [*values, *reference]:
+                    continue
+                draws = bench.options.resamples, bench.options.manual_seed
+                pair = paired(np.array(values), np.array(reference), *draws)
+                place = {"dataset": dataset, "metric": name, "method": method.name, "baseline": base}
+                rows.append(place | pair._asdict())
+    return rows

@@ -1,0 +1,1 @@
+"""What a benchmark runs: settings, methods, the work and what is measured."""

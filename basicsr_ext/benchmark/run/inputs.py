@@ -1,0 +1,95 @@
+"""The images that every method is given, written out once, and the folders that were restored elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basicsr_ext.benchmark.run.methods import FolderMethod, Method
+from basicsr_ext.benchmark.run.store import Store, save_picture, tensor_digest
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import read_shape
+from basicsr_ext.processes import collectives
+
+__all__ = ["Image", "folder_faults", "prepare"]
+
+_SHOWN = 5
+
+
+class Image(NamedTuple):
+    """One image of a data set: its number there, its name, its size in pixels, digests of what is given and wanted."""
+
+    dataset: str
+    index: int
+    name: str
+    width: int
+    height: int
+    input_digest: str
+    gt_digest: str
+
+
+def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
+    """Read every image, shared out over the ranks, and write its ``gt`` and ``lq`` where they are not there yet.
+
+    Raises:
+        InputError: an image can not be read or written.
+
+    """
+    todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
+    mine = [_prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))]
+    found = sum(collectives.gather_objects(mine), [])
+    order = {key: number for number, key in enumerate((dataset, index) for dataset, index, _ in todo)}
+    return sorted(found, key=lambda image: order[image.dataset, image.index])
+
+
+def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> Image:
+    item = items[index]
+    given, wanted = tensor_digest(item, ("lq", "mask", "cond")), tensor_digest(item, ("gt",))
+    for kind, key in (("gt", wanted), ("lq", given)):
+        path = store.input(dataset, name, kind)
+        note = store.read_note(path)
+        if note is None or note.get("key") != key or not path.is_file():
+            save_picture(path, item[kind])
+            store.write_note(path, {"key": key})
+    height, width = item["gt"].shape[-2:]
+    return Image(dataset, index, name, width, height, given, wanted)
+
+
+def _names(dataset: Any) -> list[str]:
+    """A name for each image: that of its file, with its number where several have the same."""
+    paths = getattr(dataset, "paths", None) or [dataset[k] for k in range(len(dataset))]
+    stems = [Path(path["gt_path"] if isinstance(path, dict) else path).stem for path in paths]
+    counts = Counter(stems)
+    return [stem if counts[stem] == 1 else f"{stem}_{index}" for index, stem in enumerate(stems)]
+
+
+def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
+    """What is missing in folders that were restored elsewhere, or has another size than its ground truth."""
+    faults = []
+    for method in methods:
+        if not isinstance(method, FolderMethod):
+            continue
+        missing, other = [], []
+        for image in images:
+            path = method.find(image.dataset, image.name)
+            if path is None:
+                missing.append(method.template.format(image.name))
+                continue
+            try:
+                height, width = read_shape(path)[:2]
+            except InputError as error:
+                faults.append(f"methods.{method.name}: {error}")
+                continue
+            if (height, width) != (image.height, image.width):
+                other.append(f"{path.name} {width} x {height} instead of {image.width} x {image.height}")
+        where = f"methods.{method.name}: {method.folder}"
+        if missing:
+            faults.append(f"{where} has no image for {len(missing)} of {len(images)}: {_first(missing)}")
+        if other:
+            faults.append(f"{where} has {len(other)} image(s) of another size (width x height): {_first(other)}")
+    return faults
+
+
+def _first(lines: list[str]) -> str:
+    return ", ".join(lines[:_SHOWN]) + (f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else "")

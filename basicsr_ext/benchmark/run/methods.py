@@ -1,0 +1,246 @@
+"""The methods of a benchmark: what each is made from, how it is known again, and how it restores an image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from basicsr_ext.checkpoints.checksums import digest
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.options.check import model_class
+from basicsr_ext.restoring.configuration import find_options, with_flags
+
+__all__ = ["FolderMethod", "Method", "MethodOptions", "TrainedMethod", "expand"]
+
+_SOURCES = ("interpolation", "options or weights", "spandrel", "folder")
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """A method of a benchmark: one of interpolation, options or weights, spandrel and folder."""
+
+    label: str | None = None  # in tables and pictures; default: the name
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None  # plain enlargement
+    options: str | None = None  # option file of a run; default: the one inside `weights` or of the run that wrote them
+    weights: str | None = None  # trained network; default: that of the run which `options` names
+    flags: Mapping[str, Any] = field(default_factory=dict)  # of `basicsr restore`; a list makes a method of each value
+    spandrel: str | None = None  # weights of any architecture that the package spandrel knows
+    folder: str | None = None  # images that were restored elsewhere; or its sub-folders named as the data sets
+    filename_tmpl: str = "{}"  # name of an image in `folder` from that of the data set, as in BasicSR
+
+    @property
+    def sources(self) -> list[str]:
+        """Which of the four ways are given."""
+        given = (self.interpolation, self.options or self.weights, self.spandrel, self.folder)
+        return [name for name, value in zip(_SOURCES, given) if value is not None]
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != 1:
+            said = " and ".join(self.sources) or "none of them"
+            raise ValueError(f"it has {said}; give exactly one of {', '.join(_SOURCES)}")
+        if self.flags and not (self.options or self.weights):
+            raise ValueError("flags are those of a trained model; leave them out")
+        if "{}" not in self.filename_tmpl:
+            raise ValueError(f"filename_tmpl is {self.filename_tmpl!r}; it must hold {{}}, such as '{{}}_swinir'")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the tables. ``group`` is shared by the members of one curve over ``nfe``."""
+
+    name: str
+    label: str
+    kind: str
+    group: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything beside the image that decides what is restored; JSON."""
+        raise NotImplementedError
+
+    def open(self, device: str, tile: int) -> Any:
+        """Load what restores: see :class:`basicsr_ext.benchmark.run.runners.TrainedRunner`."""
+        raise NotImplementedError
+
+    def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
+        """Why the images of a data set, such as ``item``, can not be restored."""
+        return []
+
+
+@dataclass(frozen=True)
+class TrainedMethod(Method):
+    """A registered model with its options, its weights (None for a network without any) and the values of its flags."""
+
+    opt: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Options, weights and flags."""
+        opt = {key: value for key, value in self.opt.items() if key not in ("name", "num_gpu", "manual_seed")}
+        return {"opt": opt, "weights": _digest(self.weights) if self.weights else None, "flags": dict(self.flags)}
+
+    def open(self, device: str, tile: int) -> Any:
+        """Build the model and load its weights."""
+        from basicsr_ext.benchmark.run.runners import TrainedRunner
+
+        return TrainedRunner(self.opt, self.weights, dict(self.flags), device, tile)
+
+    def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
+        """Another scale or other channels than the data have."""
+        from basicsr_ext.preflight.networks import channel_faults
+
+        name, scale = f"methods.{self.name}", self.opt.get("scale", 1)
+        if (there := item["gt"].shape[-1] / item["lq"].shape[-1]) != scale:
+            return [f"{name}: its scale is {scale}, but the clean images of {where} are {there:g} times as large"]
+        return [f"{name}: {fault}" for fault in channel_faults(self.opt, where, item, model_class(self.opt))]
+
+
+@dataclass(frozen=True)
+class ForeignMethod(Method):
+    """Weights of another toolkit, whose architecture the package spandrel finds out by itself."""
+
+    weights: Path = Path()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The weights."""
+        return {"spandrel": _digest(self.weights)}
+
+    def open(self, device: str, tile: int) -> Any:
+        """Load the weights."""
+        from basicsr_ext.benchmark.run.runners import ForeignRunner
+
+        return ForeignRunner(self.weights, device, tile)
+
+
+@dataclass(frozen=True)
+class FolderMethod(Method):
+    """Images that were restored elsewhere."""
+
+    folder: Path = Path()
+    template: str = "{}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Nothing: each image is known by its own digest."""
+        return {}
+
+    def find(self, dataset: str, image: str) -> Path | None:
+        """The file of an image, with any extension; None if there is none."""
+        from basicsr_ext.images.pictures import EXTENSIONS
+
+        place = self.folder / dataset if (self.folder / dataset).is_dir() else self.folder
+        stem = self.template.format(image)
+        return next((path for ext in EXTENSIONS if (path := place / f"{stem}{ext}").is_file()), None)
+
+
+@lru_cache(maxsize=256)
+def _digest_at(path: Path, changed: int, size: int) -> str:
+    return digest(path)
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_at(path, status.st_mtime_ns, status.st_size)
+
+
+def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: list[str]) -> list[Method]:
+    """The methods of one block, several where a flag has a list of values; adds what is wrong to ``faults``.
+
+    Args:
+        name: key of the block.
+        options: the block.
+        scale: of the benchmark, for ``interpolation``.
+        folder: of the option file; paths are looked for in the current folder, then there.
+        faults: every fault of the block, its option file, its weights and its flags.
+
+    """
+    where, label = f"methods.{name}", options.label or name
+    try:
+        if options.interpolation is not None:
+            mode = "nearest-exact" if options.interpolation == "nearest" else options.interpolation
+            network = {"type": "Interpolation", "scale": scale, "mode": mode}
+            opt = {"name": name, "model_type": "RestorationModel", "scale": scale, "network_g": network}
+            opt |= {"path": {}, "train": {}, "val": {}, "is_train": False}
+            return [TrainedMethod(name, label, "interpolation", None, opt)]
+        if options.folder is not None:
+            place = Path(options.folder).expanduser()
+            if not place.is_dir():
+                raise InputError(f"folder is {options.folder}, but there is no such folder; correct the path")
+            return [FolderMethod(name, label, "folder", None, place, options.filename_tmpl)]
+        if options.spandrel is not None:
+            return [ForeignMethod(name, label, "model", None, _foreign(options.spandrel, folder))]
+        return _trained(name, label, options, folder)
+    except InputError as error:
+        faults.append(f"{where}: {error}")
+        return []
+
+
+def _file(name: str, folder: Path, option: str) -> Path:
+    """A file of the current folder or of the option file's."""
+    path = Path(name).expanduser()
+    found = next((place for place in (path, folder / path) if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{option} is {name}, but there is no such file; correct the path")
+    return found
+
+
+def _foreign(name: str, folder: Path) -> Path:
+    import importlib.util
+
+    if importlib.util.find_spec("spandrel") is None:
+        raise InputError(
+            "spandrel: the package spandrel is not installed; run: pip install 'basicsr-i2sb[foreign]' or, where it is "
+            "there already, pip install spandrel"
+        )
+    path = _file(name, folder, "spandrel")
+    from basicsr_ext.benchmark.run.runners import load_foreign
+
+    load_foreign(path)
+    return path
+
+
+def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> list[Method]:
+    from basicsr_ext.preflight.networks import best_key, has_weights, network_faults
+
+    option_file = _file(options.options, folder, "options") if options.options else None
+    weights = _file(options.weights, folder, "weights") if options.weights else None
+    opt, _ = find_options(weights, option_file)
+    if weights is None and has_weights(opt):
+        weights = Path("experiments", str(opt["name"]), "models", "net_g_latest.pth")
+        if not weights.is_file():
+            raise InputError(f"weights are not given, and there is no {weights}; train {options.options} first")
+    path = {"pretrain_network_g": str(weights), "param_key_g": best_key(str(weights))} if weights else {}
+    if wrong := network_faults({**opt, "path": path}):
+        raise InputError("; ".join(wrong).replace("path.pretrain_network_g is", "weights are"))
+    several = {key: value for key, value in options.flags.items() if isinstance(value, list)}
+    found: list[Method] = []
+    for values in itertools.product(*several.values()):
+        chosen = dict(zip(several, values))
+        flags = {**options.flags, **chosen}
+        _check_flags(opt, flags)
+        suffix = "".join(f"_{key}{value}" for key, value in chosen.items())
+        said = "".join(f", {key} {value}" for key, value in chosen.items())
+        rest = [f"{key} {value}" for key, value in chosen.items() if key != "nfe"]
+        group = ", ".join([name, *rest]) if "nfe" in several else None
+        found.append(TrainedMethod(name + suffix, label + said, "options", group, opt, weights, flags))
+    if not found:
+        raise InputError("a flag has an empty list of values; give values or leave it out")
+    return found
+
+
+def _check_flags(opt: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Refuse flags that the model does not have, and values that it does not allow."""
+    model = model_class(opt)
+    try:
+        changed = with_flags(opt, model, flags)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"flags: {error}") from None
+    if wrong := getattr(model, "option_faults", lambda opt: [])(changed):
+        raise InputError(f"flags: {'; '.join(wrong)}")

@@ -1,0 +1,182 @@
+"""What restores the images of a benchmark, once its weights are loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from basicsr_ext.checkpoints.files import load_checkpoint
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.options.check import model_class
+from basicsr_ext.restoring.configuration import with_flags
+from basicsr_ext.restoring.restorer import Restorer, find_device
+from basicsr_ext.restoring.tiling import TiledNetwork
+
+Items = Sequence[Mapping[str, Any]]  # of a data set
+Restored = tuple[Tensor, dict[str, Tensor]]
+_GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item
+
+__all__ = ["Facts", "ForeignRunner", "TrainedRunner", "load_foreign"]
+
+
+class Facts(NamedTuple):
+    """What is known of a method once it ran on one image: ``flops`` and ``seconds`` are for that image."""
+
+    parameters: int
+    flops: float
+    network_calls: int
+    sampler: str | None
+    seconds: float
+
+
+class _Enough(Exception):
+    """Ends a restoration whose first network call has been seen."""
+
+
+class _Runner:
+    """The common part: a network, and one call of it seen from outside."""
+
+    device: torch.device
+    network: nn.Module
+    network_calls = 1
+    sampler: str | None = None
+
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items of a data set of one size at once, each with the noise of its own seed.
+
+        Returns:
+            For each, C,H,W in [0, 1] on the CPU, and further pictures of that size by name.
+
+        """
+        raise NotImplementedError
+
+    def walk(self, item: Mapping[str, Any], seed: int) -> Tensor | None:
+        """A picture C,H,W of how the restoration came about; None where there is nothing to show."""
+        return None
+
+    @torch.no_grad()
+    def warm_up(self, items: Items) -> Facts:
+        """Call the network once, as the restoration of ``items`` will, and count what one whole restoration takes."""
+        arguments = self._first_call(items)
+        with FlopCounterMode(display=False) as counter:
+            self.network(*arguments)
+        self.synchronize()
+        start = time.perf_counter()
+        self.network(*arguments)
+        self.synchronize()
+        seconds = (time.perf_counter() - start) * self.network_calls / len(items)
+        parameters = sum(weight.numel() for weight in self.network.parameters())
+        flops = float(counter.get_total_flops()) * self.network_calls / len(items)
+        return Facts(parameters, flops, self.network_calls, self.sampler, seconds)
+
+    def _first_call(self, items: Items) -> tuple[Any, ...]:
+        seen: list[tuple[Any, ...]] = []
+
+        def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen.append(arguments)
+            raise _Enough
+
+        handle = self.network.register_forward_pre_hook(stop)
+        try:
+            self.restore(items, [0] * len(items))
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class TrainedRunner(_Runner):
+    """A registered model, by the same path as ``basicsr restore``."""
+
+    def __init__(
+        self, opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any], device: str, tile: int
+    ) -> None:
+        self._restorer, self._flags = Restorer(opt, weights, device, tile), dict(flags)
+        self._restorer.take(**flags)
+        self.device, self.network = self._restorer.device, self._restorer.network
+        self.network_calls = self._restorer.network_calls
+        if "sampler" in self._restorer.flags:
+            block: Any = with_flags(opt, model_class(opt), flags)  # type: ignore[arg-type]
+            for key in self._restorer.flags["sampler"][1].split("."):
+                block = block.get(key) if isinstance(block, Mapping) else None
+            self.sampler = block
+
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items: see the base."""
+        given = {key: torch.stack([item[key] for item in items]) for key in _GIVEN if key in items[0]}
+        images, extras = self._restorer.restore(given.pop("lq"), **given, seed=seeds, **self._flags)
+        return [(image, {name: pictures[k] for name, pictures in extras.items()}) for k, image in enumerate(images)]
+
+    def walk(self, item: Mapping[str, Any], seed: int) -> Tensor | None:
+        """The model's own picture of a restoration of several steps."""
+        if self.network_calls < 2:
+            return None
+        given = {key: item[key][None] for key in _GIVEN if key in item}
+        return self._restorer.walk(given.pop("lq"), **given, seed=seed, **self._flags)
+
+
+def load_foreign(path: Path) -> Any:
+    """Load weights by the package spandrel, which finds out their architecture; only tensors are unpickled.
+
+    Raises:
+        InputError: the file is damaged, spandrel does not know its architecture, or that restores no single image.
+
+    """
+    from spandrel import ImageModelDescriptor, ModelLoader
+
+    state = load_checkpoint(path, "spandrel")
+    try:
+        model = ModelLoader("cpu").load_from_state_dict(state)
+    except Exception as error:  # the package's own kinds, and whatever a wrong shape raises
+        words = " ".join(str(error).split()[:30]) or type(error).__name__
+        raise InputError(f"spandrel: {path} is of no architecture that spandrel knows ({words})") from error
+    if not isinstance(model, ImageModelDescriptor):
+        raise InputError(f"spandrel: {path} is a {model.architecture.name}, which does not restore single images")
+    return model
+
+
+class ForeignRunner(_Runner):
+    """Weights of another toolkit, loaded by spandrel; it pads and crops as the architecture needs."""
+
+    def __init__(self, weights: Path, device: str, tile: int) -> None:
+        self.device = find_device(device)
+        self._model = load_foreign(weights).to(self.device).eval()
+        self.network = TiledNetwork(_Plain(self._model), tile).eval()
+
+    @torch.no_grad()
+    def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
+        """Restore items: see the base; ``seeds`` have no effect."""
+        images, wanted = torch.stack([item["lq"] for item in items]), self._model.input_channels
+        if wanted == 3 and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[1] != wanted:
+            raise InputError(
+                f"the images have {images.shape[1]} channels, but the network takes {wanted}; convert them"
+            )
+        restored = self.network(images.to(self.device)).float().cpu()
+        if not torch.isfinite(restored).all():
+            raise InputError("the network gave NaN or infinite values; are these weights whole?")
+        return [(image, {}) for image in restored.clamp(0, 1)]
+
+
+class _Plain(nn.Module):
+    """What spandrel loaded, as a module of its own."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.net, self._call = model.model, model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self._call(image)

@@ -1,0 +1,247 @@
+"""Restore what is not restored yet: method by method, shared out over the ranks, with the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from basicsr_ext.benchmark.run.inputs import Image
+from basicsr_ext.benchmark.run.methods import FolderMethod, Method
+from basicsr_ext.benchmark.run.peak_memory import PeakMemory
+from basicsr_ext.benchmark.run.runners import Facts
+from basicsr_ext.benchmark.run.settings import Benchmark
+from basicsr_ext.benchmark.run.store import FORMAT, Store, hash_of, save_picture
+from basicsr_ext.checkpoints.checksums import digest
+from basicsr_ext.common.batching import in_groups, shapes_of
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import read_picture
+from basicsr_ext.processes import collectives
+
+__all__ = ["Outcome", "image_key", "restore_all"]
+
+
+_NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the seeds of the first ones
+
+
+class Made(NamedTuple):
+    """A restored image C,H,W in [0, 1], what was measured meanwhile, and further pictures by name."""
+
+    restored: torch.Tensor
+    note: dict[str, Any]
+    extras: dict[str, torch.Tensor]
+
+
+class Outcome(NamedTuple):
+    """``facts`` and, of methods that failed, ``reasons``, by the names of the methods."""
+
+    facts: dict[str, Facts]
+    reasons: dict[str, str]
+
+
+def image_key(bench: Benchmark, method: Method, image: Image) -> str:
+    """Everything that decides how an image is restored, as one digest."""
+    if isinstance(method, FolderMethod):
+        path = method.find(image.dataset, image.name)
+        return hash_of([FORMAT, digest(path) if path else None])
+    settings = [FORMAT, method.identity, bench.options.tile, bench.options.trajectories, bench.draws]
+    return hash_of([*settings, image.input_digest, _seed(bench, image)])
+
+
+def _seed(bench: Benchmark, image: Image) -> int:
+    """The seed that a test run gives the image."""
+    return bench.options.manual_seed * 1_000_003 + image.index
+
+
+def restore_all(bench: Benchmark, store: Store, images: list[Image]) -> Outcome:
+    """Restore every image that is not there yet by every method; a method that fails leaves the others alone.
+
+    Raises:
+        InputError: a file can not be written.
+
+    """
+    outcome, todo = collectives.broadcast_object(_plan(bench, store, images) if collectives.is_main() else None)
+    failed: dict[str, str] = {}
+    with _Clock(outcome.facts, todo, images) as clock:
+        for method in bench.methods:
+            mine = [todo[method.name][k] for k in collectives.shard_indices(len(todo.get(method.name, ())))]
+            if mine and method.name not in outcome.reasons:
+                reason = _restore(bench, store, method, mine, clock)
+                failed |= {method.name: reason} if reason else {}
+    for reasons in collectives.gather_objects(failed):
+        outcome.reasons.update({name: reason for name, reason in reasons.items() if name not in outcome.reasons})
+    return outcome
+
+
+def _plan(bench: Benchmark, store: Store, images: list[Image]) -> tuple[Outcome, dict[str, list[Image]]]:
+    """What is to be restored; and try every method that has work on one network call, since that tells how long."""
+    outcome, todo = Outcome({}, {}), {}
+    for method in bench.methods:
+        missing = [image for image in images if not _whole(bench, store, method, image)]
+        todo[method.name] = missing
+        if isinstance(method, FolderMethod):
+            continue
+        key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
+        note = store.read_note(store.facts(method.name))
+        if note is not None and note.get("key") == key:
+            outcome.facts[method.name] = Facts(*note["facts"])
+            continue
+        try:
+            runner = method.open(bench.device, bench.options.tile)
+            outcome.facts[method.name] = runner.warm_up([_item(bench, images[0])])
+        except Exception as error:  # a stranger's model fails in whatever way it likes
+            outcome.reasons[method.name] = _said(error)
+        else:
+            store.write_note(store.facts(method.name), {"key": key, "facts": list(outcome.facts[method.name])})
+    return outcome, todo
+
+
+def _whole(bench: Benchmark, store: Store, method: Method, image: Image) -> bool:
+    path = store.restored(method.name, image.dataset, image.name)
+    return store.whole(path, image_key(bench, method, image)) is not None
+
+
+def _item(bench: Benchmark, image: Image) -> Any:
+    return bench.datasets[image.dataset][image.index]
+
+
+def _restore(bench: Benchmark, store: Store, method: Method, images: list[Image], clock: _Clock) -> str | None:
+    """Restore some images by one method; returns why it failed, if it did."""
+    runner, warm = None, set()  # for how many images at once: other numbers may compile anew
+    for group, items in _groups(bench, method, images):
+        clock.begin(method, group)
+        try:
+            if isinstance(method, FolderMethod):
+                made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
+            else:
+                runner = runner or method.open(bench.device, bench.options.tile)
+                if len(items) not in warm:
+                    runner.warm_up(items)
+                    warm.add(len(items))
+                made = _timed(bench, runner, group, items)
+        except Exception as error:  # as above
+            return _said(error)
+        for image, one in zip(group, made):
+            _keep(bench, store, method, image, one)
+        clock.end(method, group)
+    return None
+
+
+def _groups(bench: Benchmark, method: Method, images: list[Image]) -> Iterator[tuple[list[Image], list[Any]]]:
+    """Images that are restored at once, and what the data sets give of them: nothing for a folder's."""
+    if isinstance(method, FolderMethod):
+        yield from (([image], []) for image in images)
+        return
+    loaded = ((image, _item(bench, image)) for image in images)
+    alike = lambda pair: shapes_of(pair[1], ("lq", "mask", "cond"))  # noqa: E731
+    for group in in_groups(loaded, alike, bench.options.batch_size):
+        yield [image for image, _ in group], [item for _, item in group]
+
+
+def _keep(bench: Benchmark, store: Store, method: Method, image: Image, made: Made) -> None:
+    path = store.restored(method.name, image.dataset, image.name)
+    save_picture(path, made.restored)
+    files = {name: store.extra(method.name, image.dataset, image.name, name) for name in made.extras}
+    for name, file in files.items():
+        save_picture(file, made.extras[name])
+    note = made.note | {"key": image_key(bench, method, image), "sha256": digest(path)}
+    note["extras"] = {name: store.relative(file) for name, file in files.items()}
+    store.write_note(path, note)
+
+
+def _timed(bench: Benchmark, runner: Any, images: list[Image], items: list[Any]) -> list[Made]:
+    """Restore images at once; each takes an equal share of the seconds."""
+    seeds = [_seed(bench, image) for image in images]
+    with PeakMemory(runner.device) as memory:
+        runner.synchronize()
+        start = time.perf_counter()
+        found = runner.restore(items, seeds)
+        runner.synchronize()
+        seconds = (time.perf_counter() - start) / len(images)
+    for image, (restored, _) in zip(images, found):
+        if restored.shape[-2:] != (image.height, image.width):
+            size = " x ".join(map(str, reversed(restored.shape[-2:])))
+            raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
+    draws = _draws(bench, runner, items, seeds, [restored for restored, _ in found])
+    note = {"seconds": seconds, "peak_memory": memory.bytes, "batch_size": len(images)}
+    made = []
+    for (restored, extras), item, seed, more in zip(found, items, seeds, draws):
+        walk = runner.walk(item, seed) if bench.options.trajectories else None
+        made.append(Made(restored, dict(note), {**extras, **({} if walk is None else {"walk": walk}), **more}))
+    return made
+
+
+def _draws(
+    bench: Benchmark, runner: Any, items: list[Any], seeds: list[int], first: list[torch.Tensor]
+) -> list[dict[str, torch.Tensor]]:
+    """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
+    found: list[dict[str, torch.Tensor]] = [{} for _ in items]
+    for k in range(1, bench.draws):
+        restored = [image for image, _ in runner.restore(items, [seed + k * _NEXT_SEED for seed in seeds])]
+        for draws, image in zip(found, restored):
+            draws[f"draw{k}"] = image
+        if all(map(torch.equal, restored, first)):
+            break
+    return found
+
+
+def _copied(method: FolderMethod, image: Image) -> torch.Tensor:
+    path = method.find(image.dataset, image.name)
+    if path is None:
+        raise InputError(f"{method.folder} has no image for {image.name}")
+    picture = read_picture(path)
+    return picture.colours if picture.alpha is None else torch.cat([picture.colours, picture.alpha])
+
+
+def _said(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+class _Clock:
+    """A bar over the seconds that the restorations of this rank are expected to take."""
+
+    def __init__(self, facts: Mapping[str, Facts], todo: Mapping[str, list[Image]], images: list[Image]) -> None:
+        self._facts, self._first = facts, images[0]
+        shares = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
+        self._count = sum(map(len, shares.values()))
+        self._left = {name: sum(map(self._pixels, found)) for name, found in shares.items() if name in facts}
+        self._pace = {name: fact.seconds / self._pixels(self._first) for name, fact in facts.items()}
+        self._done, self._start = 0, time.perf_counter()
+        layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
+        quiet = not (self._count and collectives.is_main())
+        self._bar = tqdm(total=self._count, bar_format=layout, disable=quiet, file=sys.stderr)
+
+    def __enter__(self) -> _Clock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    @staticmethod
+    def _pixels(image: Image) -> int:
+        return image.width * image.height
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected from the pace of each method: of its images so far, or of its one network call before."""
+        return sum(pixels * self._pace[name] for name, pixels in self._left.items())
+
+    def begin(self, method: Method, images: list[Image]) -> None:
+        """Show what is restored now."""
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        self._bar.set_description_str(f"{method.name} {images[0].name}", refresh=False)
+        self._bar.set_postfix_str(f"{minutes}:{seconds:02d} left")
+        self._since = time.perf_counter()
+
+    def end(self, method: Method, images: list[Image]) -> None:
+        """Count images, and correct the pace of their method."""
+        if method.name in self._left:
+            pixels = sum(map(self._pixels, images))
+            self._left[method.name] -= pixels
+            self._pace[method.name] = (time.perf_counter() - self._since) / pixels
+        self._bar.update(len(images))

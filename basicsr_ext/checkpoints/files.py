@@ -1,0 +1,307 @@
+"""Checkpoints that are whole or absent: atomic saves, safe loads, and the newest pair to resume from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr_ext.checkpoints import checksums
+from basicsr_ext.common.errors import InputError, did_you_mean
+
+__all__ = [
+    "SaveError",
+    "atomic_save",
+    "atomic_write_text",
+    "load_checkpoint",
+    "load_state",
+    "load_weights",
+    "newest_checkpoint",
+    "plain",
+    "read_safetensors_metadata",
+    "remove_unfinished",
+    "save_safetensors",
+]
+
+_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+
+
+class SaveError(InputError, OSError):
+    """A file could not be written; what lay under its name before is untouched."""
+
+
+def plain(thing: Any, place: str = "state") -> Any:
+    """Turn NumPy numbers and arrays inside containers into Python numbers and tensors.
+
+    What remains loads with ``torch.load(weights_only=True)``.
+
+    Raises:
+        TypeError: Something else than numbers, strings, tensors and containers of them; names its place.
+
+    """
+    if isinstance(thing, np.generic):
+        return thing.item()
+    if isinstance(thing, np.ndarray):
+        return torch.from_numpy(thing.copy())
+    if isinstance(thing, Mapping):
+        kind = type(thing) if isinstance(thing, OrderedDict | Counter) else dict
+        return kind({plain(k, place): plain(v, f"{place}[{k!r}]") for k, v in thing.items()})
+    if isinstance(thing, list | tuple | set) and not isinstance(thing, torch.Size):
+        kind = next(k for k in (list, tuple, set) if isinstance(thing, k))
+        return kind(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
+    if isinstance(thing, _PLAIN):
+        return thing
+    raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
+
+
+def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
+    """Write a checkpoint so that its name never stands for half a file, even if the process or the machine dies.
+
+    Returns the SHA-256 of what was written.
+
+    Raises:
+        SaveError: Names the file and the cause; a file that had this name before is untouched.
+
+    """
+
+    def write(unfinished: Path) -> str:
+        with unfinished.open("wb") as file:
+            hashing = checksums.HashingFile(file)
+            torch.save(thing, hashing)
+        return hashing.hexdigest()
+
+    return _save_whole(path, write)
+
+
+def atomic_write_text(text: str, path: str | os.PathLike[str]) -> str:
+    """Write a text as :func:`atomic_save` writes a checkpoint: UTF-8, whole or not at all."""
+
+    def write(unfinished: Path) -> str:
+        unfinished.write_bytes(text.encode("utf-8"))
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    return _save_whole(path, write)
+
+
+def save_safetensors(
+    tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write the weights of one network, whole or not at all, with texts that describe them; returns the SHA-256.
+
+    Raises:
+        SaveError: Names the file and the cause; a file that had this name before is untouched.
+
+    """
+    from safetensors.torch import save_file
+
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+    def write(unfinished: Path) -> str:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file(own, unfinished, {"format": "pt", **(metadata or {})})
+        unfinished.chmod(mode)  # save_file leaves the file to its owner alone
+        return checksums.digest(unfinished)
+
+    return _save_whole(path, write)
+
+
+def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], str]) -> str:
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        digest = write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except Exception as error:
+        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched") from error
+    return digest
+
+
+def _reason(cause: BaseException) -> str:
+    """The system's words for an error (``No space left on device``) and its number, without the temporary name."""
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror} (errno {cause.errno})"
+    return str(cause)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
+    """Delete what saves that were killed left behind."""
+    for folder in folders:
+        for leftover in Path(folder).glob(".*.unfinished"):
+            leftover.unlink(missing_ok=True)
+
+
+def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:
+    """The texts that a safetensors file carries beside its tensors, by name.
+
+    Raises:
+        InputError: The file is missing, damaged or cut short.
+
+    """
+    from safetensors import SafetensorError, safe_open
+
+    said = f"{option}: " if option else ""
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            return file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{said}no such checkpoint file: {path}; correct the path") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{said}checkpoint {path} is damaged or cut short ({error}); use another one") from error
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RuntimeError(str(error)) from error
+
+
+def _torch_load(path: Path, mmap: bool) -> Any:
+    if path.stat().st_size == 0:
+        raise EOFError("the file is empty")
+    if not checksums.verify(path):
+        _check_members(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+
+
+def _check_members(path: Path) -> None:
+    """Compare every member of a torch file with its CRC-32, which torch itself does not look at."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            wrong = file.testzip()
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, zlib.error) as error:
+        raise RuntimeError(str(error)) from error
+    if wrong is not None:
+        raise RuntimeError(f"{wrong} in it does not have its CRC-32")
+
+
+def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
+    """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
+
+    They are those of the record that lies with a save (:mod:`basicsr_ext.checkpoints.checksums`), else those of a torch file's parts.
+
+    Args:
+        path: File written by ``torch.save``, or one that ends in ``.safetensors``: a bare state dict.
+        option: The option that names the file, for the message.
+        mmap: Map the tensors from the file instead of reading them.
+
+    Raises:
+        InputError: The file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
+
+    """
+    path, said = Path(path), f"{option}: " if option else ""
+    if not path.is_file():
+        raise InputError(f"{said}no such checkpoint file: {path}; correct the path")
+    try:
+        return _torch_load(path, mmap)
+    except InputError as error:
+        raise InputError(f"{said}{error}") from error
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign or zipfile.is_zipfile(path):
+            kind = foreign.group(1) if foreign else "other objects than tensors and plain containers"
+            raise InputError(
+                f"{said}checkpoint {path} holds {kind}, which is not loaded because it can run code; "
+                "save its state dict alone"
+            ) from error
+        raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
+    except Exception as error:
+        known = isinstance(error, OSError | RuntimeError | EOFError)
+        cause = str(error).splitlines()[0].split(". ")[0] if known and str(error) else "it is no file of torch.save"
+        raise InputError(f"{said}checkpoint {path} is damaged or cut short ({cause}); use another one") from error
+
+
+def load_weights(path: str | os.PathLike[str], key: str | None = "params", option: str | None = None) -> dict[str, Any]:
+    """Load the tensors of one network.
+
+    A state dict that lies bare in the file is taken whatever ``key`` says; ``params_ema`` falls back to ``params``
+    as in BasicSR. A leading ``module.`` is removed from the names.
+
+    Args:
+        path: File written by ``torch.save``, or one that ends in ``.safetensors``.
+        key: Key of the state dict inside the file, or None for the file's root.
+        option: The option that names the file, for the message.
+
+    Raises:
+        InputError: The file cannot be loaded or has no such key; lists the keys that it has.
+
+    """
+    loaded = load_checkpoint(path, option)
+    said = f"{option}: " if option else ""
+    if not isinstance(loaded, Mapping):
+        raise InputError(
+            f"{said}{path} holds a {type(loaded).__name__}, not the weights of a network; "
+            "give the .pth or .safetensors of a network"
+        )
+    holders = [k for k, v in loaded.items() if isinstance(v, Mapping)]
+    if key is not None and key not in holders and "params" in holders:
+        key = "params" if key == "params_ema" else key
+    if key is not None and holders:
+        if key not in holders:
+            raise InputError(f"{said}{path} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
+        loaded = loaded[key]
+    return {str(k).removeprefix("module."): v for k, v in loaded.items()}
+
+
+def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
+    """Load a training state.
+
+    Raises:
+        InputError: The file cannot be loaded, or is no training state (a network's file, say).
+
+    """
+    state = load_checkpoint(path, option)
+    lacking = [
+        k for k in ("epoch", "iter", "optimizers", "schedulers") if not isinstance(state, dict) or k not in state
+    ]
+    if lacking:
+        said = f"{option}: " if option else ""
+        raise InputError(
+            f"{said}{path} is not a training state (it lacks {', '.join(lacking)}); "
+            "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
+        )
+    return state
+
+
+def newest_checkpoint(opt: Mapping[str, Any]) -> Path | None:
+    """The network file of the highest iteration in the run's folder, or None."""
+    folder = Path(opt["path"].get("models") or "")
+    found = [(re.fullmatch(r"net_\w+?_(\d+)\.pth", p.name), p) for p in folder.glob("net_*.pth")]
+    numbered = sorted((int(match.group(1)), path.name, path) for match, path in found if match)
+    return numbered[-1][2] if numbered else None

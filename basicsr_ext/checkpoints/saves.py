@@ -1,0 +1,209 @@
+"""The saves of one run: every file of an iteration, then the record that makes them one whole save."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.logger import get_root_logger
+
+from basicsr_ext.checkpoints import checksums
+from basicsr_ext.checkpoints.files import SaveError, atomic_write_text
+from basicsr_ext.checkpoints.resumable import save_best
+from basicsr_ext.common.errors import InputError, did_you_mean
+
+__all__ = ["Saves", "check_options", "saves_of"]
+
+LATEST = -1
+_NUMBERED = re.compile(r"(?:net_.+_)?(\d+)\.(?:pth|safetensors|state|sha256|best\.json)")
+
+
+def saves_of(model: Any) -> Saves:
+    """The saves of a model; made at its first save."""
+    if not hasattr(model, "_saves"):
+        model._saves = Saves(model.opt)
+    return model._saves
+
+
+def check_options(opt: Mapping[str, Any]) -> None:
+    """Refuse, before a run starts, what the options of ``logger`` could not do.
+
+    Raises:
+        InputError: ``keep_best`` names no metric, or validations fall between two saves; or safetensors is missing.
+
+    """
+    logger, val = opt["logger"], opt.get("val") or {}
+    if logger.get("save_safetensors") and importlib.util.find_spec("safetensors") is None:
+        raise InputError("logger.save_safetensors is true, but safetensors is not installed: pip install safetensors")
+    wanted, metrics = logger.get("keep_best"), val.get("metrics") or {}
+    if wanted is None:
+        return
+    if wanted not in metrics:
+        raise InputError(f"logger.keep_best is {wanted!r}, which val.metrics does not measure; "
+                         f"{did_you_mean(wanted, metrics)}")  # fmt: skip
+    if val["val_freq"] % logger["save_checkpoint_freq"]:
+        raise InputError(
+            f"logger.keep_best is {wanted!r}, but val.val_freq is {val['val_freq']} and logger.save_checkpoint_freq is "
+            f"{logger['save_checkpoint_freq']}: what is validated must be saved; make the first a multiple of the other"
+        )
+
+
+class Saves:
+    """Writes the files of a save one by one; :meth:`commit` checks them and makes them count.
+
+    ``logger.max_failed_saves`` failures in a row (1 where it is not given) stop the run. After a whole save
+    ``logger.keep_last`` removes all but the newest ones, and never the one that is best in ``logger.keep_best``.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        logger = opt.get("logger") or {}
+        self.models, self.states = Path(opt["path"]["models"]), Path(opt["path"]["training_states"])
+        self.max_failures = logger.get("max_failed_saves") or 1
+        self.keep_last: int | None = logger.get("keep_last")
+        self.keep_best: str | None = logger.get("keep_best")
+        self.safetensors = bool(logger.get("save_safetensors"))
+        self.failures = 0
+        self.newest_whole: int | None = None  # iteration of the newest save that this process finished
+        self._iteration: int | None = None
+        self._digests: dict[Path, str] = {}
+        self._failed = False
+
+    def write(self, iteration: int, path: Path, save: Callable[[Path], str]) -> None:
+        """Write a file of the save of an iteration; after a failure the rest of that save is left out.
+
+        Args:
+            iteration: Number of the save, -1 for the one at the end of the run.
+            path: The file.
+            save: Writes it, whole or not at all, and returns its SHA-256.
+
+        Raises:
+            SaveError: The file could not be written, and the run ends for it.
+
+        """
+        if iteration != self._iteration:
+            self._iteration, self._digests, self._failed = iteration, {}, False
+        if self._failed:
+            return
+        try:
+            self._digests[path] = save(path)
+        except SaveError as error:
+            self._fail(error)
+
+    def commit(self, iteration: int, best: Mapping[str, Any] | None = None) -> None:
+        """Read every file of the save again, write its record, point ``latest`` to it and remove what is too old.
+
+        Args:
+            iteration: Number of the save.
+            best: ``best_metric_results`` of the model.
+
+        Raises:
+            SaveError: A file does not read back as it was written, or the record could not be; the run ends for it.
+
+        """
+        if self._failed or iteration != self._iteration:
+            return
+        try:
+            for path, digest in self._digests.items():
+                _compare(path, digest)
+            names = {checksums.listed_name(path, self.states): digest for path, digest in self._digests.items()}
+            atomic_write_text(checksums.record_text(names), self.states / f"{iteration}.sha256")
+        except SaveError as error:
+            self._fail(error)
+            return
+        self.failures, self.newest_whole = 0, iteration
+        self._point_latest(iteration)
+        if self.keep_last is not None:
+            self._remove_old(iteration, best or {})
+
+    def keep_metrics(self, opt: Mapping[str, Any], best: Mapping[str, Any], iteration: int) -> None:
+        """Keep the best metrics of a validation beside the save of its iteration.
+
+        Raises:
+            SaveError: They could not be written, and the run ends for it.
+
+        """
+        try:
+            save_best(opt, best, iteration)
+        except SaveError as error:
+            self._count(error)
+
+    def _fail(self, error: SaveError) -> None:
+        self._failed = True
+        self._remove_unrecorded()
+        self._count(error)
+
+    def _count(self, error: SaveError) -> None:
+        self.failures += 1
+        if self._iteration == LATEST or self.failures >= self.max_failures:
+            ends = "the run ends" if self._iteration == LATEST else (
+                f"the run stops at iteration {self._iteration} (failed saves in a row: {self.failures}; "
+                f"logger.max_failed_saves is {self.max_failures})"
+            )  # fmt: skip
+            newest = max((int(p.stem) for p in self.states.glob("*.sha256") if p.stem.isdigit()), default=None)
+            onward = "start again" if newest is None else f"go on from iteration {newest} with --auto_resume"
+            raise SaveError(f"{error}; {ends}. Put that right, then {onward}") from error
+        get_root_logger().error(
+            f"{error}; failed saves in a row: {self.failures}, logger.max_failed_saves is {self.max_failures}: "
+            "training goes on"
+        )
+
+    def _remove_unrecorded(self) -> None:
+        """Free the space of a save that failed, unless an earlier save of the same iteration is at stake."""
+        if self._iteration == LATEST or (self.states / f"{self._iteration}.sha256").exists():
+            return
+        for path in self._digests:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _point_latest(self, iteration: int) -> None:
+        """Let ``net_*_latest`` be the networks of a whole save: another name of the same file, a copy where need be."""
+        for path in self._digests:
+            if path.parent != self.models:
+                continue
+            latest = path.with_name(f"{path.stem.removesuffix(str(iteration))}latest{path.suffix}")
+            try:
+                _link(path, latest)
+            except OSError as error:
+                get_root_logger().warning(f"{latest} stays as it was, {path.name} is newer: {error}")
+
+    def _remove_old(self, newest: int, best: Mapping[str, Any]) -> None:
+        numbered: dict[int, list[Path]] = {}
+        for path in [*self.models.iterdir(), *self.states.iterdir()]:
+            if found := _NUMBERED.fullmatch(path.name):
+                numbered.setdefault(int(found[1]), []).append(path)
+        whole = sorted((i for i in numbered if i <= newest and (self.states / f"{i}.sha256").exists()), reverse=True)
+        kept = set(whole[: self.keep_last])
+        kept |= {record[self.keep_best]["iter"] for record in best.values() if self.keep_best in record}
+        for iteration in [i for i in numbered if i < newest and i not in kept]:
+            # the record goes first: a save that is half removed is not a whole one
+            for path in sorted(numbered[iteration], key=lambda p: p.suffix != ".sha256"):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def _compare(path: Path, digest: str) -> None:
+    try:
+        found = checksums.digest(path)
+    except OSError as error:
+        raise SaveError(f"cannot save {path}: it can not be read back: {error.strerror}") from error
+    if found != digest:
+        raise SaveError(f"cannot save {path}: it reads back otherwise than it was written; look after the disk")
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a file a second name in place of what had that name, in one step."""
+    if name.exists() and os.path.samefile(path, name):
+        return
+    unfinished = name.with_name(f".{name.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(path, unfinished)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, unfinished)
+    os.replace(unfinished, name)

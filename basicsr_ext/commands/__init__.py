@@ -1,0 +1,1 @@
+"""One file for each sub-command: arguments in, exit code out."""

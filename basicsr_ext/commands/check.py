@@ -1,0 +1,155 @@
+"""``basicsr check``: build everything, push one batch and one validation image through, keep nothing.
+
+With ``--data``, decode every image instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["run"]
+
+
+def run(argv: list[str]) -> int:
+    """Check an option file by a rehearsal in a temporary folder; returns 0, or raises what a run would raise.
+
+    With ``--data`` no network is built; returns 1 if any image can not be used.
+    """
+    from basicsr_ext.options.resolve import add_arguments
+
+    parser = argparse.ArgumentParser(prog="basicsr check", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--data", action="store_true", help="read every image of every data set, and nothing else")
+    args = parser.parse_args(argv)
+    if args.launcher != "none":
+        raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
+    from basicsr_ext.options import resolve
+    from basicsr_ext.preflight import checks
+    from basicsr_ext.processes.launch import Launch
+    from basicsr_ext.repairs import imports
+    from basicsr_ext.training import memory_advice
+
+    imports.apply()
+    is_train = "train" in (resolve.load_yaml(args.opt).get("datasets") or {})
+    opt, notes = resolve.prepare(args, os.getcwd(), is_train, Launch())
+    if args.data:
+        return _check_data(opt)
+    notes += checks.check_run(opt, is_train, Launch())
+    for note in notes:
+        print(f"note: {note}")
+    with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:
+        _move_paths(opt, folder)
+        with memory_advice.explained(is_train):
+            _rehearse(opt, is_train, print)
+    print(f"{args.opt}: all well; nothing was kept")
+    return 0
+
+
+def _check_data(opt: dict[str, Any]) -> int:
+    from basicsr_ext.preflight.every_image import data_faults, processes
+
+    total = 0
+    for name, block in opt["datasets"].items():
+        count, faults = data_faults(f"datasets.{name}", block, processes())
+        total += len(faults)
+        print(f"datasets.{name}: {count:,} images, {len(faults) or 'no'} fault(s)")
+        for fault in faults:
+            print(f"  {fault}")
+    return 1 if total else 0
+
+
+def _move_paths(opt: dict[str, Any], folder: str) -> None:
+    opt["root_path"] = folder
+    opt["path"].pop("experiments_root", None)  # a bad step is told, not described in a file that is gone
+    for key in ("results_root", "models", "training_states", "log", "visualization"):
+        if key in opt["path"]:
+            opt["path"][key] = os.path.join(folder, key)
+            Path(opt["path"][key]).mkdir()
+
+
+def _rehearse(opt: dict[str, Any], is_train: bool, say: Callable[[str], None]) -> None:
+    from basicsr.data import build_dataset
+    from basicsr.models import build_model
+    from basicsr.utils import set_random_seed
+
+    opt["manual_seed"] = opt["manual_seed"] if opt.get("manual_seed") is not None else 0
+    opt["start"] = {"epoch": 0, "iter": 0}
+    set_random_seed(opt["manual_seed"])
+    datasets = {name: build_dataset(block) for name, block in opt["datasets"].items()}
+    for name, dataset in datasets.items():
+        say(f"datasets.{name}: {type(dataset).__name__}, {len(dataset)} images")
+    model = build_model(opt)
+    for name, network in ((n, getattr(model, n)) for n in ("net_g", "net_d") if hasattr(model, n)):
+        count = sum(p.numel() for p in network.parameters())
+        say(f"{name.replace('net', 'network')}: {type(model.get_bare_model(network)).__name__}, {count:,} parameters")
+    if is_train:
+        with _shapes_fit("datasets.train: one batch can not be trained"):
+            _train_once(model, datasets["train"], opt, say)
+    for name, dataset in datasets.items():
+        if name != "train" and opt.get("val") is not None:
+            with _shapes_fit(f"datasets.{name}: one image can not be restored"):
+                _validate_once(model, dataset, opt, is_train)
+            say(f"datasets.{name}: one image restored and measured")
+
+
+@contextmanager
+def _shapes_fit(where: str) -> Iterator[None]:
+    """Turn torch's words on shapes into InputError: options that do not fit each other are what they come from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"size|shape|channels", str(error)):
+            raise
+        said = str(error).splitlines()[0]
+        raise InputError(f"{where}: {said}; network_g, the data and the losses must fit each other") from error
+
+
+def _train_once(model: Any, dataset: Any, opt: dict[str, Any], say: Callable[[str], None]) -> None:
+    from torch.utils.data import DataLoader
+
+    batch_size = opt["datasets"]["train"]["batch_size_per_gpu"] * max(1, opt["num_gpu"])
+    indices = [k % len(dataset) for k in range(batch_size)]
+    batch = next(iter(DataLoader(dataset, batch_size=batch_size, sampler=indices)))
+    shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in batch.items() if hasattr(value, "shape"))
+    model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    log = {key: value for key, value in model.get_current_log().items() if "/" not in key}
+    losses = ", ".join(f"{key} {float(value):.4g}" for key, value in log.items())
+    say(f"one batch: {shapes}; {losses}")
+
+
+class _FirstOnly:
+    """A data set cut to its first image, otherwise as it is."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        if index != 0:
+            raise IndexError(index)
+        return self._dataset[0]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_dataset":
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+
+def _validate_once(model: Any, dataset: Any, opt: dict[str, Any], is_train: bool) -> None:
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(_FirstOnly(dataset), batch_size=1, shuffle=False)  # type: ignore[arg-type]
+    model.validation(loader, 1 if is_train else opt["name"], None, False)

@@ -1,0 +1,120 @@
+"""``basicsr doctor``: what is installed, what was repaired, what is wrong, and the cure."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+from importlib import metadata
+
+from basicsr_ext.common import plugins
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs import imports
+
+__all__ = ["run"]
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "lmdb", "tensorboard", "basicsr")
+_IMPORTS = {"opencv-python": "cv2"}
+_SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python"), "basicsr": ("basicsr-fixed",)}
+_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES")
+
+
+def run(argv: list[str]) -> int:
+    """Print the report; returns 1 if something is wrong, else 0."""
+    argparse.ArgumentParser(prog="basicsr doctor", description=__doc__).parse_args(argv)
+    wrong: list[str] = []
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    for name in _PACKAGES:
+        print(f"  {name:<14} {_version(name, wrong)}")
+    print("device")
+    print(f"  {_device(wrong)}")
+    variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
+    print(f"launcher\n  {' '.join(variables) or 'none: one process'}")
+    _repairs(wrong)
+    _plugins(wrong)
+    _speed()
+    print("wrong" if wrong else "nothing is wrong")
+    for line in wrong:
+        print(f"  - {line}")
+    return 1 if wrong else 0
+
+
+def _version(name: str, wrong: list[str]) -> str:
+    found = None
+    for candidate in (name, *_SUBSTITUTES.get(name, ())):
+        try:
+            found = f"{metadata.version(candidate)}{'' if candidate == name else f' ({candidate})'}"
+            break
+        except metadata.PackageNotFoundError:
+            continue
+    if found is None and importlib.util.find_spec(_IMPORTS.get(name, name)) is None:
+        cure = "python -m basicsr_ext.install" if name == "basicsr" else f"pip install {name}"
+        wrong.append(f"{name} is not installed; run: {cure}")
+        return "missing"
+    return found or "present, version unknown"
+
+
+def _device(wrong: list[str]) -> str:
+    try:
+        import torch
+    except ImportError as error:
+        wrong.append(f"torch can not be imported ({error}); reinstall it: pip install --force-reinstall torch")
+        return "unknown"
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        return f"CPU, {torch.get_num_threads()} threads (torch {built}; no usable GPU)"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+    return f"CUDA {torch.version.cuda}: {', '.join(names)} ({bf16})"
+
+
+def _speed() -> None:
+    """What is chosen by device, of the toolkit and of each network that says so in ``speed_lines(device)``."""
+    try:
+        import torch
+        from basicsr.utils.registry import ARCH_REGISTRY
+
+        from basicsr_ext.models import acceleration
+    except ImportError:
+        return  # already said
+    print("chosen for speed (and the option that forces it)")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pinned = "yes" if device == "cuda" else "no: a GPU has it"
+    lines = [
+        *acceleration.choose(device).lines(),
+        "several GPUs   gradients are views of the buckets that are exchanged (always)",
+        "loading        workers are kept from epoch to epoch (datasets.train.persistent_workers)",
+        f"               batches are page-locked: {pinned} (datasets.train.pin_memory)",
+        "               the next batch is not fetched ahead (datasets.train.prefetch_mode: cpu, cuda)",
+        "               workers degrade (datasets.train.degrade_on: device)",
+    ]
+    for name, network in ARCH_REGISTRY:
+        lines += [f"{name:<14} {line}" for line in getattr(network, "speed_lines", lambda _: [])(device)]
+    for line in lines:
+        print(f"  {line}")
+
+
+def _repairs(wrong: list[str]) -> None:
+    print("repairs to BasicSR, made in memory")
+    try:
+        found = imports.apply()
+    except (InputError, ImportError) as error:
+        wrong.append(f"BasicSR can not be used: {error}")
+        print("  none: BasicSR can not be imported")
+        return
+    for repair in found:
+        print(f"  {'applied' if repair.applied else 'not needed':<10} {repair.name}: {repair.fault}")
+
+
+def _plugins(wrong: list[str]) -> None:
+    print(f"plugins (entry points of the group {plugins.GROUP})")
+    found = plugins.load_entry_points()
+    for plugin in found:
+        print(f"  {'loaded' if plugin.ok else 'FAILED':<10} {plugin.name} ({plugin.source})")
+        if not plugin.ok:
+            wrong.append(
+                f"plugin {plugin.name} failed to load: {plugin.error}; update or uninstall the package that brings it"
+            )
+    if not found:
+        print("  none found")

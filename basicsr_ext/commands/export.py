@@ -1,0 +1,77 @@
+"""``basicsr export``: a trained network and its options in one ``.safetensors`` file, to give away."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from basicsr_ext.checkpoints.files import save_safetensors
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["ABOUT", "CONFIGURATION", "LICENSE", "run"]
+
+ABOUT, LICENSE, CONFIGURATION = "about", "license", "config"  # keys of the file's metadata
+_OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
+
+
+def run(argv: list[str]) -> int:
+    """Write the file that the command line asks for; returns 0.
+
+    Raises:
+        InputError: The checkpoint or its options are missing or do not fit, or fp16 can not hold a weight.
+        SaveError: The file could not be written.
+
+    """
+    parser = argparse.ArgumentParser(
+        prog="basicsr export",
+        description="Put a trained network (averaged weights, where there are some) and its options into one file.",
+    )
+    parser.add_argument("checkpoint", help="net_g_*.pth of a run, or a .safetensors")
+    parser.add_argument("-o", dest="out", required=True, metavar="FILE", help="file to write; ends in .safetensors")
+    parser.add_argument("-opt", help="option file; without it, the one inside the checkpoint or of its run")
+    parser.add_argument("--half", action="store_true", help="16-bit floats, half the size; fp32 again when loaded")
+    parser.add_argument("--license", help="licence of the weights, kept in the file")
+    parser.add_argument("--about", help="a line that says what the network does, kept in the file")
+    args = parser.parse_args(argv)
+    out = Path(args.out).expanduser()
+    if out.suffix != ".safetensors":
+        raise InputError(f"-o {out}: give a name that ends in .safetensors")
+    weights, options = _read(args.checkpoint, args.opt)
+    if args.half:
+        weights = {name: _halved(name, value) for name, value in weights.items()}
+    notes = {CONFIGURATION: json.dumps(options), LICENSE: args.license, ABOUT: args.about}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = save_safetensors(weights, out, {key: text for key, text in notes.items() if text})
+    count = sum(value.numel() for value in weights.values())
+    print(f"wrote {out}: {count:,} weights, {out.stat().st_size:,} bytes, SHA-256 {digest}")
+    return 0
+
+
+def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    """The weights, loaded into the network that the options describe, and those options."""
+    from basicsr_ext.common import plugins
+    from basicsr_ext.repairs import imports
+
+    imports.apply()
+    plugins.load_entry_points()
+    from basicsr_ext.restoring.configuration import find_options
+    from basicsr_ext.restoring.restorer import Restorer
+
+    options, _ = find_options(checkpoint, option_file)
+    weights = Restorer(options, checkpoint, "cpu").network.net.state_dict()
+    return weights, {key: value for key, value in options.items() if key not in _OF_A_RUN}
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    half = value.to(torch.float16)
+    if not torch.isfinite(half).all():
+        raise InputError(f"--half: {name} has values beyond 65504, the largest of 16 bits; leave --half out")
+    return half

@@ -1,0 +1,323 @@
+"""``basicsr restore``: restore pictures by any registered model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.processes.launch import Launch, find_launch
+
+__all__ = ["run"]
+
+_EPILOG = (
+    "Without --checkpoint the built-in network restores; it says what it does. "
+    "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
+    "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input."
+)
+_DEEP = ("png", "tif")
+_FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, which spoil no other
+_Flags = Mapping[str, tuple[type, str, str]]
+
+
+def run(argv: list[str]) -> int:
+    """Restore the pictures that the command line names; returns 1 if some could not be restored, else 0."""
+    parser = _parser()
+    if {"-h", "--help"} & set(argv):
+        _add_known_flags(parser)
+        parser.print_help()
+        return 0
+    args, rest = parser.parse_known_args(argv)
+    _check(args)
+    here = find_launch(args.launcher)
+    from basicsr_ext.restoring.files import find_jobs, is_done
+
+    jobs = find_jobs(args.i, args.o, args.format)
+    _load_toolkit()
+    _join(here, args)
+    args.checkpoint = args.checkpoint or _built_in(args)
+    from basicsr_ext.processes import collectives
+    from basicsr_ext.restoring.restorer import Restorer
+
+    settings = {"device": args.device, "tile": args.tile, "overlap": args.overlap, "tile_batch": args.tile_batch}
+    restorer = Restorer.load(args.checkpoint, args.opt, **settings, say=_say)
+    flags = _model_flags(restorer.flags, rest)
+    restorer.take(**flags)
+    companions = _companions(restorer, args, jobs)
+    mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
+    waiting = [job for job in mine if args.overwrite or not is_done(job)]
+    done = sum(collectives.gather_objects(len(mine) - len(waiting)))
+    if done:
+        _say(f"{done} of {len(jobs)} are restored already (--overwrite restores them again)")
+    failed = _restore_all(restorer, waiting, companions, args, flags)
+    order = {job.source: k for k, job in enumerate(jobs)}
+    failed = sorted(sum(collectives.gather_objects(failed), []), key=lambda entry: order[entry[0]])
+    for path, reason in failed:
+        _say(f"not restored: {reason if str(path) in reason else f'{path}: {reason}'}")
+    if failed:
+        _say(f"{len(failed)} of {len(jobs)} could not be restored")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="basicsr restore",
+        description="Restore pictures by a trained model: grey, RGB, RGBA; 8 and 16 bits; any size.",
+        epilog=_EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this, with the flags of every model")
+    add("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
+    add("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
+    add("--checkpoint", help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)")
+    add("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--seed", type=int, default=0, help="of the noise (default: 0)")
+    add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
+    add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
+    add("--tile_batch", type=int, default=1, help="tiles of a picture at once (default: 1)")
+    add("--batch", type=int, default=1, help="pictures of one size at once (default: 1)")
+    add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
+    add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
+    add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
+    add("--format", default="png", choices=("png", "tif", "webp", "jpg"), help="of the results (default: png)")
+    add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
+    add("--overwrite", action="store_true", help="restore again what is restored already")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    kind = Path(args.o).suffix[1:].lower()
+    kind = {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
+    args.format = kind if kind in ("png", "tif", "webp", "jpg") else args.format
+    if args.bits == 16 and args.format not in _DEEP:
+        raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
+    if args.batch < 1:
+        raise InputError(f"--batch is {args.batch}; it must be a whole number from 1")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
+
+
+def _built_in(args: argparse.Namespace) -> Path:
+    """The file of the network that is there without --checkpoint; says which. InputError if it can not serve."""
+    from basicsr_ext.checkpoints.files import read_safetensors_metadata
+    from basicsr_ext.commands.export import ABOUT
+    from basicsr_ext.common import plugins
+
+    cure = "give --checkpoint, a network's file such as net_g_latest.pth"
+    point = plugins.built_in()
+    if point is None:
+        raise InputError(f"no installed package brings a network; {cure}")
+    for flag in ("opt", "mask", "cond"):
+        if getattr(args, flag):
+            dashes = "-" if flag == "opt" else "--"
+            raise InputError(
+                f"{dashes}{flag} is given without --checkpoint, but {point.name}, the network that is built in, takes "
+                f"pictures alone and has its own options; {cure}"
+            )
+    path = Path(point.load()())
+    about = read_safetensors_metadata(path).get(ABOUT, "")
+    _say(f"note: no --checkpoint, so the built-in {point.name} restores: {about}")
+    return path
+
+
+def _companions(
+    restorer: Any, args: argparse.Namespace, jobs: Sequence[Any]
+) -> tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]:
+    """Masks and condition images of the pictures; InputError if the model takes none, or needs some."""
+    from basicsr_ext.restoring.files import find_conditions, find_masks
+
+    if args.mask and not restorer.takes_mask:
+        raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
+    if bool(args.cond) != restorer.takes_cond:
+        need = (
+            "needs condition images: give --cond"
+            if restorer.takes_cond
+            else "takes no condition images: leave out --cond"
+        )
+        raise InputError(f"the network of this checkpoint {need}")
+    masks = find_masks(args.mask, jobs) if args.mask else {}
+    return masks, find_conditions(args.cond, jobs) if args.cond else {}
+
+
+def _join(here: Launch, args: argparse.Namespace) -> None:
+    """Join the other processes, if there are any; each one takes the GPU of its local rank."""
+    if here.launcher == "none":
+        return
+    import torch
+
+    from basicsr_ext.repairs.process_group import init_dist
+
+    init_dist(here.launcher, backend="gloo")
+    if args.device in ("auto", "cuda") and torch.cuda.is_available():
+        args.device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+
+
+def _load_toolkit() -> None:
+    """Make BasicSR and every plugin known."""
+    from basicsr_ext.common import plugins
+    from basicsr_ext.repairs import imports
+
+    imports.apply()
+    for plugin in plugins.load_entry_points():
+        if not plugin.ok:
+            _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
+
+
+def _add_known_flags(parser: argparse.ArgumentParser) -> None:
+    """Show the flags of all models in the help."""
+    _load_toolkit()
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from basicsr_ext.common import registries
+
+    shown: set[str] = set()
+    for name in registries.names(MODEL_REGISTRY):
+        flags: _Flags = getattr(registries.find(MODEL_REGISTRY, name), "restore_flags", {})
+        group = parser.add_argument_group(f"with {name}")
+        for flag in [flag for flag in flags if flag not in shown]:
+            _, option, text = flags[flag]
+            group.add_argument(f"--{flag}", help=f"{text} (default: {option} of the options)")
+        shown |= set(flags)
+
+
+def _model_flags(known: _Flags, rest: Sequence[str]) -> dict[str, Any]:
+    """Read the flags that the model declares: text as it is, everything else as in an option file."""
+    from basicsr_ext.options.file import parse_value
+
+    parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
+    for name in known:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
+    given, strange = parser.parse_known_args(rest)
+    if strange:
+        names = [f"--{name}" for name in known] + [s for a in _parser()._actions for s in a.option_strings]
+        raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
+    values = {
+        name: text if known[name][0] is str else parse_value(text, f"--{name}") for name, text in vars(given).items()
+    }
+    return values
+
+
+def _restore_all(
+    restorer: Any,
+    jobs: Sequence[Any],
+    companions: tuple[Mapping[Path, Path], Mapping[Path, list[Path]]],
+    args: argparse.Namespace,
+    flags: Mapping[str, Any],
+) -> list[tuple[Path, str]]:
+    """Restore pictures, those of one size together; returns those that could not be, and why."""
+    from basicsr_ext.common.batching import in_groups
+    from basicsr_ext.restoring.files import Given, read_given
+
+    sizes = {job.source: _size(job.source) for job in jobs}
+    failed: list[tuple[Path, str]] = []
+    with _Progress(restorer, sizes) as progress:
+        for group in in_groups(jobs, lambda job: sizes[job.source], args.batch, most=len(jobs)):
+            progress.begin(group)
+            given: list[Given] = []
+            for job in group:
+                try:
+                    given.append(read_given(job, *companions))
+                except _FAILURES as error:
+                    failed.append((job.source, str(error) or type(error).__name__))
+            for alike in in_groups(given, lambda one: one.shapes(restorer.channels[0]), args.batch):
+                failed += _restore_group(restorer, alike, args, flags)
+            progress.end(group)
+    return failed
+
+
+def _restore_group(
+    restorer: Any, given: Sequence[Any], args: argparse.Namespace, flags: Mapping[str, Any]
+) -> list[tuple[Path, str]]:
+    """Restore pictures at once and write them; where that fails, one by one, so that one spoils no other."""
+    masks = None if given[0].mask is None else [one.mask for one in given]
+    conds = None if given[0].cond is None else [one.cond for one in given]
+    try:
+        made = restorer.restore_pictures([one.picture for one in given], masks, args.seed, conds, **flags)
+    except _FAILURES as error:
+        reason = str(error) or type(error).__name__
+    else:
+        for one, results in zip(given, made):
+            _write(one.job.target, *results, args)
+        return []
+    if len(given) == 1:
+        return [(given[0].job.source, reason)]
+    return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+
+
+def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
+    from basicsr_ext.images.pictures import write_picture
+
+    bits = args.bits or (restored.bits if args.format in _DEEP else 8)
+    for name, picture in extras.items():
+        write_picture(target.with_name(f"{target.stem}_{name}.png"), replace(picture, bits=bits))
+    write_picture(target, replace(restored, bits=bits))
+
+
+class _Progress:
+    """A bar over all pixels, so that the time left is right for pictures of different sizes and within a large one."""
+
+    def __init__(self, restorer: Any, sizes: Mapping[Path, tuple[int, int]]) -> None:
+        from tqdm import tqdm
+
+        from basicsr_ext.processes import collectives
+
+        self._restorer = restorer
+        self._weights = {source: height * width for source, (height, width) in sizes.items()}
+        layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        self._bar = tqdm(
+            total=sum(self._weights.values()), bar_format=layout, disable=not (sizes and collectives.is_main())
+        )
+        self._done = self._calls = self._count = 0
+        self._now = 1
+
+    def __enter__(self) -> _Progress:
+        self._restorer.on_progress(self._step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restorer.on_progress(None)
+        self._bar.close()
+
+    def begin(self, jobs: Sequence[Any]) -> None:
+        self._count, self._calls = self._count + len(jobs), 0
+        self._now = sum(self._weights[job.source] for job in jobs)
+        self._bar.set_description_str(f"{self._count}/{len(self._weights)} {jobs[-1].name}", refresh=False)
+
+    def end(self, jobs: Sequence[Any]) -> None:
+        self._done += self._now
+        self._bar.update(self._done - self._bar.n)
+
+    def _step(self, share: float) -> None:
+        """Take note of the share of a network call that is done."""
+        part = min(1.0, (self._calls + share) / self._restorer.network_calls)
+        self._calls += share >= 1
+        self._bar.update(max(0, self._done + round(part * self._now) - self._bar.n))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width; those of a pixel for what can not be read, which is said when its turn comes."""
+    from basicsr_ext.images.pictures import read_shape
+
+    try:
+        return read_shape(path)[:2]
+    except InputError:
+        return 1, 1
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    from basicsr_ext.processes import collectives
+
+    if not collectives.is_main():
+        return
+    tqdm.write(text, file=sys.stderr)

@@ -1,0 +1,129 @@
+"""Find and load plugins: entry points of ``basicsr.plugins``, the option ``plugins:``; and the networks they bring."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["CHECKPOINTS", "GROUP", "Plugin", "built_in", "failures", "load_entry_points", "load_listed"]
+
+GROUP = "basicsr.plugins"
+CHECKPOINTS = "basicsr.checkpoints"  # name of a network = module:function() -> path of its file, with options inside
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: where it was found (``source``) and, if it failed to load, why (``error``)."""
+
+    name: str
+    source: str
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the plugin was loaded."""
+        return self.error is None
+
+
+# A module that failed half-way has registered some of its names: a second try would only hide the first error
+_loaded: dict[str, Plugin] = {}
+
+
+def load_entry_points() -> list[Plugin]:
+    """Load every installed plugin; one that fails is reported in its ``Plugin.error``, nothing is raised."""
+    found = []
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
+        source = f"entry point {point.value}"
+        if source not in _loaded:
+            _loaded[source] = _attempt(point.name, source, lambda p=point: p.load()())
+        if _loaded[source] not in found:
+            found.append(_loaded[source])
+    return found
+
+
+def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> list[Plugin]:
+    """Load what the option ``plugins:`` lists: importable modules, and files ending in ``.py``.
+
+    A file is looked for in the current folder, then in ``folder`` (that of the option file). A module with a function
+    ``register`` is asked to register; otherwise its import is the registration.
+
+    Raises InputError if one of them can not be loaded: the option file asks for it.
+    """
+    found = []
+    for name in plugins or ():
+        source = str(_find_file(name, folder)) if name.endswith(".py") else name
+        if source not in _loaded:
+            _loaded[source] = _attempt(name, source, lambda s=source: _register(_import(s)))
+        plugin = _loaded[source]
+        if not plugin.ok:
+            raise InputError(f"plugins: {name} can not be loaded: {plugin.error}; repair it or take it off the list")
+        found.append(plugin)
+    return found
+
+
+def failures() -> list[Plugin]:
+    """The plugins that failed to load in this process."""
+    return [plugin for plugin in _loaded.values() if not plugin.ok]
+
+
+def built_in() -> metadata.EntryPoint | None:
+    """The network for pictures that an installed package brings; None if there is none.
+
+    Raises InputError if several packages bring one: nobody said which of them restores.
+    """
+    points = sorted(metadata.entry_points(group=CHECKPOINTS), key=lambda point: point.name)
+    if len(points) > 1:
+        listed = ", ".join(f"{point.name} ({point.value})" for point in points)
+        raise InputError(f"several networks are built in: {listed}; name the file of one with --checkpoint")
+    return points[0] if points else None
+
+
+def _attempt(name: str, source: str, load) -> Plugin:  # type: ignore[no-untyped-def]
+    try:
+        load()
+    except Exception as error:  # a stranger's code may raise anything; its own words are what helps
+        return Plugin(name, source, f"{type(error).__name__}: {error}")
+    return Plugin(name, source)
+
+
+def _register(module: ModuleType) -> None:
+    register = getattr(module, "register", None)
+    if callable(register):
+        register()
+
+
+def _import(source: str) -> ModuleType:
+    if not source.endswith(".py"):
+        here = str(Path.cwd())
+        if here not in sys.path:  # a package that lies in the current folder; appended, so it hides nothing
+            sys.path.append(here)
+        return importlib.import_module(source)
+    path = Path(source)
+    # The plain name and the entry in sys.path are what lets spawned workers import the module again
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    importlib.invalidate_caches()
+    spec = sys.modules[path.stem].__spec__ if path.stem in sys.modules else importlib.util.find_spec(path.stem)
+    origin = spec.origin if spec else None
+    if origin is None or Path(origin).resolve() != path:
+        raise ImportError(f"another module has the name {path.stem} ({origin}); rename the file")
+    return importlib.import_module(path.stem)
+
+
+def _find_file(name: str, folder: Path | None) -> Path:
+    places = [Path.cwd(), *([folder] if folder else [])]
+    for place in places:
+        path = (place / Path(name).expanduser()).resolve()
+        if path.is_file():
+            return path
+    raise InputError(
+        f"plugins: no file {name} in {' or '.join(str(place.resolve()) for place in places)}; correct the name"
+    )

@@ -1,0 +1,1 @@
+"""What image files are: headers, decoding, pictures, packed crops."""

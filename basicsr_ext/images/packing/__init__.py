@@ -1,0 +1,1 @@
+"""Folders of images cut into crops and packed for fast training."""

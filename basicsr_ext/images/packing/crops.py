@@ -1,0 +1,157 @@
+"""Large images cut into overlapping squares, as BasicSR's extract_subimages cuts them, and packed for fast reading."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images import headers
+from basicsr_ext.images.image_files import is_cut_short
+
+__all__ = ["Crop", "Cutting", "cut_file", "read_pixels", "starts"]
+
+_KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How images become crops.
+
+    Attributes:
+        crop: side of the squares in pixels; None packs whole images.
+        step: pixels from one square to the next.
+        threshold: a last square is added at the border where more than this would be left over.
+        raw: store uint8 uncompressed (as a portable anymap) instead of PNG.
+        compression: of PNG, 0 to 9.
+        skip_small: leave out images that are smaller than a square.
+
+    """
+
+    crop: int | None = None
+    step: int | None = None
+    threshold: int = 0
+    raw: bool = False
+    compression: int = 1
+    skip_small: bool = False
+
+    @property
+    def extension(self) -> str:
+        """Of a crop's name."""
+        return "ppm" if self.raw else "png"
+
+
+class Crop(NamedTuple):
+    """One crop: its key, its size H,W,C, and its file, which is empty once it was written."""
+
+    key: str
+    size: tuple[int, int, int]
+    content: bytes
+
+
+def starts(length: int, cutting: Cutting) -> list[int]:
+    """Where the squares begin along a side of ``length`` pixels, which has room for one."""
+    found = list(range(0, length - cutting.crop + 1, cutting.step))
+    if length - (found[-1] + cutting.crop) > cutting.threshold:
+        found.append(length - cutting.crop)
+    return found
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode a file to H,W,C of uint8 or uint16 in OpenCV's order, C of 1, 3 or 4, turned as a JPEG's EXIF says.
+
+    Raises InputError naming the file if it is missing, damaged, cut short, or holds other numbers.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    refusal = headers.refusal(content)
+    if refusal:
+        raise InputError(f"{path}: {refusal}")
+    if not content or is_cut_short(content):
+        raise InputError(f"{path}: is empty or cut short; replace or remove it")
+    jpeg = content.startswith(b"\xff\xd8\xff")
+    flag = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise InputError(f"{path}: is damaged, or is no image that OpenCV reads; replace or remove it")
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2] not in (1, 3, 4):
+        raise InputError(
+            f"{path}: holds {pixels.shape[2]} channel(s) of {pixels.dtype}; save it as grey, RGB or RGBA with 8 or "
+            "16 bits"
+        )
+    return pixels
+
+
+def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -> list[Crop]:
+    """Cut an image into crops called ``key``_s001 and so on, or ``key`` alone if it stays whole.
+
+    With ``folder`` they are written there, each completely or not at all, and returned without their content.
+    Raises InputError naming the file if it can not be read, is too small, or does not fit the kind of storage.
+    """
+    pixels = read_pixels(path)
+    height, width, channels = pixels.shape
+    if cutting.raw and (pixels.dtype != np.uint8 or channels not in _KINDS):
+        raise InputError(
+            f"{path}: has {channels} channel(s) of {pixels.dtype}, but raw crops are grey or RGB with 8 bits; "
+            "give --to lmdb, or convert it"
+        )
+    if cutting.crop is None:
+        squares = {key: pixels}
+    elif min(height, width) < cutting.crop:
+        if cutting.skip_small:
+            return []
+        raise InputError(
+            f"{path}: is {height}x{width} (height x width), smaller than --crop {cutting.crop}; give --crop "
+            f"{min(height, width)} or less, take it out, or leave such images out with --skip_small"
+        )
+    else:
+        side = cutting.crop
+        corners = [(top, left) for top in starts(height, cutting) for left in starts(width, cutting)]
+        squares = {
+            f"{key}_s{number:03d}": pixels[top : top + side, left : left + side]
+            for number, (top, left) in enumerate(corners, 1)
+        }
+    return [_stored(name, square, cutting, folder) for name, square in squares.items()]
+
+
+def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:
+    content = _anymap(pixels) if cutting.raw else _png(pixels, cutting.compression)
+    if folder is not None:
+        _write_whole(Path(folder) / f"{key}.{cutting.extension}", content)
+        content = b""
+    return Crop(key, pixels.shape, content)
+
+
+def _png(pixels: np.ndarray, compression: int) -> bytes:
+    options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    return cv2.imencode(".png", np.ascontiguousarray(pixels), options)[1].tobytes()
+
+
+def _anymap(pixels: np.ndarray) -> bytes:
+    height, width, channels = pixels.shape
+    return b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,358 @@
+"""``basicsr prepare``: pack a folder of images, cut into crops if wanted, so that training reads them fast."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+from tqdm import tqdm
+
+from basicsr_ext.common import folder_lock
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
+from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
+
+__all__ = ["prepare", "run", "verify"]
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
+_KINDS = ("lmdb", "raw", "folder")
+_SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
+_PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
+_COMMIT = 50  # images that are written at once
+_LONGEST_KEY = 511  # bytes, of LMDB
+
+
+class _Image(NamedTuple):
+    """A file, its name below the input folder, and the key of its crops."""
+
+    path: str
+    name: str
+    key: str
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command with its arguments; returns 0, or raises InputError."""
+    args = _parser().parse_args(argv)
+    cutting = Cutting(
+        args.crop,
+        args.crop if args.step is None else args.step,
+        args.threshold,
+        args.to == "raw",
+        args.compression,
+        args.skip_small,
+    )
+    prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    if args.verify:
+        verify(args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
+    add = parser.add_argument
+    add("-i", required=True, metavar="FOLDER", help="images, with those in sub-folders")
+    add("-o", required=True, metavar="OUTPUT", help="folder to make; for lmdb and raw a name that ends in .lmdb")
+    add("--to", choices=_KINDS, default="lmdb", help="lmdb: PNG in an LMDB of BasicSR's layout; raw: the same "
+        "uncompressed, grey or RGB of 8 bits; folder: PNG files (default: lmdb)")  # fmt: skip
+    add("--crop", type=int, help="side of the squares in pixels (default: whole images)")
+    add("--step", type=int, help="pixels from one square to the next (default: --crop, without overlap)")
+    add("--threshold", type=int, default=0, help="add a last square at the border where more pixels than this are left")
+    add("--compression", type=int, default=1, help="of PNG, 0 (large, fast) to 9 (default: 1)")
+    add("--suffix", default="", help="taken off the ends of names, such as x4, so that pairs get equal keys")
+    add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
+    add("--verify", action="store_true", help="cut the images again and compare with what is stored")
+    add("--workers", type=int, help="processes (default: one for each core)")
+    return parser
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    kind: str,
+    cutting: Cutting,
+    suffix: str = "",
+    workers: int | None = None,
+) -> int:
+    """Pack the images of the folder ``source`` into ``output``; returns the number of crops.
+
+    ``kind`` is lmdb, raw or folder. The output appears when it is complete; until then ``output``.part grows, and the
+    same call goes on after the last image in it. A complete one of the same images and settings is left as it is.
+
+    Raises:
+        InputError: no images, one that can not be used, an output of other images or settings, a full disk.
+
+    """
+    source, output = Path(source), Path(output)
+    _check_numbers(kind, cutting, output, workers)
+    images = _find(source, suffix, kind)
+    settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
+    if output.exists():
+        return _existing(output, settings)
+    part = output.with_name(f"{output.name}.part")
+    owner = folder_lock.held_by(part)
+    if owner is not None:
+        raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
+    folder_lock.hold(part)
+    try:
+        return _fill(part, output, images, settings, cutting, workers)
+    except (OSError, _lmdb_error()) as error:
+        raise InputError(_write_fault(part, error)) from error
+    finally:
+        folder_lock.release_all()
+        part.with_name(f".{part.name}.lock").unlink(missing_ok=True)
+
+
+def verify(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    kind: str,
+    cutting: Cutting,
+    suffix: str = "",
+    workers: int | None = None,
+) -> int:
+    """Cut the images again and compare with a complete ``output``; returns the number of crops.
+
+    Raises:
+        InputError: crops are missing, damaged or not those of the images; the first ones are named.
+
+    """
+    images, wrong, count = _find(Path(source), suffix, kind), [], 0
+    with stored_crops(Path(output), kind, cutting) as read:
+        cut = _cut_all(images, cutting, None, workers or _cores())
+        for crops in tqdm(cut, total=len(images), unit="image", desc="verify"):
+            wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
+            count += len(crops)
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise InputError(
+            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {shown}; remove it and "
+            "prepare it again"
+        )
+    print(f"{output}: {count} crops are those of the images")
+    return count
+
+
+def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | None) -> None:
+    if kind != "folder" and output.suffix != ".lmdb":
+        raise InputError(f"-o is {output}; for --to {kind} give a name that ends in .lmdb, which BasicSR asks for")
+    for option, value, least in (
+        ("--crop", cutting.crop, 1), ("--step", cutting.step, 1), ("--threshold", cutting.threshold, 0),
+        ("--workers", workers, 1),
+    ):  # fmt: skip
+        if value is not None and value < least:
+            raise InputError(f"{option} is {value}; give a whole number from {least}")
+    if cutting.step and not cutting.crop:
+        raise InputError(f"--step is {cutting.step} without --crop; give the side of the squares, such as --crop 480")
+    if not 0 <= cutting.compression <= 9:
+        raise InputError(f"--compression is {cutting.compression}; give a whole number from 0 to 9")
+
+
+def _find(source: Path, suffix: str, kind: str) -> list[_Image]:
+    if not source.is_dir():
+        found = "is a file" if source.exists() else "does not exist"
+        raise InputError(f"-i is {source}, which {found}; give a folder of images")
+    images: dict[str, _Image] = {}
+    for folder, folders, files in os.walk(source, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
+                name = PurePosixPath(*Path(folder).relative_to(source).parts, file).as_posix()
+                key = os.path.splitext(name)[0].removesuffix(suffix)
+                if key in images:
+                    raise InputError(f"{images[key].path} and {name} in {source} would both become {key}; rename one")
+                images[key] = _Image(os.path.join(folder, file), name, key)
+    if not images:
+        raise InputError(f"-i {source}: no images there ({', '.join(EXTENSIONS)} are read)")
+    if kind != "folder":
+        _check_keys(images.values())
+    return sorted(images.values(), key=lambda image: image.name)
+
+
+def _check_keys(images: Iterable[_Image]) -> None:
+    for image in images:
+        if not image.key.isascii() or "." in image.key:
+            raise InputError(
+                f"{image.path}: BasicSR finds no key with a dot or a letter beyond ASCII in an LMDB; rename it, or "
+                "give --to folder"
+            )
+        if len(image.key) > _LONGEST_KEY - 10:
+            raise InputError(f"{image.path}: the name is too long for an LMDB; shorten it, or give --to folder")
+
+
+def _digest(images: Sequence[_Image]) -> str:
+    """Of the names and sizes of the files: another folder, or a changed one, is not taken for the same."""
+    lines = (f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _existing(output: Path, settings: dict[str, Any]) -> int:
+    stored = _read_settings(output)
+    if stored is None:
+        raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
+    _compare(output, {key: stored.get(key) for key in settings}, settings)
+    print(f"{output} is complete: {stored['crops']} crops")
+    return stored["crops"]
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _compare(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+    other = [key for key, value in settings.items() if stored.get(key) != value]
+    if other:
+        told = ", ".join(
+            "the images are others" if key == "images" else f"{key} was {stored.get(key)} and is {settings[key]}"
+            for key in other
+        )
+        raise InputError(f"{folder} was made otherwise: {told}; remove it, or choose another output")
+
+
+def _fill(
+    part: Path, output: Path, images: list[_Image], settings: dict[str, Any], cutting: Cutting, workers: int | None
+) -> int:
+    stored = _read_settings(part)
+    if stored is None:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+    else:
+        _compare(part, stored, settings)
+    folder = settings["kind"] == "folder"
+    store = (FolderStore if folder else LmdbStore)(part, cutting)
+    with store:
+        done = _resume(part, store)
+        cut = _cut_all(images[done:], cutting, str(part) if folder else None, workers or _cores())
+        bar = tqdm(cut, initial=done, total=len(images), unit="image", desc=output.name)
+        _write_all(part, store, zip(bar, images[done:]))
+        crops = store.finish(_lines(part))
+    if not crops:
+        shutil.rmtree(part)
+        raise InputError(f"every image is smaller than --crop {cutting.crop}; give a smaller one")
+    (part / _PROGRESS).unlink()
+    (part / _SETTINGS).write_text(json.dumps({**settings, "crops": crops}), encoding="utf-8")
+    os.replace(part, output)
+    print(f"{output}: {crops} crops of {len(images)} images")
+    return crops
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---- what is cut, in parallel and in order
+
+
+def _begin_worker() -> None:
+    """One thread for OpenCV, and an end with the process that started this one, however that ends."""
+    cv2.setNumThreads(0)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[list[Crop]]:
+    """The crops of each image, in order; no more than a few images wait to be written."""
+    tasks = ((image.path, image.key, cutting, folder) for image in images)
+    if workers == 1 or len(images) < 2:
+        yield from (cut_file(*task) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # forks after threads were started can hang
+    with ProcessPoolExecutor(min(workers, len(images)), context, _begin_worker) as pool:
+        waiting: collections.deque[Future[list[Crop]]] = collections.deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(cut_file, *task))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise InputError("a worker process was killed, perhaps for its memory; lower --workers") from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+# ---- what is written, and how far it came
+
+
+def _write_all(part: Path, store: FolderStore, cut: Iterable[tuple[list[Crop], _Image]]) -> None:
+    """Write crops and their record, which is always ahead of an LMDB: so it tells what is in there."""
+    with (part / _PROGRESS).open("a", encoding="utf-8") as record:
+        held = 0
+        for crops, image in cut:
+            store.put(crops)
+            record.write(json.dumps([image.name, [[crop.key, crop.size] for crop in crops]]) + "\n")
+            held += 1
+            if held == _COMMIT:
+                _commit(record, store)
+                held = 0
+        _commit(record, store)
+
+
+def _commit(record: Any, store: FolderStore) -> None:
+    record.flush()
+    os.fsync(record.fileno())
+    store.commit()
+
+
+def _lines(part: Path) -> Iterator[list[Any]]:
+    """The finished lines of the record."""
+    path = part / _PROGRESS
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def _resume(part: Path, store: FolderStore) -> int:
+    """Cut the record back to what is safely stored; returns the number of images that are done."""
+    stored, total, kept = store.count(), 0, []
+    for line in _lines(part):
+        if stored is not None and (total == stored or total + len(line[1]) > stored):
+            break
+        total += len(line[1])
+        kept.append(json.dumps(line) + "\n")
+    if stored is not None and total != stored:
+        raise InputError(f"{part} is damaged: {stored} crops, but a record of {total}; remove it and start again")
+    unfinished = part / f"{_PROGRESS}.new"
+    unfinished.write_text("".join(kept), encoding="utf-8")
+    os.replace(unfinished, part / _PROGRESS)
+    return len(kept)
+
+
+def _lmdb_error() -> type[Exception]:
+    try:
+        import lmdb
+    except ImportError:
+        return OSError
+    return lmdb.Error
+
+
+def _write_fault(part: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return (
+        f"{part} can not be written: {reason}; free some space if the disk is full, else look at its folder, and give "
+        "the same command again: it goes on where it stopped"
+    )

@@ -1,0 +1,68 @@
+"""Everything that BasicSR's own registry of metrics holds, used as it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from basicsr_ext.common import registries
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.option_blocks import call_faults
+from basicsr_ext.metrics.base import Metric, Sample
+
+__all__ = ["BasicSRMetric"]
+
+_DATA = ("img", "img1", "img2", "self")
+_LOWER = ("niqe", "lpips", "dists", "fid")  # words in the names of metrics whose lower figures are the better ones
+
+
+@dataclass
+class BasicSRMetric(Metric):
+    """A function of BasicSR's registry: its name and the arguments that the option file gives it."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    higher_is_better: bool = True
+
+    packages: ClassVar[tuple[str, ...]] = ("basicsr",)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], where: str) -> BasicSRMetric:
+        """Build it from one block of an option file; raises InputError for a wrong option."""
+        name = options["type"]
+        arguments = {key: value for key, value in options.items() if key not in ("type", "better")}
+        faults = call_faults(registries.find(METRIC_REGISTRY, name), arguments, where, _DATA)  # type: ignore[arg-type]
+        better = options.get("better") or ("lower" if any(word in name.lower() for word in _LOWER) else "higher")
+        if better not in ("higher", "lower"):
+            faults.append(f"{where}.better is {better!r}; write higher or lower")
+        if faults:
+            raise InputError("; ".join(faults))
+        return cls(name, arguments, better == "higher")
+
+    def __post_init__(self) -> None:
+        self._function = registries.find(METRIC_REGISTRY, self.name)
+        self._takes = [name for name in ("img", "img2") if name in inspect.signature(self._function).parameters]
+        is_psnr = "psnr" in self.name.lower()
+        self.unit, self.digits = ("dB", 2) if is_psnr else ("", 4)  # type: ignore[misc]
+        self.needs = frozenset({"gt"} if "img2" in self._takes else ())  # type: ignore[misc]
+
+    def measure(self, sample: Sample) -> float:
+        """The figure of one image."""
+        images = {"img": sample.restored, "img2": sample.gt}
+        return float(self._function(**{key: images[key] for key in self._takes}, **self.arguments))
+
+    @property
+    def title(self) -> str:
+        """Its name in BasicSR's registry."""
+        return self.name
+
+    def identity(self) -> dict[str, Any]:
+        """Library and arguments, crop and colour space among them."""
+        found = super().identity()
+        del found["name"], found["arguments"], found["higher_is_better"]
+        colour = "Y of YCbCr (ITU-R BT.601)" if self.arguments.get("test_y_channel") else "as in the image"
+        return found | self.arguments | {"colour space": colour}

@@ -1,0 +1,1 @@
+"""Metrics that look through pretrained networks."""

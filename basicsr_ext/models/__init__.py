@@ -1,0 +1,1 @@
+"""One model for every restorer: hooks, options, acceleration, validation."""

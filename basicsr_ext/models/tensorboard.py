@@ -1,0 +1,106 @@
+"""What TensorBoard shows of a validation besides its figures: images side by side, and curves of a model's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from basicsr.utils import get_root_logger
+from torch import Tensor
+
+from basicsr_ext.processes import collectives
+
+__all__ = ["COMPARED", "comparison", "log_comparisons", "log_curve"]
+
+COMPARED = 4  # images of a data set
+SIDE = 256  # pixels, of the part of each image that is shown
+
+
+def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
+    """Input, restoration and ground truth side by side: 3,h,n*w in [0, 1], the middle :data:`SIDE` pixels of each.
+
+    Args:
+        lq: C,h,w in [0, 1]; enlarged to the size of ``restored`` without smoothing.
+        restored: C,H,W in [0, 1].
+        gt: C,H,W in [0, 1], or None.
+
+    """
+    size = restored.shape[-2:]
+    parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
+    parts += [gt.float()] if gt is not None and gt.shape[-2:] == size else []
+    return torch.cat([_middle(_rgb(part)).clamp(0, 1).cpu() for part in parts], dim=-1)
+
+
+def _rgb(image: Tensor) -> Tensor:
+    """The first three channels, or the first one as grey."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+
+
+def _middle(image: Tensor) -> Tensor:
+    height, width = (min(side, SIDE) for side in image.shape[-2:])
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[:, top : top + height, left : left + width]
+
+
+def log_comparisons(
+    board: Any, name: str, indices: list[int], batch: Mapping, restored: Tensor, iteration: Any
+) -> None:
+    """Show those of ``indices`` that are among the first :data:`COMPARED` of this process.
+
+    ``batch`` and ``restored`` hold the images of ``indices``, in this order.
+    """
+    first = collectives.shard_indices(COMPARED * collectives.world_size())[:COMPARED]
+    for k, index in enumerate(indices):
+        if index in first:
+            gt = batch["gt"][k] if "gt" in batch else None
+            board.add_image(f"comparison/{name}/{index}", comparison(batch["lq"][k], restored[k], gt), iteration)
+
+
+def log_curve(
+    model: Any, name: str, measure: Callable[[], dict[str, float]], board: Any, iteration: int | str
+) -> dict[str, dict[str, float]]:
+    """Measure the model at each of its :meth:`~basicsr_ext.models.restoration_model.RestorationModel.curve` settings.
+
+    Args:
+        model: its options are put back afterwards.
+        name: of the data set.
+        measure: restores images and gives the mean of each metric, the same on every process.
+        board: TensorBoard's writer, or None.
+        iteration: at which the scalars ``curve/<name>/<metric>/<setting>`` are written.
+
+    Returns:
+        The figures of each setting.
+
+    """
+    before, found = model.opt, {}
+    try:
+        for setting, opt in model.curve(iteration).items():
+            model.take_options(opt)
+            found[setting] = measure()
+    finally:
+        model.take_options(before)
+    for metric in next(iter(found.values()), {}):
+        points = {setting: values[metric] for setting, values in found.items()}
+        said = ", ".join(f"{setting}: {value:.4f}" for setting, value in points.items())
+        get_root_logger().info(f"Validation {name}, {metric} at {said}")
+        if board is not None:
+            for setting, value in points.items():
+                board.add_scalar(f"curve/{name}/{metric}/{setting}", value, iteration)
+            _log_figure(board, f"curve/{name}/{metric}", metric, points, iteration)
+    return found
+
+
+def _log_figure(board: Any, tag: str, metric: str, points: dict[str, float], iteration: int | str) -> None:
+    """Plot the curve, if matplotlib is there."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(list(points), list(points.values()), marker="o")
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    board.add_figure(tag, figure, iteration)

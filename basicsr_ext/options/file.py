@@ -1,0 +1,185 @@
+"""Read option files safely, and change single options from the command line."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.options.basicsr_keys import SECTIONS
+
+__all__ = ["apply_overrides", "load_yaml", "parse_value"]
+
+# YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+_MOST_VALUES = 100_000  # a few lines of aliases of aliases can stand for more than the memory holds
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, ordered mappings, scientific numbers without a dot, no key twice."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[str, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = key_node.value
+        if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            problem = f"{key!r} stands here and in line {seen[key]}; keep one of them"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        seen[key] = key_node.start_mark.line + 1
+    loader.flatten_mapping(node)
+    pairs = loader.construct_pairs(node, deep=True)
+    for (key_node, _), (key, _) in zip(node.value, pairs):
+        if not isinstance(key, str):
+            problem = f"the key {_excerpt(key)} is no text; write it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+    return OrderedDict(pairs)
+
+
+def _excerpt(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:float"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
+    """Read an option file.
+
+    Raises InputError, with file and line, if the file is missing, is not YAML, holds a key twice or a tag that would
+    run code (``!!python/...``), or is not made of `key: value` lines.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"-opt {path}: {error.strerror or error}; give the path of an option file") from error
+    except UnicodeDecodeError as error:
+        what = f"not a text file in UTF-8 ({error.reason} at byte {error.start})"
+        raise InputError(f"-opt {path}: {what}; save it as UTF-8, or give another file") from error
+    opt = _load(text, str(path))
+    if not isinstance(opt, dict):
+        what = "is empty" if opt is None else f"holds {type(opt).__name__}"
+        raise InputError(f"-opt {path}: {what}, but an option file is made of `key: value` lines; give another file")
+    return opt  # type: ignore[return-value]
+
+
+def _load(text: str, source: str) -> Any:
+    try:
+        loaded = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{source}:{mark.line + 1}" if mark else source
+        problem = _problem(error)
+        if isinstance(error, yaml.reader.ReaderError):
+            place = f"{source}:{text.count(chr(10), 0, error.position) + 1}"
+        if "could not determine a constructor" in problem:
+            tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
+            problem = f"the tag {tag} is refused: option files hold plain values only; remove the tag"
+        raise InputError(f"{place}: {problem}") from error
+    except ValueError as error:  # `!!float abc`, an impossible date
+        raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
+    except RecursionError as error:
+        raise InputError(f"{source}: lists or blocks lie too deep in each other; look for stray [ and {{") from error
+    if (count := _values(loaded, {})) > _MOST_VALUES:
+        raise InputError(f"{source}: its aliases (*name) stand for {count:,} values; write fewer of them")
+    return loaded
+
+
+def _values(tree: Any, known: dict[int, int]) -> int:
+    """Count the values of a tree, those that aliases repeat each time; ``known`` are the counts of its parts."""
+    if not isinstance(tree, (dict, list)):
+        return 1
+    if id(tree) not in known:
+        known[id(tree)] = 1 + sum(_values(part, known) for part in (tree.values() if isinstance(tree, dict) else tree))
+    return known[id(tree)]
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character U+{int(error.character):04X} is not allowed in YAML; remove it"
+    problem = str(getattr(error, "problem", None) or error)
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return problem
+    return f"not valid YAML, {problem}; look at the colons, quotes, brackets and indentation there and just before"
+
+
+def parse_value(text: str, source: str = "value") -> Any:
+    """Read one value as in an option file: ``1e-4``, ``-1``, ``[1, 2]``, ``true``, ``~``; ``none`` is ``~`` too."""
+    if text == "":
+        return ""
+    if text.lower() == "none":
+        return None
+    return _load(text, source)
+
+
+def _toolkit_names(keys: list[str]) -> Collection[str]:
+    generic = "datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys)
+    return SECTIONS.get(generic, ())
+
+
+def apply_overrides(
+    opt: MutableMapping[str, Any],
+    overrides: Iterable[str] | None,
+    known: Callable[[list[str]], Collection[str]] = _toolkit_names,
+) -> None:
+    """Set options in place from ``a:b=value`` entries (``--force_yml``).
+
+    ``known`` tells which names may stand in a block besides those in the file. Any other name raises InputError with
+    the nearest names; ``+a:b=value`` creates it. Values may contain ``=``.
+    """
+    for entry in overrides or ():
+        name, equals, text = entry.partition("=")
+        keys = [key.strip() for key in name.strip().removeprefix("+").split(":")]
+        if not equals or not all(keys):
+            raise InputError(f"--force_yml {entry}: not of the form a:b=value, such as train:ema_decay=0.999")
+        value = parse_value(text.strip(), f"--force_yml {entry}")
+        may_add: Callable[[list[str]], Collection[str]] | None = None if name.strip().startswith("+") else known
+        _assign(opt, keys, value, entry, may_add)
+
+
+def _assign(
+    opt: MutableMapping[str, Any],
+    keys: list[str],
+    value: Any,
+    entry: str,
+    known: Callable[[list[str]], Collection[str]] | None,
+) -> None:
+    block: Any = opt
+    for depth, key in enumerate(keys):
+        if not isinstance(block, MutableMapping):
+            where = ".".join(keys[:depth])
+            what = f"{where} is {_excerpt(block)}, not a block, so it has no option {key}"
+            raise InputError(f"--force_yml {entry}: {what}; correct the name, or set {where} to a block first")
+        if key not in block and known is not None:
+            names = known(keys[:depth])
+            if key not in names:
+                raise InputError(
+                    f"--force_yml {entry}: there is no option {'.'.join(keys[: depth + 1])}; "
+                    f"{did_you_mean(key, [*map(str, block), *names])}; write +{entry} to create it"
+                )
+        if depth == len(keys) - 1:
+            block[key] = value
+        else:
+            if block.get(key) is None:
+                block[key] = OrderedDict()
+            block = block[key]

@@ -1,0 +1,317 @@
+"""From the command line and an option file to the options that BasicSR's pipelines run on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.common import plugins
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.options.basicsr_keys import whole_keys
+from basicsr_ext.options.check import Findings, check, inspect_options, known_names
+from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.processes import launch
+from basicsr_ext.processes.launch import Launch
+
+__all__ = [
+    "add_arguments",
+    "apply_overrides",
+    "check",
+    "load_yaml",
+    "parse_block",
+    "parse_options",
+    "prepare",
+    "raise_faults",
+    "resolve",
+    "resolve_dataset",
+]
+
+_EARLY = ("plugins", "model_type")  # these decide which other options exist
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser BasicSR's flags for train and test."""
+    parser.add_argument("-opt", type=str, required=True, help="option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of this run")
+    parser.add_argument("--debug", action="store_true", help="name debug_*, log each iteration, validate every 8")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=None,
+        metavar="a:b=v",
+        help="set options, as train:ema_decay=0.999 (+a:b=v for a new one)",
+    )
+
+
+def parse_options(
+    root_path: str | os.PathLike[str], is_train: bool = True
+) -> tuple[dict[str, Any], argparse.Namespace]:
+    """Take the place of BasicSR's ``parse_options``: read ``sys.argv``, check everything, then resolve.
+
+    ``root_path`` is the folder below which ``experiments`` and ``results`` lie. Nothing is written before all checks
+    have passed. Returns the resolved options and the arguments (with ``.opt``, the option file).
+
+    Raises InputError with all faults found.
+    """
+    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name or "basicsr")
+    add_arguments(parser)
+    args = parser.parse_args(sys.argv[1:])
+    here = launch.find_launch(args.launcher)
+    opt, notes = prepare(args, root_path, is_train, here)
+    from basicsr_ext.common import folder_lock
+    from basicsr_ext.preflight import checks
+
+    notes += checks.check_run(opt, is_train, here)
+    if here.is_main:
+        note = folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
+        notes += [note] if note else []
+        for line in notes:
+            print(f"note: {line}", file=sys.stderr, flush=True)
+    if notes:
+        opt["notes"] = notes  # BasicSR writes the options to the log, and the notes with them
+    _start_processes(opt, here)
+    return opt, args
+
+
+def prepare(
+    args: argparse.Namespace, root_path: str | os.PathLike[str], is_train: bool, here: Launch
+) -> tuple[dict[str, Any], list[str]]:
+    """Load, override, load plugins, check and resolve; also the notes. Reads no data and starts no process."""
+    opt = load_yaml(args.opt)
+    file_name = opt.get("name")
+    entries = args.force_yml or []
+    early = [entry for entry in entries if entry.lstrip("+ ").partition("=")[0].strip() in _EARLY]
+    apply_overrides(opt, early)
+    notes = [here.note] if here.note else []
+    notes += [f"plugin {p.name} failed to load: {p.error}" for p in plugins.load_entry_points() if not p.ok]
+    listed = opt.get("plugins")
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
+        raise InputError(
+            f"{args.opt}: plugins is {listed!r}, but it must be a list such as [package.module, ./file.py]"
+        )
+    plugins.load_listed(listed, Path(args.opt).expanduser().parent)
+    apply_overrides(opt, [entry for entry in entries if entry not in early], lambda keys: known_names(opt, keys))
+    notes += _select_datasets(opt, is_train)
+    found = inspect_options(opt, is_train)
+    from basicsr_ext.preflight import checks
+
+    found.faults += checks.missing_files(opt) + checks.device_faults(opt, here)
+    raise_faults(found, args.opt)
+    notes += found.notes
+    return opt, notes + resolve(opt, args, root_path, is_train, here, file_name)
+
+
+def raise_faults(found: Findings, source: str) -> None:
+    """Raise one InputError that lists every fault; say which plugins failed if a name is not registered."""
+    if not found.faults:
+        return
+    lines = list(dict.fromkeys(found.faults))
+    if any("is not registered" in line for line in lines):
+        lines += [f"(plugin {p.name} [{p.source}] failed to load: {p.error})" for p in plugins.failures()]
+    if len(lines) == 1:
+        raise InputError(f"{source}: {lines[0]}")
+    raise InputError("\n  - ".join([f"{source}: {len(found.faults)} faults", *lines]))
+
+
+def _select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
+    """Keep the data sets of this command: train and val*, or test* (val* where the file has no test*)."""
+    datasets = opt.get("datasets")
+    if not isinstance(datasets, Mapping):
+        return []
+    phases = {name: str(name).split("_")[0] for name in datasets}
+    wanted = ("train", "val") if is_train else ("test",) if "test" in phases.values() else ("val",)
+    dropped = [name for name, phase in phases.items() if phase in ("train", "val", "test") and phase not in wanted]
+    opt["datasets"] = type(datasets)((name, block) for name, block in datasets.items() if name not in dropped)
+    tests = [name for name in dropped if phases[name] == "test"]
+    return [f"datasets.{name} is left to `basicsr test`" for name in tests]
+
+
+def resolve(
+    opt: dict[str, Any],
+    args: argparse.Namespace,
+    root_path: str | os.PathLike[str],
+    is_train: bool,
+    here: Launch,
+    file_name: str | None = None,
+) -> list[str]:
+    """Fill in place what BasicSR needs and the file left out; returns notes.
+
+    ``file_name`` is the run's name in the file, before ``--force_yml``: a test takes that run's network.
+    """
+    root = os.path.abspath(os.path.expanduser(root_path))
+    opt["dist"] = here.launcher != "none"
+    opt["rank"], opt["world_size"] = here.rank, here.world_size
+    opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = f"debug_{opt['name']}"
+    _whole(opt, whole_keys(""))
+    notes = _resolve_gpus(opt, here)
+    for section in ("path", "logger"):
+        if not opt.get(section):
+            opt[section] = {}
+    if opt.get("val") is None and not is_train:
+        opt["val"] = {}  # in training its absence means: do not validate
+    _resolve_defaults(opt, is_train)
+    for name, dataset in opt["datasets"].items():
+        resolve_dataset(opt, str(name), dataset)
+    for key, value in opt["path"].items():
+        if isinstance(value, str):
+            opt["path"][key] = os.path.expanduser(value)
+    if is_train:
+        _resolve_train_paths(opt, root)
+        return notes
+    by_hand = any(entry.lstrip("+ ").startswith("path:pretrain_network_g") for entry in args.force_yml or [])
+    return notes + _resolve_test_paths(opt, root, file_name or opt["name"], by_hand)
+
+
+def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
+    import torch
+
+    if opt.get("num_gpu", "auto") != "auto":
+        return []
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    opt["num_gpu"] = count
+    if count > 1 and here.launcher == "none":
+        opt["num_gpu"] = 1
+        starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ..."
+        return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter} --launcher pytorch` to use all"]
+    return []
+
+
+def _set_defaults(block: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        if block.get(key) is None:
+            block[key] = value
+
+
+def _whole(block: Mapping[str, Any] | None, keys: Iterable[str]) -> None:
+    """Turn 5e3 into 5000 where a whole number is meant: YAML reads it as a float."""
+    for key in keys:
+        if block and isinstance(block.get(key), float):
+            block[key] = int(block[key])  # type: ignore[index]
+
+
+def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
+    logger = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
+    _set_defaults(opt["logger"], logger)
+    if opt.get("val") is not None:
+        opt["val"].setdefault("suffix", None)
+        _set_defaults(opt["val"], {"save_img": not is_train} | ({"val_freq": 5000} if is_train else {}))
+        _resolve_metrics(opt["val"].get("metrics") or {})
+    for section in ("logger", "val", "train"):
+        _whole(opt.get(section), whole_keys(section))
+    opt["path"].setdefault("resume_state", None)
+    opt["path"].setdefault("strict_load_g", True)
+    opt["path"].setdefault("pretrain_network_g", None)
+    if is_train and "debug" in opt["name"]:
+        if opt.get("val") is not None:
+            opt["val"]["val_freq"] = 8
+        opt["logger"]["print_freq"] = 1
+        opt["logger"]["save_checkpoint_freq"] = 8
+
+
+def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
+    """Say for each metric which figures are the better ones, where BasicSR would take the higher for granted."""
+    from basicsr_ext.metrics import build_metric
+
+    for block in metrics.values():
+        if "better" not in block and build_metric(block).better == "lower":
+            block["better"] = "lower"
+
+
+def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
+    """Fill in place what a data set needs and its block ``datasets.<name>`` left out."""
+    dataset["phase"] = name.split("_")[0]
+    _whole(dataset, whole_keys("datasets.*"))
+    dataset.setdefault("name", name)
+    if "scale" in opt:
+        dataset["scale"] = opt["scale"]
+    for key, value in dataset.items():
+        if key.startswith(("dataroot", "meta_info")):
+            expand = os.path.expanduser
+            dataset[key] = [expand(v) for v in value] if isinstance(value, list) else expand(value) if value else value
+    if dataset.get("io_backend") is None:
+        given = [dataset[key] for key in dataset if key.startswith("dataroot") and dataset[key]]
+        roots = [root for value in given for root in (value if isinstance(value, list) else [value])]
+        lmdb = bool(roots) and all(root.endswith(".lmdb") for root in roots)
+        dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
+    if dataset["phase"] == "train":
+        _set_defaults(dataset, {"num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1})
+        _set_defaults(dataset, {"persistent_workers": True, "pin_memory": bool(opt.get("num_gpu"))})
+    if dataset["phase"] != "train" or dataset["num_worker_per_gpu"] == 0:
+        dataset.pop("persistent_workers", None)  # torch refuses it for a loader without workers
+
+
+def _resolve_train_paths(opt: dict[str, Any], root: str) -> None:
+    path = opt["path"]
+    path.pop("results_root", None)
+    base = os.path.abspath(path.get("experiments_root") or os.path.join(root, "experiments"))
+    folder = os.path.join(base, opt["name"])
+    path["experiments_root"] = path["log"] = folder
+    path["models"] = os.path.join(folder, "models")
+    path["training_states"] = os.path.join(folder, "training_states")
+    path["visualization"] = os.path.join(folder, "visualization")
+
+
+def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand: bool) -> list[str]:
+    """Point to the results and, unless a network is given, to that of the run ``name``, or else as in the file.
+
+    In a training file ``path.pretrain_network_g`` is where the training began: the run's own network is tested if there
+    is one, unless the command line (``by_hand``) names another.
+    """
+    path = opt["path"]
+    experiments = os.path.abspath(path.pop("experiments_root", None) or os.path.join(root, "experiments"))
+    base = os.path.abspath(path.get("results_root") or os.path.join(root, "results"))
+    path["results_root"] = path["log"] = os.path.join(base, opt["name"])
+    path["visualization"] = os.path.join(path["results_root"], "visualization")
+    start = path["pretrain_network_g"]
+    if start is not None and (by_hand or not opt.get("train")):
+        return []
+    from basicsr_ext.preflight import checks
+
+    names = dict.fromkeys((opt["name"], file_name))
+    trained = [os.path.join(experiments, name, "models", "net_g_latest.pth") for name in names]
+    found = next((file for file in trained if os.path.isfile(file)), None)
+    if found is not None:
+        path["pretrain_network_g"] = found
+        if start is not None or path.get("param_key_g") is None:
+            path["param_key_g"] = checks.best_key(found)
+        said = "is not set" if start is None else f"is {start}, where the training began"
+        return [f"path.pretrain_network_g {said}: {found} is tested"]
+    if start is not None:
+        return []
+    if checks.has_weights(opt):
+        raise InputError(
+            f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
+            "train that run first, or give the file of a trained network"
+        )
+    return []
+
+
+def _start_processes(opt: dict[str, Any], here: Launch) -> None:
+    """Join the process group if there is a launcher, then seed: after every override, differently on each rank."""
+    from basicsr.utils import set_random_seed
+    from basicsr.utils.dist_util import get_dist_info, init_dist
+
+    from basicsr_ext.processes import collectives
+
+    if here.launcher != "none":
+        wishes = dict(opt.get("dist_params") or {})
+        if here.launcher == "pytorch":
+            wishes.pop("port", None)  # torchrun sets it
+        if opt["num_gpu"] == 0:
+            wishes["backend"] = "gloo"  # the CPU was asked for, though there may be GPUs
+        init_dist(here.launcher, **wishes)
+        opt["rank"], opt["world_size"] = get_dist_info()
+    if opt.get("manual_seed") is None:
+        opt["manual_seed"] = collectives.broadcast_object(random.randint(1, 10000))
+        opt["manual_seed_drawn"] = True  # a resumed run takes that of its save
+    set_random_seed(opt["manual_seed"] + opt["rank"])

@@ -1,0 +1,95 @@
+"""Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr_ext.common import folder_lock
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.options.check import model_class
+from basicsr_ext.preflight import data
+from basicsr_ext.processes.launch import Launch
+
+__all__ = ["best_key", "check_run", "device_faults", "has_weights", "missing_files"]
+
+
+def missing_files(opt: Mapping[str, Any]) -> list[str]:
+    """Faults of the folders and files that the options name; quick, builds nothing."""
+    faults = []
+    datasets = opt.get("datasets")
+    for name, block in datasets.items() if isinstance(datasets, Mapping) else ():
+        if isinstance(block, Mapping):
+            faults.extend(data.missing_data(f"datasets.{name}", block))
+    return faults
+
+
+def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
+    """Faults of ``num_gpu``, ``prefetch_mode`` and ``val.cuda_graph`` on this machine."""
+    import torch
+
+    from basicsr_ext.models.acceleration import NO_GRAPHS
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = opt.get("num_gpu", "auto")
+    faults = []
+    if isinstance(wanted, int) and wanted > 0 and count == 0:
+        faults.append(f"num_gpu is {wanted}, but torch finds no CUDA device; set num_gpu: auto, or 0 for the CPU")
+    elif isinstance(wanted, int) and wanted > count and here.launcher == "none":
+        faults.append(f"num_gpu is {wanted}, but torch finds {count} CUDA device(s); set num_gpu: auto or {count}")
+    val = opt.get("val")
+    if isinstance(val, Mapping) and val.get("cuda_graph") is True and (count == 0 or wanted == 0):
+        faults.append(NO_GRAPHS)
+    datasets = opt.get("datasets")
+    for name, block in datasets.items() if isinstance(datasets, Mapping) else ():
+        if not isinstance(block, Mapping) or block.get("prefetch_mode") != "cuda":
+            continue
+        if count == 0 or wanted == 0:
+            faults.append(f"datasets.{name}.prefetch_mode is cuda, but the run is on the CPU; set it to cpu or ~")
+        elif block.get("pin_memory") is not True:
+            faults.append(f"datasets.{name}.prefetch_mode is cuda, which needs pin_memory: true; set it")
+    return faults
+
+
+def best_key(path: str) -> str | None:
+    """The key to test a checkpoint with: the averaged weights if it holds them."""
+    from basicsr_ext.preflight import networks
+
+    return networks.best_key(path)
+
+
+def has_weights(opt: Mapping[str, Any]) -> bool:
+    """Tell whether ``network_g`` has anything to load."""
+    from basicsr_ext.preflight import networks
+
+    return networks.has_weights(opt)
+
+
+def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:
+    """Check resolved options against the data, the checkpoints and other live runs; returns notes for the log.
+
+    Raises InputError that lists every fault. Writes nothing.
+    """
+    from basicsr_ext.preflight import networks
+
+    faults, notes = [], []
+    folder = opt["path"]["experiments_root" if is_train else "results_root"]
+    owner = folder_lock.held_by(folder) if here.is_main else None
+    if owner is not None:
+        faults.append(folder_lock.refusal(folder, owner))
+    faults.extend(networks.network_faults(opt))
+    built = not any(fault.startswith("network_g") for fault in faults)
+    for name, block in opt["datasets"].items():
+        where = f"datasets.{name}"
+        dataset, item = data.check_dataset(where, block, faults, notes)
+        if name == "train" and dataset is not None and len(dataset):
+            faults.extend(data.training_size_faults(opt, len(dataset), here.world_size))
+        if item is not None and built:
+            faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
+    if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):
+        notes.append("val is given, but datasets has no val: nothing will be validated")
+    if faults:
+        faults = list(dict.fromkeys(faults))
+        head = f"{len(faults)} things keep {opt['name']} from starting:"
+        raise InputError(faults[0] if len(faults) == 1 else "\n  - ".join([head, *faults]))
+    return notes

@@ -1,0 +1,240 @@
+"""Everything about the data that can be known before training: folders, names, sizes, damaged files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.common import registries
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.image_files import image_size, lmdb_sizes
+
+__all__ = ["check_dataset", "missing_data", "training_size_faults"]
+
+SCANNED = 2000  # images looked at in one data set; more than these: an even sample
+_SHOWN = 5
+_LONGEST_EPOCH = 1 << 27  # images; their order takes 1 GiB
+_PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")  # BasicSR's, which crop LQ and GT alike
+_REFUSALS = (ValueError, AssertionError, LookupError, TypeError, OSError, AttributeError, UnboundLocalError)
+
+Size = tuple[int, int]
+
+
+def _first(lines: list[str]) -> str:
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return ", ".join(lines[:_SHOWN]) + more
+
+
+def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
+    """Faults of the folders and list files that the options of one data set name."""
+    faults = []
+    for key, value in block.items():
+        if not str(key).startswith(("dataroot", "meta_info")):
+            continue
+        for name in value if isinstance(value, list) else [value]:
+            if not isinstance(name, str) or ":" in name[2:]:  # sample:train and the like belong to the data set
+                continue
+            path = Path(os.path.expanduser(name))
+            what = "folder" if key.startswith("dataroot") else "file"
+            if not path.exists():
+                faults.append(f"{where}.{key} is {name}, but there is no such {what}; correct the path")
+            elif path.is_dir() and not any(path.iterdir()):
+                faults.append(f"{where}.{key} is {name}, an empty folder; put images there or correct the path")
+    return faults
+
+
+def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes: list[str]) -> tuple[Any, Any]:
+    """Build a data set, look at its files and read its first image; returns both, or None where that failed.
+
+    Adds to ``faults`` what a run would stumble over, and to ``notes`` what is worth saying in the log.
+    """
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    cls = registries.find(DATASET_REGISTRY, block["type"])
+    before = len(faults)
+    if block["type"] in _PAIRED:
+        faults.extend(_name_faults(where, block))
+    if len(faults) > before:
+        return None, None
+    try:
+        dataset = cls(deepcopy(dict(block)))  # type: ignore[misc]
+        count = len(dataset)
+    except _REFUSALS as error:
+        faults.append(_said(where, error))
+        return None, None
+    if count == 0:
+        roots = ", ".join(str(v) for k, v in block.items() if k.startswith("dataroot") and v)
+        faults.append(f"{where} has no images: {roots} holds none (folders inside are not searched); correct the path")
+        return dataset, None
+    _scan(where, block, dataset, faults, notes)
+    if len(faults) > before:
+        return dataset, None
+    try:
+        return dataset, dataset[0]
+    except _REFUSALS as error:
+        faults.append(_said(where, error))
+        return dataset, None
+    finally:
+        _let_go_of_databases(dataset)
+
+
+def _said(where: str, error: Exception) -> str:
+    text = " ".join(str(arg) for arg in error.args) if isinstance(error, KeyError) else str(error)
+    if isinstance(error, InputError):
+        return text if text.startswith("datasets.") else f"{where}: {text}"
+    if isinstance(error, KeyError) and not isinstance(error, ValueError):
+        return f"{where}.{text} is missing: the data set needs it; give it"
+    return f"{where} can not be read: {text or type(error).__name__}"
+
+
+def _let_go_of_databases(dataset: Any) -> None:
+    """Drop the LMDB handles of BasicSR's file client, so that they close unless another data set reads on by them."""
+    if getattr(dataset, "file_client", None) is not None:
+        dataset.file_client = None
+
+
+def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
+    """Compare the names in the two folders as PairedImageDataset will, but list all that lack a partner."""
+    lq, gt = block.get("dataroot_lq"), block.get("dataroot_gt")
+    folders = all(isinstance(root, str) and os.path.isdir(root) for root in (lq, gt))
+    if not folders or block.get("meta_info_file") or _is_lmdb(block):
+        return []
+    lq_names, gt_names = (sorted(e.name for e in os.scandir(d) if e.is_file() and e.name[0] != ".") for d in (lq, gt))
+    template = block.get("filename_tmpl") or "{}"
+    wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in gt_names}
+    lonely_gt = [name for expected, name in wanted.items() if expected not in set(lq_names)]
+    lonely_lq = [name for name in lq_names if name not in wanted]
+    if not lonely_gt and not lonely_lq:
+        return []
+    text = f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})"
+    if lonely_gt:
+        text += f"; {len(lonely_gt)} in dataroot_gt ({gt}) without a partner: {_first(lonely_gt)}"
+    if lonely_lq:
+        text += f"; {len(lonely_lq)} in dataroot_lq ({lq}) without a partner: {_first(lonely_lq)}"
+    return [text]
+
+
+def _is_lmdb(block: Mapping[str, Any]) -> bool:
+    return (block.get("io_backend") or {}).get("type") == "lmdb"
+
+
+def _entries(dataset: Any) -> list[dict[str, str]]:
+    """The files of a data set as [{"lq": path, "gt": path}, ...]; what does not tell its paths is not scanned."""
+    entries = []
+    for item in getattr(dataset, "paths", None) or ():
+        pair = {"gt": item} if isinstance(item, (str, Path)) else item
+        if not isinstance(pair, Mapping):
+            return []
+        entries.append({k.removesuffix("_path"): str(v) for k, v in pair.items() if isinstance(v, (str, Path))})
+    return entries
+
+
+def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str], notes: list[str]) -> None:
+    entries = _entries(dataset)
+    looked_at = list(range(len(entries)))
+    if len(entries) > SCANNED:
+        notes.append(f"{where}: {SCANNED} of {len(entries)} images were looked at before the start")
+        looked_at = [k * len(entries) // SCANNED for k in range(SCANNED)]
+    entries = [entries[k] for k in looked_at]
+    sizes: dict[str, Size] = {}
+    unreadable = _read_sizes(where, block, entries, sizes)
+    allowed = (block.get("skip_bad") or 0) * len(entries) if block.get("phase") == "train" else 0
+    if len(unreadable) > allowed:
+        more = f", more than skip_bad {block['skip_bad']:g} of them" if allowed else ""
+        faults.append(f"{where}: {len(unreadable)} unreadable file(s){more}: {_first(unreadable)}")
+        return
+    if unreadable:
+        notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {_first(unreadable)}")
+    if hasattr(dataset, "header_faults") and not allowed:  # what a data set of ours refuses, such as other channels
+        refused = [fault for k in looked_at for fault in dataset.header_faults(k)]
+        faults.extend([f"{where}: {_first(refused)}"] if refused else [])
+    if block["type"] in _PAIRED or hasattr(type(dataset), "Options"):
+        faults.extend(_small_faults(where, block, entries, sizes))
+        faults.extend(_size_faults(where, block, entries, sizes))
+
+
+def _read_sizes(
+    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
+) -> list[str]:
+    """Fill ``sizes`` by "side:path"; returns what can not be read."""
+    unreadable = []
+    if _is_lmdb(block):
+        for side in ("lq", "gt"):
+            root = block.get(f"dataroot_{side}")
+            listed = isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt"))
+            known = lmdb_sizes(root) if listed else {}
+            sizes.update({f"{side}:{key}": size for key, size in known.items()})
+        return []
+    for side, path in dict.fromkeys((s, p) for entry in entries for s, p in entry.items()):
+        twin = next((sizes[f"{s}:{path}"] for s in ("lq", "gt") if f"{s}:{path}" in sizes), None)
+        try:
+            sizes[f"{side}:{path}"] = twin or image_size(path)
+        except InputError as error:
+            unreadable.append(str(error))
+    return list(dict.fromkeys(unreadable))
+
+
+def _small_faults(
+    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
+) -> list[str]:
+    crop = block.get("gt_size")
+    if block.get("phase") != "train" or not crop or block.get("resize"):
+        return []
+    small = {}
+    for entry in entries:
+        height, width = sizes.get(f"gt:{entry.get('gt')}", (crop, crop))
+        if min(height, width) < crop:
+            small[entry["gt"]] = f"{entry['gt']} ({height}x{width})"
+    if not small:
+        return []
+    return [
+        f"{where}.gt_size is {crop}, but {len(small)} image(s) are smaller (height x width): "
+        f"{_first(list(small.values()))}; lower gt_size or remove them"
+    ]
+
+
+def _size_faults(
+    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
+) -> list[str]:
+    """GT must be LQ times scale; BasicSR's own data set cuts off a rest below `scale` outside training."""
+    if not block.get("dataroot_lq"):  # made from GT while training
+        return []
+    scale = block.get("scale") or 1
+    rest = scale - 1 if block["type"] in _PAIRED and block.get("phase") != "train" else 0
+    wrong = []
+    for entry in entries:
+        lq, gt = (sizes.get(f"{side}:{entry.get(side)}") for side in ("lq", "gt"))
+        if lq is None or gt is None:
+            continue
+        if not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
+            wrong.append(f"{entry['gt']} ({gt[0]}x{gt[1]}) with {entry['lq']} ({lq[0]}x{lq[1]})")
+    if not wrong:
+        return []
+    return [
+        f"{where}: {len(wrong)} GT image(s) are not scale = {scale} times their LQ (height x width): {_first(wrong)}"
+    ]
+
+
+def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) -> list[str]:
+    """Refuse a training set of ``count`` images that does not fill one batch: it could never reach total_iter."""
+    block = opt["datasets"]["train"]
+    ratio, batch = block["dataset_enlarge_ratio"], block["batch_size_per_gpu"]
+    batch_here = batch if opt["dist"] else batch * max(1, opt["num_gpu"])
+    per_rank = -(-count * ratio // world_size)
+    if not count * ratio <= _LONGEST_EPOCH:  # not a number either
+        return [
+            f"datasets.train.dataset_enlarge_ratio is {ratio:g}, which makes an epoch of {count * ratio:.3g} images, "
+            f"whose order alone fills the memory; set it to {max(1, _LONGEST_EPOCH // count)} or less"
+        ]
+    if per_rank // batch_here >= 1:
+        return []
+    needed = -(-batch_here * world_size // count)
+    return [
+        f"datasets.train.batch_size_per_gpu is {batch} ({batch_here * world_size:g} images for {world_size} process(es)"
+        f"), but the data set gives {count} images x dataset_enlarge_ratio {ratio:g}: not one full batch, so "
+        f"train.total_iter = {opt['train']['total_iter']} can not be reached; set dataset_enlarge_ratio to {needed} or "
+        f"more, or batch_size_per_gpu to {max(1, int(per_rank // max(1, batch_here // batch)))} or less"
+    ]

@@ -1,0 +1,1 @@
+"""Who the processes of a run are; how they wait, add up and end together."""

@@ -1,0 +1,79 @@
+"""Who this process is before a process group exists: launcher, rank and number of processes, from the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["Launch", "find_launch", "is_main_process", "is_restart", "rank_of_process", "starter"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process of a run: ``launcher`` is "none", "pytorch" or "slurm"; ``note`` says what was assumed."""
+
+    launcher: str = "none"
+    rank: int = 0
+    world_size: int = 1
+    note: str | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that speaks to the user."""
+        return self.rank == 0
+
+
+def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Launch:
+    """Work out rank and number of processes; ``none`` under torchrun becomes ``pytorch``.
+
+    Raises InputError if a launcher is asked for but its environment variables are absent.
+    """
+    environ = os.environ if environ is None else environ
+    note = None
+    if launcher == "none" and "RANK" in environ and "WORLD_SIZE" in environ:
+        launcher = "pytorch"
+        note = "started by torchrun without --launcher: --launcher pytorch is assumed"
+    if launcher == "none":
+        return Launch()
+    names = ("RANK", "WORLD_SIZE") if launcher == "pytorch" else ("SLURM_PROCID", "SLURM_NTASKS")
+    missing = [name for name in names if name not in environ]
+    if missing:
+        starter = "torchrun --nproc-per-node N -m basicsr_ext train ..." if launcher == "pytorch" else "srun"
+        raise InputError(
+            f"--launcher {launcher}: the environment has no {' and no '.join(missing)}; start with {starter}, "
+            "or leave --launcher out for one process"
+        )
+    rank, world_size = (int(environ[name]) for name in names)
+    return Launch(launcher, rank, world_size, note)
+
+
+def rank_of_process(environ: Mapping[str, str] | None = None) -> int:
+    """The rank that torchrun or Slurm gave this process; 0 without them."""
+    environ = os.environ if environ is None else environ
+    rank = environ.get("RANK")
+    if rank is None and int(environ.get("SLURM_NTASKS", "1")) > 1:
+        rank = environ.get("SLURM_PROCID")
+    return int(rank or 0)
+
+
+def is_main_process(environ: Mapping[str, str] | None = None) -> bool:
+    """True unless torchrun or Slurm says that this process has a rank above 0."""
+    return rank_of_process(environ) == 0
+
+
+def is_restart(environ: Mapping[str, str] | None = None) -> bool:
+    """True if torchrun started this process again after a failure (``--max-restarts``)."""
+    environ = os.environ if environ is None else environ
+    return environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+def starter(environ: Mapping[str, str] | None = None) -> str | None:
+    """A name of the torchrun on this machine that started this process, the same after a restart; None without it."""
+    environ = os.environ if environ is None else environ
+    parts = Path(environ.get("TORCHELASTIC_ERROR_FILE", "")).parts  # .../<drawn for this torchrun>/attempt_0/0/<file>
+    return f"{parts[-4]} on {socket.gethostname()}" if len(parts) > 3 else None

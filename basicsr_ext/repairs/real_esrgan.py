@@ -1,0 +1,100 @@
+"""Repairs to Real-ESRGAN's models, BasicSR's and those of the published package, which take a GPU for granted."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import DiffJPEG, USMSharp, img_process_util
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs.imports import Repair, rebind, source_says
+
+__all__ = ["REPAIRS"]
+
+
+def _pool(self: Any) -> None:
+    """Exchange the batch for one drawn from the last ``queue_size`` pairs, once so many have been seen.
+
+    Raises:
+        InputError: the batch size does not divide ``queue_size``.
+
+    """
+    size, batch = self.queue_size, len(self.lq)
+    if size % batch:
+        raise InputError(f"queue_size is {size}, which the batch size {batch} does not divide; set a multiple of it")
+    if not hasattr(self, "queue_lr"):
+        self.queue_lr, self.queue_gt = (image.new_zeros(size, *image.shape[1:]) for image in (self.lq, self.gt))
+        self.queue_ptr = 0
+    if self.queue_ptr < size:
+        place = slice(self.queue_ptr, self.queue_ptr + batch)
+        self.queue_lr[place], self.queue_gt[place] = self.lq, self.gt
+        self.queue_ptr += batch
+        return
+    place = torch.randperm(size)[:batch]
+    drawn = self.queue_lr[place], self.queue_gt[place]
+    self.queue_lr[place], self.queue_gt[place] = self.lq, self.gt
+    self.lq, self.gt = drawn
+
+
+def _follow_the_data(cls: type) -> None:
+    """Let a module lie where its input lies, whatever it was told."""
+    forward = cls.forward  # type: ignore[attr-defined]
+
+    @functools.wraps(forward)
+    def follow(self: Any, image: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        return forward(self.to(image.device), image, *rest, **named)
+
+    cls.forward = follow  # type: ignore[attr-defined]
+    cls.cuda = lambda self, device=None: self  # type: ignore[attr-defined]
+
+
+def _apply() -> None:
+    for cls in (DiffJPEG, USMSharp):
+        _follow_the_data(cls)
+    init = BaseModel.__init__
+
+    @functools.wraps(init)
+    def with_pool(self: Any, opt: dict) -> None:
+        init(self, opt)
+        theirs = getattr(type(self), "_dequeue_and_enqueue", None)
+        if self.device.type == "cpu" and theirs is not None and source_says(theirs, ".cuda()"):
+            self._dequeue_and_enqueue = types.MethodType(_pool, self)
+
+    BaseModel.__init__ = with_pool
+
+
+def _needs_gpu() -> bool:
+    from basicsr.models import realesrgan_model
+
+    followed = hasattr(USMSharp.forward, "__wrapped__")
+    return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
+
+
+def _filter_any_layout() -> None:
+    original = img_process_util.filter2D
+
+    def filter2d(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Filter B,C,H,W in any memory layout by B,k,k or 1,k,k."""
+        return original(img.contiguous(), kernel)
+
+    rebind(original, filter2d)
+
+
+REPAIRS = [
+    Repair(
+        "real-esrgan-anywhere",
+        "Real-ESRGAN's models die without a CUDA device: their degradation and their pool of pairs call .cuda().",
+        _needs_gpu,
+        _apply,
+    ),
+    Repair(
+        "filter-layout",
+        "Real-ESRGAN's degradation dies on the CPU, where resized images do not lie in memory as filter2D expects.",
+        lambda: source_says(img_process_util.filter2D, "img.view("),
+        _filter_any_layout,
+    ),
+]

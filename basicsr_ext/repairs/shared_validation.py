@@ -1,0 +1,84 @@
+"""Share the validation of BasicSR's own models out over the ranks, image by image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from basicsr.models.sr_model import SRModel
+from torch.utils.data import default_collate
+
+from basicsr_ext.common.errors import Interrupted
+from basicsr_ext.processes import collectives
+from basicsr_ext.repairs.imports import source_says
+from basicsr_ext.training import signals
+
+__all__ = ["can_share", "validate_shared"]
+
+
+def can_share(model: Any) -> bool:
+    """True for SRModel and for models that leave validation to it: others (HiFaceGAN, video) go their own ways."""
+    if not isinstance(model, SRModel) or type(model).dist_validation is not SRModel.dist_validation:
+        return False
+    alone = type(model).nondist_validation
+    return alone is SRModel.nondist_validation or source_says(alone, ").nondist_validation(")
+
+
+class _OneImage:
+    """A loader of one image of a data set, as BasicSR's validation loader gives it."""
+
+    def __init__(self, dataset: Any, index: int) -> None:
+        self.dataset, self.index = dataset, index
+
+    def __iter__(self) -> Iterator[Any]:
+        yield default_collate([self.dataset[self.index]])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+    """Validate a model by its own ``nondist_validation``, every rank its share of the images.
+
+    The figures of all images are added up in the order of the data set, as one process does: the means are the same bit
+    by bit. When a signal stops the run, the validation is dropped on every process.
+    """
+    dataset, val = dataloader.dataset, model.opt["val"]
+    name, metrics = dataset.opt["name"], val.get("metrics") or {}
+    records: list[tuple[int, dict]] | None = []
+    try:
+        with _no_summary(model):
+            for index in collectives.shard_indices(len(dataset)):
+                with signals.abandonable():
+                    model.nondist_validation(_OneImage(dataset, index), current_iter, None, save_img)
+                records.append((index, {metric: model.metric_results[metric] for metric in metrics}))
+    except Interrupted:
+        records = None
+    gathered = collectives.gather_objects(records)
+    if None in gathered:
+        signals.validation_abandoned(name, everywhere=True)
+        return
+    if not metrics:
+        return
+    figures = [found for _, found in sorted(sum(gathered, []), key=lambda record: record[0])]
+    model.metric_results = {metric: sum(found[metric] for found in figures) / len(figures) for metric in metrics}
+    model._initialize_best_metric_results(name)
+    for metric, value in model.metric_results.items():
+        model._update_best_metric_result(name, metric, value, current_iter)
+    model._log_validation_metric_values(current_iter, name, tb_logger if collectives.is_main() else None)
+
+
+@contextlib.contextmanager
+def _no_summary(model: Any) -> Iterator[None]:
+    """Keep a model from taking the figures of an image for those of the data set."""
+    options, silenced = model.opt, ("_update_best_metric_result", "_log_validation_metric_values")
+    model.opt = {**options, "val": {**options["val"], "pbar": False}}
+    for method in silenced:
+        setattr(model, method, lambda *_: None)
+    try:
+        yield
+    finally:
+        model.opt = options
+        for method in silenced:
+            delattr(model, method)

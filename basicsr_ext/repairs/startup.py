@@ -1,0 +1,277 @@
+"""Repairs to folders, logger, registries and options."""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import json
+import logging
+import os
+import uuid
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from basicsr.utils import logger as basicsr_logger
+from basicsr.utils import misc, options, registry
+
+from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.processes import collectives, launch
+from basicsr_ext.repairs.imports import Repair, rebind, source_says
+
+__all__ = [
+    "REPAIRS",
+    "STARTERS",
+    "copy_opt_file",
+    "get_root_logger",
+    "init_wandb_logger",
+    "make_exp_dirs",
+    "mkdir_and_rename",
+    "ordered_yaml",
+    "parse_options",
+]
+
+_FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+STARTERS = ".torchrun"  # file in a run's folder: who started the processes that trained there last
+_FOLDERS = ("models", "training_states", "log", "visualization")
+
+
+# ---- folders
+
+
+def mkdir_and_rename(path: str) -> None:
+    """Make a folder; one that exists is put aside under a name with the time, never over another one."""
+    if os.path.exists(path):
+        aside = archived = f"{path}_archived_{misc.get_time_str()}"
+        count = 1
+        while os.path.exists(aside):
+            count += 1
+            aside = f"{archived}_{count}"
+        print(f"Path already exists. Rename it to {aside}", flush=True)
+        os.rename(path, aside)
+    os.makedirs(path, exist_ok=True)
+
+
+def make_exp_dirs(opt: Mapping[str, Any]) -> None:
+    """Make the folders of a run, and no folder of any other key of ``path``; the other ranks wait for it."""
+    if collectives.is_main():
+        mkdir_and_rename(opt["path"]["experiments_root" if opt["is_train"] else "results_root"])
+        for key in _FOLDERS:
+            if opt["path"].get(key) is not None:
+                os.makedirs(opt["path"][key], exist_ok=True)
+    collectives.barrier()
+
+
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
+    starters = collectives.gather_objects(launch.starter())
+    if collectives.is_main():
+        copy_opt_file.unrepaired(opt_file, experiments_root)  # type: ignore[attr-defined]
+        Path(experiments_root, STARTERS).write_text(json.dumps([name for name in starters if name]))
+
+
+# ---- logger
+
+
+class _Early(logging.Handler):
+    """Keeps what is logged before the log file is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: collections.deque[logging.LogRecord] = collections.deque(maxlen=100)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def get_root_logger(
+    logger_name: str = "basicsr", log_level: int = logging.INFO, log_file: str | None = None
+) -> logging.Logger:
+    """BasicSR's logger, which speaks on rank 0 only (errors: on all ranks).
+
+    With ``log_file`` it writes to that file from then on and speaks from ``log_level`` up, however often it was asked
+    for before; warnings that came earlier are written to the file too.
+    """
+    logger = logging.getLogger(logger_name)
+    if not any(type(h) is logging.StreamHandler for h in logger.handlers):
+        stream = logging.StreamHandler()
+        stream.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(stream)
+        logger.addHandler(_Early())
+        logger.propagate = False
+    basicsr_logger.initialized_logger[logger_name] = True
+    if not collectives.is_main():
+        logger.setLevel(logging.ERROR)
+    elif log_file is not None:
+        logger.setLevel(log_level)
+        _open_file(logger, log_level, log_file)
+    return logger
+
+
+def _open_file(logger: logging.Logger, log_level: int, log_file: str) -> None:
+    file = logging.FileHandler(log_file, "w", encoding="utf-8")
+    file.setFormatter(logging.Formatter(_FORMAT))
+    file.setLevel(log_level)
+    for handler in list(logger.handlers):
+        if isinstance(handler, _Early):
+            for record in handler.records:
+                file.emit(record)
+        if isinstance(handler, _Early | logging.FileHandler):
+            logger.removeHandler(handler)
+            handler.close()
+    logger.addHandler(file)
+
+
+# ---- registries
+
+
+def _place(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """True if both are the same definition, imported twice (by two names of its module, say)."""
+    if old is new or _place(old) == _place(new):
+        return True
+    if getattr(old, "__qualname__", None) != getattr(new, "__qualname__", ""):
+        return False
+    try:
+        return os.path.samefile(inspect.getfile(old), inspect.getfile(new))
+    except (TypeError, OSError):
+        return False
+
+
+def _do_register(self: Any, name: str, obj: Any, suffix: str | None = None) -> None:
+    """Register an object; the same definition may come again.
+
+    Raises:
+        InputError: Another object has the name; names both.
+
+    """
+    name = f"{name}_{suffix}" if isinstance(suffix, str) else name
+    old = self._obj_map.get(name)
+    if old is not None and not _is_same(old, obj):
+        raise InputError(
+            f"two objects are registered as {self._name} {name!r}: {_place(old)} and {_place(obj)}; rename one of them"
+        )
+    self._obj_map[name] = obj
+
+
+def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
+    """Look a name up, then the same name with BasicSR's suffix.
+
+    Raises:
+        UnknownName: Nothing has the name; lists the known ones, nearest first.
+
+    """
+    for known in (name, f"{name}_{suffix}"):
+        if known in self._obj_map:
+            return self._obj_map[known]
+    raise UnknownName(f"no {self._name} is registered as {name!r}; {did_you_mean(name, self._obj_map)}")
+
+
+def _repair_registry() -> None:
+    _do_register.unrepaired = registry.Registry._do_register
+    registry.Registry._do_register = _do_register
+    registry.Registry.get = _registry_get
+
+
+# ---- options
+
+
+def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
+    """Parse the command line and the option file, as :func:`basicsr_ext.options.resolve.parse_options` does."""
+    from basicsr_ext.options.resolve import parse_options as parse  # it builds on the repairs, so it comes after them
+
+    return parse(root_path, is_train)
+
+
+def ordered_yaml() -> tuple[type, type]:
+    """YAML loader and dumper that keep the order of keys; the loader builds plain values only."""
+    safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = type("OrderedSafeLoader", (safe,), {})
+    dumper = type("OrderedDumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
+
+    def construct(reader: Any, node: Any) -> collections.OrderedDict:
+        reader.flatten_mapping(node)
+        return collections.OrderedDict(reader.construct_pairs(node))
+
+    loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
+    dumper.add_representer(collections.OrderedDict, lambda writer, data: writer.represent_dict(data.items()))
+    return loader, dumper
+
+
+def _loads_objects() -> bool:
+    try:
+        yaml.load("!!python/name:os.getcwd", Loader=options.ordered_yaml()[0])
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+def init_wandb_logger(opt: dict[str, Any]) -> None:
+    """Let Weights & Biases, on rank 0, follow what goes to TensorBoard; ``resume_id`` goes on with a run of theirs."""
+    if not collectives.is_main():
+        return
+    import wandb
+
+    chosen = opt["logger"]["wandb"]
+    name, known = uuid.uuid4().hex[:8], chosen.get("resume_id")
+    resume = "allow" if known else "never"
+    project = chosen["project"]
+    wandb.init(id=known or name, resume=resume, name=opt["name"], config=opt, project=project, sync_tensorboard=True)
+    get_root_logger().info(f"Weights & Biases follows: id {known or name}, project {project}.")
+
+
+REPAIRS = [
+    Repair(
+        "run-folders",
+        "Every extra key of path: becomes a folder, and one that is empty (None) ends the run.",
+        lambda: source_says(misc.make_exp_dirs, "for key, path in path_opt.items()"),
+        lambda: rebind(misc.make_exp_dirs, make_exp_dirs),
+    ),
+    Repair(
+        "option-copy",
+        "Every rank writes the copy of the option file, and before rank 0 has made its folder.",
+        lambda: not source_says(options.copy_opt_file, "rank"),
+        lambda: rebind(options.copy_opt_file, copy_opt_file),
+    ),
+    Repair(
+        "run-put-aside",
+        "Two runs of one name within a second fail, because both old folders are renamed alike.",
+        lambda: source_says(misc.mkdir_and_rename, "new_name = path + '_archived_' + get_time_str()"),
+        lambda: rebind(misc.mkdir_and_rename, mkdir_and_rename),
+    ),
+    Repair(
+        "logger",
+        "A logger asked for before the run opens its log file stays silent, and the file is never written.",
+        lambda: source_says(basicsr_logger.get_root_logger, "just return it"),
+        lambda: rebind(basicsr_logger.get_root_logger, get_root_logger),
+    ),
+    Repair(
+        "weights-and-biases",
+        "Weights & Biases can not be used: its package has lost the function that BasicSR asks for an id.",
+        lambda: source_says(basicsr_logger.init_wandb_logger, "wandb.util.generate_id"),
+        lambda: rebind(basicsr_logger.init_wandb_logger, init_wandb_logger),
+    ),
+    Repair(
+        "registry",
+        "Registering a class twice fails, and an unknown name is answered by a misleading line and no list of names.",
+        lambda: source_says(registry.Registry._do_register, "assert"),
+        _repair_registry,
+    ),
+    Repair(
+        "options-parsed",
+        "The command line is executed as Python (--force_yml), and keys and values are not checked.",
+        lambda: source_says(options.parse_options, "exec("),
+        lambda: rebind(options.parse_options, parse_options),
+    ),
+    Repair(
+        "safe-yaml",
+        "Loading an option file can run any Python function that the file names.",
+        _loads_objects,
+        lambda: rebind(options.ordered_yaml, ordered_yaml),
+    ),
+]

@@ -1,0 +1,1 @@
+"""A trained network restores pictures of any kind and size."""

@@ -1,0 +1,216 @@
+"""Which pictures are restored, where the results go, and which masks belong to them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import EXTENSIONS, FORMATS, Picture, network_planes, read_picture, read_shape
+
+__all__ = [
+    "Given",
+    "Job",
+    "find_conditions",
+    "find_jobs",
+    "find_masks",
+    "is_done",
+    "read_conditions",
+    "read_given",
+    "read_mask",
+]
+
+_HOLE = 0.5  # white is the hole
+
+
+class Job(NamedTuple):
+    """A picture, where its restoration goes, and its name below the folder that was given."""
+
+    source: Path
+    target: Path
+    name: Path
+
+
+def find_jobs(inputs: Sequence[str], output: str | Path, kind: str = "png") -> list[Job]:
+    """List the pictures that ``inputs`` stand for: files, folders (with all that is below them) and patterns.
+
+    Names and sub-folders are kept below ``output``, the extension becomes ``kind``. ``output`` may be a file name if
+    there is one picture.
+
+    Raises:
+        InputError: There is no picture, two would be written to one file, or a result would replace a picture or
+            lie among the pictures of an input folder.
+
+    """
+    output = Path(output).expanduser()
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        for path, name in _expand(text, output):
+            found.setdefault(path.resolve(), name)
+    if not found:
+        raise InputError(f"-i {' '.join(inputs)}: no pictures there ({', '.join(EXTENSIONS)} are read)")
+    single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not output.is_dir()
+    if single and len(found) > 1:
+        raise InputError(f"-o {output} is one file, but -i stands for {len(found)} pictures; give a folder")
+    jobs = [
+        Job(path, output if single else output / name.with_suffix(f".{kind}"), name) for path, name in found.items()
+    ]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _expand(text: str, output: Path) -> list[tuple[Path, Path]]:
+    """Paths, each with its name below the folder or the fixed part of the pattern."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if output.resolve() == path.resolve():
+            raise InputError(f"-o {output} is the input folder; give another one, such as {path}/restored")
+        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in EXTENSIONS]
+        mine = output.resolve()
+        return [(p, p.relative_to(path)) for p in inside if mine not in p.resolve().parents and not _hidden(p, path)]
+    if path.exists() or not glob.has_magic(text):
+        if not path.is_file():
+            raise InputError(f"-i {text}: no such file or folder")
+        return [(path, Path(path.name))]
+    parts = path.parts
+    fixed = Path(*parts[: next(k for k, part in enumerate(parts) if glob.has_magic(part))])
+    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+    return [(p, p.relative_to(fixed)) for p in matches if p.is_file() and p.suffix.lower() in EXTENSIONS]
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    sources = {job.source for job in jobs}
+    taken: dict[str, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise InputError(f"-o: {target} is one of the pictures to restore; give another folder or --format")
+        key = os.path.normcase(target)
+        if key in taken:
+            raise InputError(f"{taken[key]} and {job.source} would both become {job.target}; rename one of them")
+        taken[key] = job.source
+
+
+def is_done(job: Job) -> bool:
+    """Whether a result is there that is newer than its picture."""
+    try:
+        return job.target.stat().st_mtime >= job.source.stat().st_mtime
+    except OSError:
+        return False
+
+
+class Given(NamedTuple):
+    """All that is known of a picture to restore."""
+
+    job: Job
+    picture: Picture
+    mask: Tensor | None
+    cond: Tensor | None
+
+    def shapes(self, channels: int | None) -> tuple:
+        """What pictures must have in common that a network of so many channels restores at once."""
+        planes = (network_planes(self.picture, channels), self.mask, self.cond)
+        return tuple(None if thing is None else thing.shape for thing in planes)
+
+
+def read_given(job: Job, masks: Mapping[Path, Path], conds: Mapping[Path, Sequence[Path]]) -> Given:
+    """Read a picture with its mask and its condition images, where there are any.
+
+    Raises:
+        InputError: one of the files can not be read, or does not suit.
+
+    """
+    mask = read_mask(masks[job.source]) if masks else None
+    cond = read_conditions(conds[job.source]) if conds else None
+    return Given(job, read_picture(job.source), mask, cond)
+
+
+def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
+    """Find the mask of each picture: the one file, or the file of the same name in a folder, with any extension.
+
+    Raises:
+        InputError: A mask is missing, can not be read, has another size than its picture, or has no hole.
+
+    """
+    chosen = _companions("--mask", masks, jobs)
+    for mask in dict.fromkeys(chosen.values()):
+        read_mask(mask)
+    for source, mask in chosen.items():
+        _refuse_other_size(source, mask)
+    return chosen
+
+
+def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[Path, list[Path]]:
+    """Find the condition images of each picture, one from each place, a file or a folder as for masks.
+
+    Raises:
+        InputError: One is missing.
+
+    """
+    found = [_companions("--cond", place, jobs) for place in places]
+    return {job.source: [chosen[job.source] for chosen in found] for job in jobs}
+
+
+def read_conditions(paths: Sequence[Path]) -> Tensor:
+    """Read condition images of one size: Cc,H,W in [0, 1], their channels one after the other, alpha included.
+
+    Raises:
+        InputError: A file can not be read, or their sizes differ.
+
+    """
+    pictures = [read_picture(path) for path in paths]
+    planes = [torch.cat([p.colours, p.alpha]) if p.alpha is not None else p.colours for p in pictures]
+    if len({image.shape[1:] for image in planes}) > 1:
+        sizes = ", ".join(f"{path} {image.shape[1]} x {image.shape[2]}" for path, image in zip(paths, planes))
+        raise InputError(f"--cond: the images of one picture differ in size (height x width): {sizes}")
+    return torch.cat(planes)
+
+
+def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
+    """The file that belongs to each picture: the one file, or that of the same name in a folder, any extension."""
+    place = Path(place).expanduser()
+    if place.is_file():
+        return {job.source: place for job in jobs}
+    if not place.is_dir():
+        raise InputError(f"{flag} {place}: no such file or folder")
+    files = sorted(p for p in place.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
+    by_name = {p.relative_to(place).with_suffix(""): p for p in files}
+    missing = [str(job.name) for job in jobs if job.name.with_suffix("") not in by_name]
+    if missing:
+        some = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        raise InputError(f"{flag} {place}: no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({some})")
+    return {job.source: by_name[job.name.with_suffix("")] for job in jobs}
+
+
+def _refuse_other_size(source: Path, mask: Path) -> None:
+    try:
+        size = read_shape(source)[:2]
+    except InputError:
+        return  # the picture itself can not be read, which is said when its turn comes
+    found = read_shape(mask)[:2]
+    if size != found:
+        sizes = [f"{height} x {width}" for height, width in (found, size)]
+        raise InputError(f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree")
+
+
+def read_mask(path: str | Path) -> Tensor:
+    """Read a mask: 1,H,W, 1 where the file is white (the hole), 0 elsewhere.
+
+    Raises:
+        InputError: The file can not be read, or no pixel of it is white.
+
+    """
+    mask = (read_picture(path).colours.mean(0, keepdim=True) >= _HOLE).to(torch.float32)
+    if not mask.any():
+        raise InputError(f"--mask {path}: has no hole; paint white what is to be filled")
+    return mask

@@ -1,0 +1,390 @@
+"""A trained model, loaded to restore images, without a run around it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import Picture, network_planes, with_planes
+from basicsr_ext.preflight.networks import best_key, network_channels
+from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
+from basicsr_ext.restoring.tiling import TiledNetwork, network_multiple
+
+__all__ = ["Restorer", "find_device"]
+
+TILE = 512  # pixels of the restored image, where the user does not say
+_LEAST_TILE = 128
+_KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
+
+
+class Restorer:
+    """Any registered model of single images with its trained network.
+
+    Attributes:
+        scale: how much larger its images are.
+        channels: of the images that it takes and gives; None where the network does not tell.
+        flags: names of the options that may be given with a call: those of the model's ``restore_flags``.
+        takes_mask: whether the model looks at a mask.
+        takes_cond: whether its network needs condition images.
+        source: the place that the options come from.
+
+    """
+
+    def __init__(
+        self,
+        opt: Mapping[str, Any],
+        checkpoint: str | Path | None,
+        device: str = "auto",
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_batch: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.device = find_device(device)
+        on_gpu = self.device.type == "cuda"
+        self.opt = dict(opt) | {"num_gpu": int(on_gpu), "dist": False, "rank": 0, "world_size": 1}
+        if not on_gpu and (val := self.opt.get("val") or {}).get("cuda_graph") is True:
+            say(f"note: val.cuda_graph is true, but {self.device.type} has no CUDA graphs: goes on without")
+            self.opt["val"] = {**val, "cuda_graph": "auto"}
+        self.scale = int(self.opt.get("scale", 1))
+        self._model = _build(self.opt, self.device)
+        inputs, outputs = network_channels(self.opt["network_g"])
+        self.channels = getattr(self._model, "lq_channels", inputs), outputs
+        net = self._model.net_g
+        if checkpoint is not None:
+            _load(net, checkpoint)
+        if tile is None:
+            tile = default_tile(network_multiple(net), self._enlarges)
+        chosen = getattr(self._model, "acceleration", None)  # a model of BasicSR's has none
+        graphed = chosen.graphed(net) if chosen is not None and chosen.cuda_graph else None
+        self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say, graphed=graphed).eval()
+        if self._of_basicsr:
+            self._model.net_g = self._net
+        self._given: dict[str, Any] = {}
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        options: str | Path | None = None,
+        device: str = "auto",
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_batch: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> Restorer:
+        """Load a checkpoint; the plugins that it needs must be registered.
+
+        Args:
+            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file.
+            options: option file; None to find it (:func:`basicsr_ext.restoring.configuration.find_options`).
+            device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+            tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None
+                for a size that suits: 512 pixels of the restored image.
+            overlap: pixels that tiles share; None for an eighth of the tile.
+            tile_batch: tiles at once.
+            say: told of a tile that was halved because memory ran out.
+
+        Raises:
+            InputError: The file is missing or damaged, its options are not found or wrong, it is the checkpoint of
+                another architecture, the device is not there, or the network can not take such tiles.
+
+        """
+        opt, source = find_options(checkpoint, options)
+        restorer = cls(opt, checkpoint, device, tile, overlap, tile_batch, say)
+        restorer.source = source
+        return restorer
+
+    source = ""
+
+    @property
+    def flags(self) -> dict[str, tuple[type, str, str]]:
+        """Options of a call: name -> (type, dotted option, help)."""
+        return getattr(self._model, "restore_flags", {})
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the model looks at a mask."""
+        return getattr(self._model, "takes_mask", False)
+
+    @property
+    def takes_cond(self) -> bool:
+        """Whether the network needs condition images beside the one to restore."""
+        return getattr(self._model, "takes_cond", False)
+
+    @property
+    def network(self) -> TiledNetwork:
+        """The network, in tiles."""
+        return self._net
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls of one restoration, by the options last taken."""
+        return getattr(self._model, "network_calls", 1)
+
+    def on_progress(self, callback: Callable[[float], None] | None) -> None:
+        """Have ``callback`` told, during a network call, which share of its tiles is done."""
+        self._net.progress = callback
+
+    @property
+    def _of_basicsr(self) -> bool:
+        return not hasattr(self._model, "restore")
+
+    @property
+    def _enlarges(self) -> int:
+        """By how much the network itself enlarges, as far as it is known: a bridge's image is lifted before."""
+        from basicsr_ext.models.restoration_model import RestorationModel
+
+        plain = self._of_basicsr or type(self._model).restore is RestorationModel.restore
+        return self.scale if plain else 1
+
+    def take(self, **flags: Any) -> None:
+        """Take values for the model's own options; those not named fall back to the option file's.
+
+        Raises:
+            InputError: No such option, or a value that it does not allow.
+
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        if given == self._given:
+            return
+        opt = with_flags(self.opt, type(self._model), given)
+        self._model.take_options(opt)
+        self._given = given
+
+    @torch.no_grad()
+    def restore(
+        self,
+        image: Tensor,
+        mask: Tensor | None = None,
+        seed: int | Sequence[int] = 0,
+        cond: Tensor | None = None,
+        **flags: Any,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restore images.
+
+        Args:
+            image: B,C,h,w in [0, 1], C as the network takes it.
+            mask: B,1,h,w, 1 in the hole; the hole is painted white first, and nothing outside of it is changed.
+            seed: of the noise, one for all or one for each image; an image is restored alike whatever is restored
+                beside it, up to rounding.
+            cond: condition images, B,Cc,H,W in [0, 1], of the restored size.
+            flags: see :attr:`flags`.
+
+        Returns:
+            B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name.
+
+        Raises:
+            InputError: Wrong channels, an unfit mask, an option out of range, seeds of another number than images, or
+                too little memory.
+
+        """
+        self.take(**flags)
+        wanted = self.channels[0]
+        if wanted not in (None, image.shape[1]):
+            raise InputError(_channels_fault(image.shape[1], wanted))
+        seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(image):
+            raise InputError(
+                f"seed has {len(seeds)} numbers for {len(image)} image(s); give one for each, or one for all"
+            )
+        batch = self._batch(image, mask, cond)
+        try:
+            restored = self._run(batch, seeds)
+        except torch.cuda.OutOfMemoryError as error:
+            raise InputError(_too_large(image, error)) from error
+        restored = restored.float().cpu()
+        if not torch.isfinite(restored).all():
+            raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
+        if mask is not None and restored.shape == image.shape:
+            restored = torch.where(mask.bool(), restored, image)
+        extras = {name: picture.float().cpu() for name, picture in getattr(self._model, "extras", {}).items()}
+        return restored.clamp_(0, 1), extras
+
+    @torch.no_grad()
+    def walk(
+        self, image: Tensor, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
+    ) -> Tensor | None:
+        """A picture C,H,W in [0, 1] of how the restoration of one image comes about; None from a model without one.
+
+        Arguments are those of :meth:`restore`.
+        """
+        self.take(**flags)
+        if self._of_basicsr:
+            return None
+        self._model.feed_data(self._batch(image, mask, cond))
+        return self._model.progress_strip(self._model.batch, self._net, seed)
+
+    def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
+        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+        if mask is not None:
+            batch |= self._masked(image, mask)
+        if cond is not None:
+            batch |= self._conditioned(image, cond)
+        return batch
+
+    def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        if not self.takes_mask:
+            raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks; leave it out")
+        if mask.shape[-2:] != image.shape[-2:]:
+            sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
+            raise InputError(f"the mask has {sizes[0]} pixels, the image {sizes[1]} (height x width); they must agree")
+        if not mask.flatten(1).any(1).all():
+            raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
+        return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
+
+    def _conditioned(self, image: Tensor, cond: Tensor) -> dict[str, Tensor]:
+        size = tuple(self.scale * length for length in image.shape[-2:])
+        if not self.takes_cond:
+            raise InputError(
+                f"condition images are given, but {type(self._model).__name__} takes none here; leave them out"
+            )
+        if tuple(cond.shape[-2:]) != size:
+            raise InputError(
+                f"the condition has {tuple(cond.shape[-2:])} pixels, the restored image {size}; make them agree"
+            )
+        return {"cond": cond.float()}
+
+    def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
+        model = self._model
+        model.feed_data(batch)
+        if self._of_basicsr:
+            model.test()
+            return model.output
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return model.restore(model.batch, self._net, generators)
+
+    def restore_picture(
+        self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
+    ) -> tuple[Picture, dict[str, Picture]]:
+        """Restore one picture: see :meth:`restore_pictures`."""
+        masks, conds = (None if planes is None else [planes] for planes in (mask, cond))
+        return self.restore_pictures([picture], masks, seed, conds, **flags)[0]
+
+    def restore_pictures(
+        self,
+        pictures: Sequence[Picture],
+        masks: Sequence[Tensor] | None = None,
+        seed: int | Sequence[int] = 0,
+        conds: Sequence[Tensor] | None = None,
+        **flags: Any,
+    ) -> list[tuple[Picture, dict[str, Picture]]]:
+        """Restore pictures of one size at once as :meth:`restore` does tensors.
+
+        A grey picture is given to a network of three channels as RGB. Alpha goes through the network if that has as
+        many channels, otherwise it is enlarged bicubically.
+        """
+        images = [network_planes(picture, self.channels[0]) for picture in pictures]
+        if len({image.shape for image in images}) > 1:
+            raise InputError("the pictures differ in size or channels; restore those that are alike together")
+        masks, conds = (None if planes is None else torch.stack(list(planes)) for planes in (masks, conds))
+        restored, extras = self.restore(torch.stack(images), masks, seed, conds, **flags)
+        if restored.shape[1] not in _KINDS:
+            raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
+        further = [{name: planes[k, :3] for name, planes in extras.items()} for k in range(len(pictures))]
+        return [
+            (with_planes(picture, planes), {name: Picture(more, None, picture.bits) for name, more in mine.items()})
+            for picture, planes, mine in zip(pictures, restored, further)
+        ]
+
+
+def default_tile(multiple: int, enlarges: int) -> int:
+    """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
+    return -(-max(TILE // enlarges, _LEAST_TILE) // multiple) * multiple
+
+
+def find_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda, cuda:1 or mps into a device; InputError if there is no such device here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"device is {name}, but torch finds {count} CUDA device(s) here; give auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device is mps, but torch finds none here; give auto or cpu")
+    return device
+
+
+def _too_large(image: Tensor, error: Exception) -> str:
+    size = " x ".join(map(str, image.shape[-2:]))
+    if len(image) > 1:
+        return f"{len(image)} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
+    return f"an image of {size} pixels does not fit into memory ({error}); --device cpu"
+
+
+def _channels_fault(found: int, wanted: int) -> str:
+    kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
+    return f"the image has {found} channel(s) ({kinds[0]}), but the network takes {wanted} ({kinds[1]}); convert it"
+
+
+def _build(opt: dict[str, Any], device: torch.device) -> Any:
+    """Build the model; random streams, BasicSR's log and the options stay as they are."""
+    cls = single_image_model(opt)
+    if cls.__module__.startswith("basicsr."):
+        # The class that does the restoring: what some add for training needs a GPU to be built
+        cls = next(base for base in cls.__mro__ if "test" in vars(base))
+    here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with _silent_toolkit(), torch.random.fork_rng(devices=devices), here:
+        try:
+            model = cls(copy.deepcopy(opt))
+        except (TypeError, KeyError, AssertionError) as error:
+            raise InputError(f"network_g: {opt['network_g']['type']} can not be built: {error}") from error
+    if device.type not in ("cpu", "cuda") or device.index is not None:
+        model.device = device
+        model.net_g = model.net_g.to(device)
+    model.net_g.requires_grad_(False)
+    return model
+
+
+@contextlib.contextmanager
+def _silent_toolkit() -> Iterator[None]:
+    """Leave BasicSR's logger without handlers or levels that it gives itself on its first use."""
+    from basicsr.utils import logger as home
+
+    logger = logging.getLogger("basicsr")
+    before = list(logger.handlers), logger.level, logger.propagate, logger.disabled, dict(home.initialized_logger)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate, logger.disabled, initialized = before
+        logger.setLevel(level)
+        home.initialized_logger.clear()
+        home.initialized_logger.update(initialized)
+
+
+def _load(net: torch.nn.Module, checkpoint: str | Path) -> None:
+    """Load the averaged weights, or the only ones."""
+    path = Path(checkpoint).expanduser()
+    key = best_key(str(path)) if path.suffix != ".safetensors" else None
+    weights = load_weights(path, key, "--checkpoint")
+    wanted, name = net.state_dict(), type(net).__name__
+    lacking = [key for key in wanted if key not in weights]
+    surplus = [key for key in weights if key not in wanted]
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and getattr(weights[key], "shape", None) != value.shape
+    ]
+    lists = (("missing", lacking), ("unknown", surplus), ("of another shape", shapes))
+    said = [f"{len(found)} {what} ({', '.join(found[:2])})" for what, found in lists if found]
+    if said:
+        raise InputError(
+            f"--checkpoint {path} is of another architecture than network_g, which is {name}: {'; '.join(said)}; "
+            "give its own option file with -opt"
+        )
+    net.load_state_dict(weights)

@@ -1,0 +1,282 @@
+"""Overlapping tiles through any callable: images of any size in bounded memory, without seams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["TiledNetwork", "check_tile", "network_multiple", "tile_windows", "tiled"]
+
+Window = tuple[int, int, Tensor]
+_LEAST = 32  # pixels; a smaller tile is nothing but border
+
+
+def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
+    """Refuse a tile that the network can not take.
+
+    Raises:
+        InputError: ``tile`` is no multiple of the network's ``multiple``, or not 0 <= overlap <= tile / 2.
+
+    """
+    if tile < 1 or tile % multiple:
+        near = max(multiple, round(tile / multiple) * multiple)
+        raise InputError(f"tile is {tile}, but this network needs a multiple of {multiple}; give {near}, say")
+    if not 0 <= 2 * overlap <= tile:
+        raise InputError(f"overlap is {overlap}; it must be from 0 to half the tile, {tile // 2}")
+
+
+def tile_windows(size: int, tile: int, overlap: int, multiple: int = 1) -> list[Window]:
+    """Cut one axis of ``size`` pixels into tiles that start at multiples of ``multiple`` and lie evenly spread.
+
+    Returns:
+        (start, stop, weights) of each tile: weights (stop - start,) in float64 rise and fall smoothly over what
+        neighbours share; those that lie on one pixel sum to one.
+
+    """
+    if size <= tile:
+        return [(0, size, torch.ones(size, dtype=torch.float64))]
+    stride = max(multiple, (tile - overlap) // multiple * multiple)
+    count = -(-(size - tile) // stride) + 1
+    starts = [-(-k * (size - tile) // ((count - 1) * multiple)) * multiple for k in range(count)]
+    bounds = [(start, min(start + tile, size)) for start in starts]
+    total = torch.zeros(size, dtype=torch.float64)
+    windows = []
+    for k, (start, stop) in enumerate(bounds):
+        before = bounds[k - 1][1] - start if k else 0
+        after = stop - bounds[k + 1][0] if k + 1 < count else 0
+        weights = _ramp(stop - start, before) * _ramp(stop - start, after).flip(0)
+        total[start:stop] += weights
+        windows.append((start, stop, weights))
+    return [(start, stop, weights / total[start:stop]) for start, stop, weights in windows]
+
+
+def _ramp(length: int, rise: int) -> Tensor:
+    """Ones after a smooth rise from above 0 over the first ``rise`` pixels."""
+    position = (torch.arange(length, dtype=torch.float64) + 0.5) / max(rise, 1)
+    return (torch.pi / 2 * position.clamp(max=1)).sin().square() if rise else torch.ones_like(position)
+
+
+def tiled(
+    function: Callable[..., Tensor],
+    image: Tensor,
+    tile: int,
+    overlap: int = 0,
+    *extra: Any,
+    multiple: int = 1,
+    batch: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Call ``function(image, *extra)`` on overlapping tiles and blend what it returns.
+
+    Args:
+        function: takes tiles b,C,h,w and returns b,D,s*h,s*w; the whole number s is read from its first answer.
+        image: B,C,H,W, of any size.
+        tile: side of a tile in pixels of ``image``; a smaller image is one tile.
+        overlap: pixels that neighbours share at least; they are blended there.
+        extra: further arguments. Tensors B or 1,*,H,W are cut like the image, other tensors whose first axis is B go
+            with their image, anything else goes to every call.
+        multiple: tiles start and, but for the last, end at multiples of it.
+        batch: tiles of one size that are given to ``function`` at once.
+        progress: called after each call with the share of the tiles that is done.
+
+    Returns:
+        B,D,s*H,s*W, at least float32. Besides it one batch of tiles lies in memory.
+
+    Raises:
+        InputError: see :func:`check_tile`.
+        ValueError: ``function`` does not enlarge height and width by one whole number.
+
+    """
+    check_tile(tile, overlap, multiple)
+    rows, columns = (tile_windows(size, tile, overlap, multiple) for size in image.shape[-2:])
+    if len(rows) == len(columns) == 1:
+        result = function(image, *extra)
+        if progress is not None:
+            progress(1.0)
+        return result
+    result, done = None, 0
+    for group in _groups([(row, column) for row in rows for column in columns], batch):
+        answer = function(*_cut_all(group, image, extra))
+        scale = _scale(answer, group[0])
+        if result is None:
+            kind = torch.promote_types(answer.dtype, torch.float32)
+            height, width = image.shape[-2] * scale, image.shape[-1] * scale
+            result = answer.new_zeros(len(image), answer.shape[1], height, width, dtype=kind)
+        for part, cell in zip(answer.split(len(image)), group):
+            _add(result, part, cell, scale)
+        done += len(group)
+        if progress is not None:
+            progress(done / (len(rows) * len(columns)))
+    return result
+
+
+def _groups(cells: list[tuple[Window, Window]], batch: int) -> Iterator[list[tuple[Window, Window]]]:
+    """Neighbouring tiles of one size, at most ``batch`` of them."""
+    for _, same in groupby(cells, key=lambda cell: [window[1] - window[0] for window in cell]):
+        while group := list(islice(same, batch)):
+            yield group
+
+
+def _cut_all(group: list[tuple[Window, Window]], image: Tensor, extra: tuple[Any, ...]) -> list[Any]:
+    """The image and the extra arguments of one call."""
+    arguments = []
+    for argument in (image, *extra):
+        if not torch.is_tensor(argument):
+            arguments.append(argument)
+        elif argument.dim() == 4 and argument.shape[-2:] == image.shape[-2:]:
+            whole = argument.expand(len(image), -1, -1, -1)
+            arguments.append(torch.cat([whole[..., y:v, x:u] for (y, v, _), (x, u, _) in group]))
+        elif argument.dim() and len(argument) == len(image):
+            arguments.append(argument.repeat(len(group), *[1] * (argument.dim() - 1)))
+        else:
+            arguments.append(argument)
+    return arguments
+
+
+def _scale(answer: Tensor, cell: tuple[Window, Window]) -> int:
+    (y, v, _), (x, u, _) = cell
+    height, width = answer.shape[-2:]
+    scale = height // (v - y)
+    if scale < 1 or (height, width) != (scale * (v - y), scale * (u - x)):
+        raise ValueError(f"a tile of {v - y} x {u - x} became {height} x {width}; tiles need one whole-numbered scale")
+    return scale
+
+
+def _add(result: Tensor, part: Tensor, cell: tuple[Window, Window], scale: int) -> None:
+    """Add one tile to the result, weighted."""
+    (y, v, rows), (x, u, columns) = cell
+    down, across = (w.repeat_interleave(scale).to(result.device, result.dtype) for w in (rows, columns))
+    place = result[..., scale * y : scale * v, scale * x : scale * u]
+    place.addcmul_(part.to(result.dtype) * down[:, None], across)
+
+
+def network_multiple(net: nn.Module) -> int:
+    """What height and width must be multiples of: the network's ``multiple``, else its largest ``window_size``, else 1.
+
+    BasicSR's RRDBNet, which folds pixels at scales 1 and 2, is known too.
+    """
+    if isinstance(getattr(net, "multiple", None), int):
+        return net.multiple
+    if type(net).__name__ == "RRDBNet":
+        return {1: 4, 2: 2}.get(net.scale, 1)
+    windows = [getattr(part, "window_size", None) for part in net.modules()]
+    return max((size for size in windows if isinstance(size, int)), default=1)
+
+
+class TiledNetwork(nn.Module):
+    """A network that takes images of any size: in tiles, padded to the network's multiple and cropped back.
+
+    Stands wherever ``net`` stands: what calls it sees one network call on the whole image, so a sampler walks with one
+    noise field over it. Where a GPU has too little memory, tiles go one by one, then fewer images of a batch go
+    together, then the tile is halved, for later calls too.
+
+    Args:
+        net: ``net(x, *rest)`` returns b,D,s*h,s*w for x b,C,h,w; see :func:`tiled` for the rest.
+        tile: pixels of the network's input, a multiple of what it needs; 0 for the whole image.
+        overlap: pixels that neighbours share; None for an eighth of the tile.
+        batch: tiles at once.
+        progress: called with the share of a call that is done.
+        say: told of a halved tile.
+        graphed: what is called in the place of ``net``, such as its recorded calls.
+
+    Raises:
+        InputError: see :func:`check_tile`; in a call, memory that is too small for the smallest tile.
+
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        tile: int = 0,
+        overlap: int | None = None,
+        batch: int = 1,
+        progress: Callable[[float], None] | None = None,
+        say: Callable[[str], None] = print,
+        graphed: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.multiple = net, network_multiple(net)
+        if tile:
+            check_tile(tile, overlap or 0, self.multiple)
+        if batch < 1:
+            raise InputError(f"tile_batch is {batch}; it must be a whole number from 1")
+        self.tile, self.batch = tile, batch
+        self.overlap, self.progress, self.say = overlap, progress, say
+        self.graphed = graphed
+        self.images: int | None = None  # of a batch at once; None for all
+
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
+        """Call the network on x: B,C,H,W of any size."""
+        down, right = (-size % self.multiple for size in x.shape[-2:])
+        if not (down or right):
+            return self._call(x, *rest)
+        padded = [_pad(thing, x.shape[-2:], down, right) for thing in (x, *rest)]
+        result = self._call(*padded)
+        scale = result.shape[-2] // padded[0].shape[-2]
+        return result[..., : scale * x.shape[-2], : scale * x.shape[-1]]
+
+    def _call(self, x: Tensor, *rest: Any) -> Tensor:
+        while True:
+            tile = self.tile or -(-max(x.shape[-2:]) // self.multiple) * self.multiple
+            overlap = tile // 8 if self.overlap is None else min(self.overlap, tile // 2)
+            try:
+                return self._in_parts(tile, overlap, x, *rest)
+            except torch.cuda.OutOfMemoryError as error:
+                cause = str(error).split(". ")[0]
+            # outside of `except`, whose traceback holds on to the memory of the failed call
+            self._halve(min(tile, max(x.shape[-2:])), len(x), cause)
+
+    def _in_parts(self, tile: int, overlap: int, x: Tensor, *rest: Any) -> Tensor:
+        """Call the network on as many images at once as memory was found to hold."""
+        count, function = len(x), self.net if self.graphed is None else self.graphed
+        size = min(count, self.images or count)
+        parts = range(0, count, size)
+        results = []
+        for k, start in enumerate(parts):
+
+            def progress(share: float, done: int = k) -> None:
+                self.progress((done + share) / len(parts))
+
+            part = [_images(thing, start, start + size, count) for thing in (x, *rest)]
+            settings = {"batch": self.batch, "progress": self.progress and progress}
+            results.append(tiled(function, part[0], tile, overlap, *part[1:], multiple=self.multiple, **settings))
+        return torch.cat(results) if len(results) > 1 else results[0]
+
+    def _halve(self, tile: int, images: int, cause: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.batch > 1:
+            self.batch = 1
+            self.say(f"out of memory: goes on with one tile at a time ({cause})")
+            return
+        if (images := min(images, self.images or images)) > 1:
+            self.images = images // 2
+            self.say(f"out of memory with {images} images at once: goes on with {self.images} ({cause})")
+            return
+        half = -(-tile // 2 // self.multiple) * self.multiple
+        if half < max(_LEAST, self.multiple) or half >= tile:
+            raise InputError(
+                f"out of memory with tiles of {tile} pixels, and smaller ones make no sense ({cause}); "
+                "free the device, or use another one (--device cpu)"
+            )
+        self.tile = half
+        self.say(f"out of memory with tiles of {tile} pixels: goes on with {half} ({cause})")
+
+
+def _images(thing: Any, start: int, stop: int, count: int) -> Any:
+    """The part of what has one entry for each of ``count`` images."""
+    return thing[start:stop] if torch.is_tensor(thing) and thing.dim() and len(thing) == count else thing
+
+
+def _pad(thing: Any, size: torch.Size, down: int, right: int) -> Any:
+    """Repeat the last row and column of what has the size of the image."""
+    if not torch.is_tensor(thing) or thing.dim() != 4 or thing.shape[-2:] != size:
+        return thing
+    return F.pad(thing, (0, right, 0, down), mode="replicate")

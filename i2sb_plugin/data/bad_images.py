@@ -1,0 +1,81 @@
+"""Train on in spite of a few unreadable images: others stand in for them, up to a stated share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from basicsr.utils.logger import get_root_logger
+
+from basicsr_ext.common.errors import InputError
+
+__all__ = ["BadImages", "check_share", "first_readable"]
+
+T = TypeVar("T")
+
+
+def check_share(share: float, phase: str) -> None:
+    """Raise InputError unless the option ``skip_bad`` fits the phase of its data set."""
+    if not 0 <= share < 1:
+        raise InputError(f"skip_bad is {share}; give the share of images that may be unreadable, such as 0.05")
+    if share and phase != "train":
+        raise InputError(f"skip_bad is {share} but phase is {phase}; figures need every image: leave it out there")
+
+
+def first_readable(load: Callable[[int], T], count: int) -> T:
+    """Return the first of ``load(0)``, ``load(1)``, ... that raises no InputError: what is wrong comes to light later.
+
+    Raises the error of ``load(0)`` where no one of the first hundred can be read.
+    """
+    first: InputError | None = None
+    for index in range(min(count, 100)):
+        try:
+            return load(index)
+        except InputError as error:
+            first = first or error
+    raise first or InputError("there are no images")
+
+
+class BadImages:
+    """The images that can not be used, known to all worker processes.
+
+    Args:
+        share: how many of them may be unreadable, in [0, 1); 0 lets the first one stop the run.
+        names: what to call each in a message.
+
+    """
+
+    def __init__(self, share: float, names: Sequence[str]) -> None:
+        self.share = share
+        self._names = names if share else ()
+        self._bad = torch.zeros(len(names), dtype=torch.bool).share_memory_() if share else None
+
+    def readable(self, index: int, load: Callable[[int], T]) -> tuple[int, T]:
+        """Return ``index`` and ``load(index)``, or those of the image that stands in where that raises InputError.
+
+        Which one it is depends on the index alone, not on process or epoch, and the default generator is left alone.
+
+        Raises InputError as ``load`` does where ``share`` is 0, or listing the bad ones where they are more than that.
+        """
+        if self._bad is None:
+            return index, load(index)
+        generator = torch.Generator().manual_seed(index)
+        while True:
+            if not self._bad[index]:
+                try:
+                    return index, load(index)
+                except InputError as error:
+                    self._take_note(index, error)
+            index = int(torch.randint(len(self._bad), (), generator=generator))
+
+    def _take_note(self, index: int, error: InputError) -> None:
+        self._bad[index] = True
+        bad = self._bad.nonzero().flatten().tolist()
+        get_root_logger().warning(f"skip_bad: another image stands in for one that can not be used: {error}")
+        if len(bad) > self.share * len(self._bad):
+            raise InputError(
+                f"{len(bad)} of {len(self._bad)} images can not be used, more than skip_bad {self.share:g} allows: "
+                f"{', '.join(self._names[k] for k in bad)}; see `basicsr check --data`; replace or remove them, or "
+                "raise skip_bad"
+            )

@@ -1,0 +1,134 @@
+"""Images that go with the clean ones, by the same names and of the same size: masks, and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.decode import image_header, match_channels
+from basicsr_ext.images.image_files import lmdb_sizes
+from i2sb_plugin.data.image_source import ImageSource
+from i2sb_plugin.data.pairs import pair_names
+
+__all__ = ["Conditions", "Masks", "to_mask"]
+
+
+class _Companions:
+    """The images of the option ``option``, one for each of ``gt``; ``subset`` allows more of them.
+
+    Raises InputError as :class:`ImageSource` and :func:`pair_names` do.
+    """
+
+    def __init__(
+        self, root: str, option: str, gt: ImageSource, io_backend: Mapping[str, Any], subset: bool = False
+    ) -> None:
+        self.gt = gt
+        self.source = ImageSource(root, option, io_backend)
+        self._names = dict(pair_names(gt, self.source, subset=subset))
+
+    def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
+        """Return the pixels (H,W,C) that go with ``gt_name``; raises InputError unless H,W is ``size``."""
+        name = self._names[gt_name]
+        pixels = self.source.load(name)
+        fault = self._size_fault(gt_name, pixels.shape[:2], size)
+        if fault:
+            raise InputError(fault)
+        return pixels
+
+    def header_faults(self, gt_name: str) -> list[str]:
+        """Say why the image that goes with ``gt_name`` would be refused, as far as headers tell."""
+        try:
+            fault = self._size_fault(
+                gt_name, self._size(self.source, self._names[gt_name]), self._size(self.gt, gt_name)
+            )
+        except (InputError, OSError) as error:
+            return [str(error)]
+        return [fault] if fault else []
+
+    def describe(self, gt_name: str) -> str:
+        """Name the image that goes with ``gt_name`` in a message."""
+        return self.source.describe(self._names[gt_name])
+
+    @cached_property
+    def _stored_sizes(self) -> dict[str, dict[str, tuple[int, int]]]:
+        return {source.root: lmdb_sizes(source.root) for source in (self.gt, self.source)}
+
+    def _size(self, source: ImageSource, name: str) -> tuple[int, int] | None:
+        if source.kind == "lmdb":
+            return self._stored_sizes[source.root].get(name)
+        header = image_header(source.path(name))
+        return header.height, header.width
+
+    def _size_fault(self, gt_name: str, found: tuple[int, int] | None, size: tuple[int, int] | None) -> str | None:
+        if found == size or found is None or size is None:
+            return None
+        return (
+            f"{self.describe(gt_name)} is {found[0]}x{found[1]} (height x width) but {self.gt.describe(gt_name)} is "
+            f"{size[0]}x{size[1]}; the images of {self.source.option} must have the size of the clean ones"
+        )
+
+
+class Masks(_Companions):
+    """Masks of inpainting: white, half of full scale or more in any colour, is the hole."""
+
+    def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
+        """Return the hole that goes with ``gt_name``, bool (H,W,1); raises InputError if there is none."""
+        hole = _hole_of(super().load(gt_name, size))
+        if not hole.any():
+            raise InputError(
+                f"{self.describe(gt_name)}: the mask has no hole; paint what is to be restored white and the rest black"
+            )
+        return hole
+
+
+class Conditions(_Companions):
+    """Images that the network sees beside xt; ``channels`` of each, or those of the first.
+
+    ``grey_to_rgb`` accepts grey files where the channels are 3. ``option`` may end in the number of the folder.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        option: str,
+        gt: ImageSource,
+        io_backend: Mapping[str, Any],
+        subset: bool = False,
+        channels: int | None = None,
+        grey_to_rgb: bool = False,
+    ) -> None:
+        super().__init__(root, option, gt, io_backend, subset)
+        self.channels = channels or self.source.load(self._names[gt.names[0]]).shape[2]
+        self._grey_to_rgb = grey_to_rgb
+
+    @property
+    def channels_option(self) -> str:
+        """The option that counts the channels: channels_cond[1] for dataroot_cond[1]."""
+        return self.source.option.replace("dataroot", "channels")
+
+    def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
+        """Return the pixels (H,W,``channels``) that go with ``gt_name``; raises InputError if they do not fit."""
+        pixels = super().load(gt_name, size)
+        where = self.describe(gt_name)
+        return match_channels(pixels, where, self.channels, self._grey_to_rgb, self.channels_option)
+
+    def header_faults(self, gt_name: str) -> list[str]:
+        """Say why the image that goes with ``gt_name`` would be refused, as far as headers tell."""
+        faults = super().header_faults(gt_name)
+        name = self._names[gt_name]
+        return faults or self.source.header_faults(name, self.channels, self._grey_to_rgb, self.channels_option)
+
+
+def _hole_of(pixels: np.ndarray) -> np.ndarray:
+    """The hole of a mask image H,W,C (uint8 or uint16): bool H,W,1, where a colour has half of full scale or more."""
+    return pixels[:, :, :3].max(2, keepdims=True) > np.iinfo(pixels.dtype).max // 2
+
+
+def to_mask(hole: np.ndarray) -> torch.Tensor:
+    """Turn a hole, bool H,W,1, into float32 1,H,W: 1 in the hole."""
+    return torch.from_numpy(np.ascontiguousarray(hole[:, :, 0])[None].astype(np.float32))

@@ -1,0 +1,1 @@
+"""The degradations, one family a file; each registers itself."""

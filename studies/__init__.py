@@ -1,0 +1,1 @@
+"""The evidence behind the documentation: speed, reliability, quality."""

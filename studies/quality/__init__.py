@@ -1,0 +1,1 @@
+"""Which claims of the paper hold; docs/results.md tells the outcome."""

@@ -1,0 +1,1 @@
+"""The machinery of a study: plan, training, outcomes, tables."""

@@ -1,0 +1,1 @@
+"""What was broken on purpose; docs/reliability.md tells the outcome."""

@@ -1,0 +1,1 @@
+"""What everything costs; docs/performance.md tells the outcome."""

@@ -1,0 +1,1 @@
+"""The network and the sampler's loop, timed alone."""

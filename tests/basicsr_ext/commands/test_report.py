@@ -1,0 +1,67 @@
+"""From metrics.json to a table and a sheet."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_ext.commands.report import load_runs, sheet, table
+from basicsr_ext.common.errors import InputError
+
+
+def make_run(folder, name, level, psnr):
+    folder.mkdir(parents=True)
+    records = []
+    for k in range(2):
+        path = folder / f"{k}_{name}.png"
+        cv2.imwrite(str(path), np.full((20, 30, 3), level, np.uint8))
+        records.append({"image": str(k), "psnr_y": psnr, "seconds": 0.5, "file": str(path)})
+    data = {"mean": {"psnr_y": psnr, "seconds": 0.5}, "images": records}
+    (folder / "metrics.json").write_text(json.dumps({"name": name, "datasets": {"set": data}}))
+    return folder
+
+
+def test_the_table_has_a_row_for_each_run(tmp_path):
+    runs = load_runs([make_run(tmp_path / "a", "bicubic", 10, 26.123), make_run(tmp_path / "b", "i2sb", 200, 27.5)])
+    assert table(runs).splitlines() == [
+        "| run | data set | PSNR-Y (dB) | seconds per image |",
+        "| --- | --- | ---: | ---: |",
+        "| bicubic | set | 26.12 | 0.500 |",
+        "| i2sb | set | 27.50 | 0.500 |",
+    ]
+
+
+def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
+    runs = load_runs([make_run(tmp_path / "a", "bicubic", 10, 26), make_run(tmp_path / "b", "i2sb", 200, 27)])
+    originals = tmp_path / "originals"
+    originals.mkdir()
+    for k in range(2):
+        cv2.imwrite(str(originals / f"{k}.png"), np.full((20, 30, 3), 90, np.uint8))
+    sheet(runs, originals, tmp_path / "sheet.png", crop=16)
+    page = cv2.imread(str(tmp_path / "sheet.png"))
+    assert page.shape == (24 + 2 * 38 - 6, 3 * 38 - 6, 3)
+    assert [int(page[40, x, 0]) for x in (10, 48, 86)] == [10, 200, 90]
+    with pytest.raises(InputError, match="smaller than 24"):
+        sheet(runs, originals, tmp_path / "sheet.png", crop=24)
+    with pytest.raises(InputError, match="holds no image named '0'"):
+        sheet(runs, tmp_path / "b" / "nothing", tmp_path / "sheet.png", crop=16)
+
+
+def test_a_folder_without_figures_is_told(tmp_path):
+    with pytest.raises(InputError, match="metrics.json does not exist; `basicsr test -opt FILE` writes it"):
+        load_runs([tmp_path])
+    (tmp_path / "metrics.json").write_text("[1]")
+    with pytest.raises(InputError, match="is not a result of `basicsr test`"):
+        load_runs([tmp_path])
+
+
+def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
+    from basicsr_ext.commands.report import main
+
+    run = make_run(tmp_path / "a", "bicubic", 10, 26.123)
+    assert main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "| bicubic | set | 26.12 | 0.500 |" in printed and str(run / "visualization") in printed
+    with pytest.raises(InputError, match="--sheet needs --originals"):
+        main([str(run), "--sheet", "x.png"])

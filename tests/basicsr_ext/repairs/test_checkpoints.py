@@ -1,0 +1,289 @@
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr_runs import model_of, options
+
+from basicsr_ext.checkpoints import files
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs import imports
+
+imports.apply()
+
+import basicsr.train  # noqa: E402
+from basicsr.models.base_model import BaseModel  # noqa: E402
+
+
+def stepped(opt, steps=1):
+    """A model that has trained for some steps on fixed data."""
+    model = model_of(opt)
+    for k in range(1, steps + 1):
+        model.update_learning_rate(k)
+        generator = torch.Generator().manual_seed(k)
+        lq, gt = torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 16, 16, generator=generator)
+        model.feed_data({"lq": lq, "gt": gt})
+        model.optimize_parameters(k)
+    return model
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_files_have_basicsrs_layout(tmp_path):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 3)
+    stepped(opt).save(-1, -1)
+    nets = files.load_checkpoint(f"{opt['path']['models']}/net_g_3.pth")
+    assert set(nets) == {"params", "params_ema"}
+    state = files.load_state(f"{opt['path']['training_states']}/3.state")
+    assert state["iter"] == 3 and state["epoch"] == 0 and len(state["optimizers"]) == len(state["schedulers"]) == 1
+    names = {p.name for p in tmp_path.glob("experiments/run/*/*")}
+    assert names == {"net_g_3.pth", "net_g_latest.pth", "3.state", "3.sha256"}
+
+
+def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
+    opt = options(tmp_path)
+    model = stepped(opt)
+    model.save(0, 1)
+    before = files.load_weights(f"{opt['path']['models']}/net_g_1.pth")
+    model.net_g.conv_first.weight.data.zero_()
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(files.SaveError, match=r"net_g_1\.pth: .*No space left"):
+        model.save(0, 1)
+    with pytest.raises(files.SaveError, match=r"2\.state"):
+        model.save_training_state(0, 2)
+    monkeypatch.setattr("time.sleep", lambda s: None)
+    BaseModel.save_training_state.unrepaired(model, 0, 2)  # ends without an error and without a file
+    after = files.load_weights(f"{opt['path']['models']}/net_g_1.pth")
+    assert after["conv_first.weight"].equal(before["conv_first.weight"])
+    assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {
+        "net_g_1.pth",
+        "net_g_latest.pth",
+        "1.state",
+        "1.sha256",
+    }
+
+
+def test_states_load_even_with_numpy_numbers_in_them(tmp_path):
+    opt = options(tmp_path)
+    model = stepped(opt)
+    model.optimizers[0].param_groups[0]["lr"] = np.float64(0.5)
+    model.best_metric_results = {"v": {"psnr": {"better": "higher", "val": np.float64(20.5), "iter": 7}}}
+    model.save_training_state(0, 1)
+    state = files.load_state(f"{opt['path']['training_states']}/1.state")
+    assert state["optimizers"][0]["param_groups"][0]["lr"] == 0.5
+    assert state["best_metric_results"]["v"]["psnr"] == {"better": "higher", "val": 20.5, "iter": 7}
+
+
+# ---- loading a network
+
+
+def loading(tmp_path, **path):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 1)
+    saved = f"{opt['path']['models']}/net_g_1.pth"
+    opt["path"].update({"pretrain_network_g": saved, **path})
+    return opt, saved
+
+
+def test_a_network_that_fits_is_loaded(tmp_path):
+    opt, saved = loading(tmp_path)
+    model = model_of(opt)
+    for net, key in ((model.net_g, "params"), (model.net_g_ema, "params_ema")):
+        for name, value in files.load_weights(saved, key).items():
+            assert net.state_dict()[name].equal(value)
+
+
+def test_a_bare_state_dict_is_loaded(tmp_path):
+    opt, saved = loading(tmp_path)
+    bare = {f"module.{k}": v for k, v in files.load_weights(saved).items()}
+    torch.save(bare, tmp_path / "bare.pth")
+    opt["path"]["pretrain_network_g"] = str(tmp_path / "bare.pth")
+    model = model_of(opt)
+    assert model.net_g.conv_last.weight.equal(bare["module.conv_last.weight"])
+    with pytest.raises(KeyError):
+        BaseModel.load_network.unrepaired(model, model.net_g, str(tmp_path / "bare.pth"))
+
+
+def test_other_keys_and_shapes_are_listed_both_ways(tmp_path):
+    opt, saved = loading(tmp_path)
+    weights = files.load_weights(saved)
+    weights["extra.weight"] = weights.pop("conv_hr.bias")
+    weights["conv_last.bias"] = torch.zeros(4)
+    torch.save({"params": weights}, saved)
+    Path(tmp_path / "experiments/run/training_states/1.sha256").unlink()
+    with pytest.raises(InputError) as caught:
+        model_of(opt)
+    text = str(caught.value)
+    assert "path.pretrain_network_g" in text and "does not fit network MSRResNet" in text
+    assert "only in the network (1): conv_hr.bias" in text and "only in the file (1): extra.weight" in text
+    assert "conv_last.bias is (4,) in the file, (3,) in the network" in text
+    opt["path"]["strict_load_g"] = False
+    assert model_of(opt).net_g.conv_first.weight.equal(weights["conv_first.weight"])
+
+
+def test_missing_and_damaged_networks_are_named(tmp_path):
+    opt, saved = loading(tmp_path, param_key_g="weights")
+    with pytest.raises(InputError, match=r"under the key 'weights'; known: params, params_ema"):
+        model_of(opt)
+    with open(saved, "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(InputError, match=r"path\.pretrain_network_g: checkpoint .*net_g_1\.pth is damaged, or was"):
+        model_of(opt)
+    Path(tmp_path / "experiments/run/training_states/1.sha256").unlink()
+    with pytest.raises(InputError, match=r"path\.pretrain_network_g: checkpoint .*net_g_1\.pth is damaged"):
+        model_of(opt)
+    opt["path"]["pretrain_network_g"] = "no.pth"
+    with pytest.raises(InputError, match=r"path\.pretrain_network_g: no such checkpoint file: no\.pth"):
+        model_of(opt)
+
+
+# ---- resuming
+
+
+def resumed(opt, auto=True):
+    """The state that load_resume_state finds; opt as it leaves it."""
+    opt = {**json.loads(json.dumps(opt)), "auto_resume": auto}
+    return basicsr.train.load_resume_state(opt), opt
+
+
+def test_nothing_to_resume_is_said(tmp_path, capsys, monkeypatch):
+    said = []
+    log = type("Log", (), {"warning": staticmethod(said.append)})
+    monkeypatch.setattr("basicsr_ext.repairs.resume.get_root_logger", lambda: log)
+    state, opt = resumed(options(tmp_path))
+    assert state is None and opt["start"] == {"epoch": 0, "iter": 0, "position": 0}
+    assert "no training state in" in said[0] and "from the beginning" in said[0]
+    assert resumed(options(tmp_path), auto=False)[0] is None and len(said) == 1
+
+
+def test_the_newest_whole_pair_is_resumed_from_any_folder(tmp_path, monkeypatch):
+    opt = options(tmp_path)
+    model = stepped({**opt, "resolved": json.dumps(opt)})
+    for iteration in (9, 10, 20):
+        model.save(1, iteration)
+    states = tmp_path / "experiments/run/training_states"
+    (states / "best.state").touch()
+    (states / "20.state").write_bytes((states / "20.state").read_bytes()[:300])
+    (states / ".30.state.unfinished").touch()
+    said = []
+    log = type("Log", (), {"warning": staticmethod(said.append)})
+    monkeypatch.setattr("basicsr_ext.repairs.resume.get_root_logger", lambda: log)
+    monkeypatch.chdir(tmp_path / "gt")
+    state, opt = resumed(opt)
+    assert state["iter"] == 10 and opt["start"] == {"epoch": 1, "iter": 10, "position": 20}
+    assert opt["path"]["resume_state"] == str(states / "10.state")
+    assert opt["path"]["pretrain_network_g"] == str(tmp_path / "experiments/run/models/net_g_10.pth")
+    assert "20.state is damaged" in said[0] and "Resuming from" in said[1] and "10.state, iteration 10" in said[1]
+    assert len(said) == 2, "no option differs"
+    assert not (states / ".30.state.unfinished").exists()
+
+
+def test_a_run_with_damaged_states_only_is_not_started_afresh(tmp_path):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 5)
+    (tmp_path / "experiments/run/training_states/5.state").write_bytes(b"")
+    with pytest.raises(InputError, match=r"not one training state .* loads; passed over 5\.state"):
+        resumed(opt)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fault needs a machine without a GPU")
+def test_the_unrepaired_resume_asks_for_cuda(tmp_path):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 5)
+    opt["path"]["resume_state"] = f"{opt['path']['training_states']}/5.state"
+    with pytest.raises((RuntimeError, AssertionError)):
+        basicsr.train.load_resume_state.unrepaired(opt)
+
+
+def test_a_state_of_another_run_brings_its_networks(tmp_path):
+    first = options(tmp_path)
+    stepped(first).save(0, 5)
+    second = options(tmp_path, "other")
+    second["path"]["resume_state"] = f"{first['path']['training_states']}/5.state"
+    state, opt = resumed(second, auto=False)
+    assert state["iter"] == 5 and opt["path"]["pretrain_network_g"].endswith("run/models/net_g_5.pth")
+    assert (tmp_path / "experiments/other/models").is_dir()
+    (tmp_path / "experiments/run/models/net_g_5.pth").unlink()
+    with pytest.raises(InputError, match=r"its network is neither"):
+        resumed(second, auto=False)
+
+
+def test_wrong_resume_states_are_refused(tmp_path):
+    opt, saved = loading(tmp_path)
+    for path, said in ((saved, "is not a training state"), ("no.state", "no such checkpoint file: no.state")):
+        opt["path"]["resume_state"] = path
+        with pytest.raises(InputError, match=said):
+            resumed(opt, auto=False)
+
+
+def test_best_metrics_come_back(tmp_path):
+    opt = options(tmp_path)
+    model = stepped(opt, 2)
+    model.best_metric_results = {
+        "v": {"psnr": {"better": "higher", "val": 30.0, "iter": 1}},
+        "old": {"gone": {"better": "higher", "val": 1.0, "iter": 1}},
+    }
+    model.save(0, 2)
+    state, opt = resumed(opt)
+    again = model_of(opt)
+    again.resume_training(state)
+    assert again.best_metric_results == {"v": model.best_metric_results["v"]}
+    assert again.optimizers[0].state_dict()["state"][0]["step"] == 2
+    again = model_of(opt)
+    BaseModel.resume_training.unrepaired(again, state)
+    assert not hasattr(again, "best_metric_results")
+
+
+def test_the_draws_of_an_iteration_follow_from_seed_and_number_alone(tmp_path):
+    model = model_of(options(tmp_path))
+
+    def drawn(iteration):
+        model.update_learning_rate(iteration)
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    assert drawn(2) == drawn(2) and len({*drawn(2), *drawn(3)}) == 6
+    BaseModel.update_learning_rate.unrepaired(model, 2)
+    assert random.random() != drawn(2)[0]
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 2)
+    state, opt = resumed(opt)
+    model = model_of(opt)
+    with pytest.raises(InputError, match="holds 0 optimizers, the options make 1"):
+        model.resume_training({**state, "optimizers": []})
+    state["optimizers"][0]["param_groups"][0]["params"].pop()
+    with pytest.raises(InputError, match=r"2\.state does not fit train\.optim_g"):
+        model.resume_training(state)
+
+
+def test_a_changed_learning_rate_is_said_to_be_ignored(tmp_path, monkeypatch):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 2)
+    state, opt = resumed(opt)
+    opt["train"]["optim_g"]["lr"] = 5e-4
+    model = model_of(opt)
+    said = []
+    log = type("Log", (), {"warning": staticmethod(said.append)})
+    monkeypatch.setattr("basicsr_ext.repairs.checkpoints.get_root_logger", lambda: log)
+    model.resume_training(state)
+    assert "lr 0.0005, the resumed state 0.001" in said[0]
+    assert model.get_current_learning_rate() == [1e-3]
+
+
+def test_a_model_can_keep_state_of_its_own(tmp_path):
+    opt = options(tmp_path)
+    model = stepped(opt)
+    model.training_state_extras = lambda: {"scale": np.float32(2)}
+    model.save(0, 2)
+    state, opt = resumed(opt)
+    again, taken = model_of(opt), []
+    again.load_training_state_extras = taken.append
+    again.resume_training(state)
+    assert taken == [{"scale": 2.0}]

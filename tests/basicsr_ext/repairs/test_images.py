@@ -1,0 +1,196 @@
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import torch
+from basicsr_runs import write_images
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs import imports
+
+imports.apply()
+
+from basicsr.data import degradations  # noqa: E402
+from basicsr.utils import FileClient, imfrombytes, tensor2img  # noqa: E402
+
+from basicsr_ext.repairs import images  # noqa: E402
+
+
+@pytest.fixture
+def warnings_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(images, "_said", [False] * 3)
+    monkeypatch.setattr(images, "get_root_logger", lambda: type("Log", (), {"warning": staticmethod(said.append)}))
+    return said
+
+
+def smooth(channels=3, dtype=np.uint8, size=64):
+    ramp = np.linspace(0, np.iinfo(dtype).max, size * size * channels).reshape(size, size, channels)
+    return ramp.astype(dtype)
+
+
+def textured():
+    return cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), (5, 5), 2)
+
+
+def encoded(kind, image):
+    return cv2.imencode(kind, image)[1].tobytes()
+
+
+def read(path, **options):
+    return imfrombytes(FileClient("disk").get(str(path)), **options)
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg", ".bmp", ".webp"])
+def test_whole_images_are_read_as_before(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    path.write_bytes(encoded(kind, smooth()))
+    for options in ({"float32": True}, {"flag": "grayscale"}, {"flag": "unchanged"}):
+        expected = imfrombytes.unrepaired(path.read_bytes(), **options)
+        assert np.array_equal(read(path, **options), expected)
+        assert np.array_equal(imfrombytes(path.read_bytes(), **options), expected)
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.4, 0.9, 0.995])
+def test_a_truncated_image_is_refused_by_name(tmp_path, kind, share):
+    path = tmp_path / f"cut{kind}"
+    whole = encoded(kind, textured())
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(InputError, match=rf"cut\{kind} is cut short"):
+        read(path, float32=True)
+
+
+def test_the_unrepaired_reader_does_not_name_a_damaged_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"this is a text")
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'astype'"):
+        imfrombytes.unrepaired(FileClient("disk").get(str(tmp_path / "a.png")), float32=True)
+
+
+@pytest.mark.parametrize("content", [b"this is a text", b"\x00" * 100, b"GIF89a"])
+def test_what_is_no_image_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"notes\.png is damaged, or is not an image"):
+        read(path)
+
+
+def test_an_empty_file_is_refused_by_name(tmp_path):
+    (tmp_path / "e.png").touch()
+    with pytest.raises(InputError, match=r"e\.png is empty"):
+        read(tmp_path / "e.png")
+
+
+def test_a_thumbnail_and_a_tail_do_not_hide_or_fake_the_end_of_a_jpeg():
+    whole = encoded(".jpg", smooth())
+    thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
+    with_thumbnail = whole[:2] + thumbnail + whole[2:]
+    assert not images.is_cut_short(with_thumbnail + b"tail of a camera")
+    assert images.is_cut_short(with_thumbnail[:-2])
+    assert images.is_cut_short(whole[:20])
+
+
+def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
+    path = tmp_path / "data.lmdb"
+    with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
+        txn.put(b"good", encoded(".png", smooth()))
+        txn.put(b"bad", b"text")
+    client = FileClient("lmdb", db_paths=[str(path)], client_keys=["gt"])
+    assert imfrombytes(client.get("good", "gt")).shape == (64, 64, 3)
+    with pytest.raises(InputError, match=r"data\.lmdb key bad is damaged"):
+        imfrombytes(client.get("bad", "gt"))
+    with pytest.raises(InputError, match=r"no such image: .*data\.lmdb key none"):
+        client.get("none", "gt")
+
+
+class Keyed(torch.utils.data.Dataset):
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        client = FileClient("lmdb", db_paths=[self.path], client_keys=["gt"])
+        return float(imfrombytes(client.get(str(index), "gt")).mean())
+
+
+def test_an_lmdb_is_read_by_two_data_sets_and_by_forked_workers(tmp_path):
+    path = str(tmp_path / "data.lmdb")
+    with lmdb.open(path) as env, env.begin(write=True) as txn:
+        for k in range(2):
+            txn.put(str(k).encode(), encoded(".png", np.full((4, 4, 3), k, np.uint8)))
+    held = FileClient("lmdb", db_paths=[path], client_keys=["gt"])
+    assert [Keyed(path)[0], Keyed(path)[1]] == [0.0, 1.0]
+    workers = torch.utils.data.DataLoader(Keyed(path), num_workers=1, multiprocessing_context="fork")
+    assert [float(v) for v in workers] == [0.0, 1.0]
+    with pytest.raises(lmdb.Error, match="already open"):
+        type(held.client).__init__.unrepaired(object.__new__(type(held.client)), [path], ["gt"])
+
+
+def test_an_lmdb_that_is_cut_short_is_refused_however_often_it_is_opened(tmp_path):
+    path = tmp_path / "data.lmdb"
+    with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
+        for k in range(30):
+            txn.put(str(k).encode(), encoded(".png", smooth()))
+    content = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(content[: len(content) // 2])
+    errors = []  # which keep what the frames hold
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"data\.lmdb is truncated") as error:
+            FileClient("lmdb", db_paths=[str(path)], client_keys=["gt"])
+        errors.append(error)
+
+
+def test_what_is_no_lmdb_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"cannot open the LMDB .*none\.lmdb"):
+        FileClient("lmdb", db_paths=[str(tmp_path / "none.lmdb")], client_keys=["gt"])
+    with pytest.raises(InputError, match=r"io_backend: 1 LMDB folders"):
+        FileClient("lmdb", db_paths=[str(tmp_path)], client_keys=["gt", "lq"])
+
+
+def test_lost_depth_and_alpha_are_said_once(tmp_path, warnings_said):
+    deep, alpha = smooth(3, np.uint16), smooth(4)
+    for name, image in (("deep1", deep), ("deep2", deep), ("alpha", alpha), ("plain", smooth())):
+        (tmp_path / f"{name}.png").write_bytes(encoded(".png", image))
+        assert read(tmp_path / f"{name}.png").shape == (64, 64, 3)
+    assert len(warnings_said) == 2
+    assert "deep1.png has 16 bits" in warnings_said[0] and "alpha.png has an alpha channel" in warnings_said[1]
+
+
+def test_unchanged_reading_keeps_depth_and_says_nothing(tmp_path, warnings_said):
+    (tmp_path / "d.png").write_bytes(encoded(".png", smooth(4, np.uint16)))
+    image = read(tmp_path / "d.png", flag="unchanged")
+    assert image.dtype == np.uint16 and image.shape[2] == 4 and warnings_said == []
+
+
+def test_showing_an_image_leaves_its_tensor_alone(warnings_said):
+    image = torch.full((3, 4, 4), 1.5)
+    shown = tensor2img(image)
+    assert shown.max() == 255 and image.eq(1.5).all() and warnings_said == []
+    tensor2img.unrepaired(image)
+    assert image.eq(1.0).all()
+
+
+def test_values_that_are_no_numbers_are_said(warnings_said):
+    tensor2img([torch.full((3, 4, 4), torch.nan)])
+    assert "NaN" in warnings_said[0]
+
+
+def test_a_fractional_jpeg_quality_is_rounded():
+    image = smooth().astype(np.float32) / 255
+    exact = degradations.add_jpg_compression(image, 80)
+    assert np.array_equal(degradations.add_jpg_compression(image, 79.6), exact)
+    assert np.array_equal(degradations.add_jpg_compression(image, np.float64(80.4)), exact)
+
+
+def test_a_data_set_of_basicsr_names_the_damaged_file(tmp_path):
+    from basicsr.data import build_dataset
+
+    folder = write_images(tmp_path / "images", 2, 16)
+    (folder / "001.png").write_bytes(b"no image")
+    opt = {"type": "PairedImageDataset", "name": "x", "phase": "val", "scale": 1, "io_backend": {"type": "disk"}}
+    dataset = build_dataset({**opt, "dataroot_gt": str(folder), "dataroot_lq": str(folder)})
+    assert dataset[0]["gt"].shape == (3, 16, 16)
+    with pytest.raises(InputError, match=r"images/001\.png is damaged"):
+        dataset[1]

@@ -1,0 +1,146 @@
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from basicsr_runs import write_images
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs import imports
+
+
+def run(code: str, *args: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def supplied(name: str):
+    spec = imports._FallbackFinder().find_spec(name, None)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_importing_the_package_imports_neither_torch_nor_basicsr():
+    assert run("import basicsr_ext, sys; print({'torch', 'basicsr', 'torchvision'} & set(sys.modules))") == "set()\n"
+
+
+def test_a_dropped_torchvision_module_is_missing_before_and_supplied_after():
+    if (
+        importlib.util.find_spec("torchvision.transforms.functional_tensor").loader.__class__.__name__
+        != "_FallbackFinder"
+    ):
+        pytest.skip("this torchvision still has the module")
+    code = """
+import torchvision.transforms
+try:
+    import torchvision.transforms.functional_tensor
+except ModuleNotFoundError as error:
+    print(error.name)
+import basicsr_ext
+from torchvision.transforms.functional_tensor import rgb_to_grayscale
+from torchvision.transforms import functional
+print(rgb_to_grayscale is functional.rgb_to_grayscale)
+"""
+    assert run(code).split() == ["torchvision.transforms.functional_tensor", "True"]
+
+
+def test_the_supplied_scipy_filters_are_those_of_ndimage():
+    from scipy import ndimage
+
+    assert supplied("scipy.ndimage.filters").convolve is ndimage.convolve
+
+
+def test_a_module_that_is_there_comes_before_a_supplied_one():
+    import scipy.ndimage.filters
+
+    if importlib.machinery.PathFinder.find_spec("scipy.ndimage.filters", scipy.ndimage.__path__):
+        assert scipy.ndimage.filters.__file__
+    assert isinstance(sys.meta_path[-1], imports._FallbackFinder)
+
+
+def test_only_dropped_modules_are_supplied():
+    finder = imports._FallbackFinder()
+    assert finder.find_spec("torchvision.transforms.functional_tensors", None) is None
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("no_such_module_anywhere")
+
+
+def test_the_supplied_loose_version_orders_like_the_original():
+    version = supplied("distutils.version").LooseVersion
+    assert version("0.10.1") > version("0.9.0") and version("0.9.0") >= version("0.9.0")
+    assert version("2.15.0+cpu") > "2.15" and version("1.13") < version("2.0.0a0")
+    assert not version("0.8") >= version("0.9.0")
+
+
+def test_repairs_name_themselves_and_are_made_once():
+    first = imports.apply()
+    import basicsr.utils.img_util as img_util
+
+    repaired = img_util.imfrombytes
+    assert imports.apply() == first == imports.status()
+    assert img_util.imfrombytes is repaired
+    assert len({s.name for s in first}) == len(first) >= 28
+    assert all(s.fault.endswith(".") and len(s.fault) > 20 for s in first)
+
+
+def test_after_the_repairs_no_fault_is_left():
+    imports.apply()
+    from basicsr_ext.repairs import all_repairs
+
+    assert [r.name for r in all_repairs() if r.probe()] == []
+
+
+def test_a_repair_reaches_every_module_that_took_the_function():
+    imports.apply()
+    import basicsr.data.paired_image_dataset as dataset
+    import basicsr.models.base_model as base_model
+    import basicsr.utils as utils
+
+    assert utils.imfrombytes is dataset.imfrombytes is utils.img_util.imfrombytes
+    assert utils.imfrombytes.__module__ == "basicsr_ext.repairs.images"
+    assert base_model.get_root_logger.__module__ == "basicsr_ext.repairs.startup"
+
+
+def test_without_basicsr_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(imports, "_statuses", None)
+    monkeypatch.setattr(imports, "_folder_of", lambda package: None)
+    with pytest.raises(InputError, match=r"python -m basicsr_ext\.install"):
+        imports.apply()
+
+
+SPAWN = """
+import sys
+from functools import partial
+import basicsr_ext
+from basicsr_ext import compat
+from torch.utils.data import DataLoader
+
+def main():
+    compat.apply()
+    import basicsr.data
+    opt = {"phase": "val", "scale": 1, "io_backend": {"type": "disk"}, "dataroot_gt": sys.argv[1],
+           "dataroot_lq": sys.argv[1], "name": "x", "type": "PairedImageDataset"}
+    init = partial(basicsr.data.worker_init_fn, num_workers=1, rank=0, seed=1)
+    loader = DataLoader(basicsr.data.build_dataset(opt), num_workers=1, worker_init_fn=init,
+                        multiprocessing_context="spawn")
+    try:
+        for batch in loader:
+            print(tuple(batch["gt"].shape))
+    except ValueError as error:
+        print(type(error).__name__, "cut short" in str(error), "001.png" in str(error))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_spawned_workers_import_and_repair_basicsr(tmp_path):
+    folder = write_images(tmp_path / "images", 2, 16)
+    broken = folder / "001.png"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    script = tmp_path / "spawn.py"
+    script.write_text(SPAWN)
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["(1, 3, 16, 16)", "InputError True True"], done.stderr

@@ -1,0 +1,54 @@
+"""The whole study at its smallest: every network trained, every comparison made, every page and picture drawn."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from studies.quality.study.plan import read
+from tests.support import metric_weights
+
+ROOT = Path(__file__).parent.parents[3]
+UNITS = {
+    "claims-sr4x-0", "claims-jpeg10-0", "claims-deblur-0", "claims-inpaint_center-0", "claims-inpaint_freeform-0",
+    "claims-denoise-0", "longer-sr4x-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
+    "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0", "one_step-sr4x-0",
+    "conditioning-sr4x-0", "conditioning-inpaint_center-0", "trained_ot_ode-jpeg10-0",
+}  # fmt: skip
+
+
+def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
+    work, results, docs = (tmp_path / name for name in ("work", "results", "docs"))
+    weights = metric_weights.write(tmp_path / "weights")
+
+    def run(module, *words):
+        environment = os.environ | {"BASICSR_WEIGHTS": str(weights)}
+        command = [sys.executable, "-m", f"experiments.{module}", "--results", results, *words]
+        done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("study", "--quick", "--work", work)
+    assert {path.stem for path in results.iterdir()} == UNITS
+    study, _ = read(ROOT / "studies/quality/study.yml")
+    trained = {path.stem.split("-")[0] for path in (work / "trained").iterdir()}
+    assert trained == set(study.networks), "every network is trained"
+    for path in results.iterdir():
+        outcome = json.loads(path.read_text())
+        assert [metric["name"] for metric in outcome["metrics"]] == ["psnr", "ssim", "lpips", "dists", "patch_fid"]
+        assert {method["status"] for method in outcome["methods"]} == {"done"}, path.name
+        assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
+    assert run("study", "--quick", "--work", work).endswith("17 units, 17 done already\n")
+
+    run("texture", "--work", work)
+    run("time_to_quality", "--work", work)
+    run("robustness", "--work", work, "--images", docs / "images")
+    run("pages", "--work", work, "--docs", docs)
+    page = (docs / "results.md").read_text()
+    for start, end in (("## Super-resolution", "## A network that"), ("## Time to", "\n\n\n")):
+        assert "Not there yet" not in page.split(start)[1].split(end)[0], "of the rest it does one seed"
+    unknown = [line for line in page.splitlines() if "not known yet" in line]
+    assert all(line.startswith("| Few steps lose little") for line in unknown), "it walks two steps at most"
+    for name in ("results_sr4x.png", "results_inpaint_center.png", "results_robustness.jpg", "results_samplers.png"):
+        assert (docs / "images" / name).stat().st_size > 1000, name
