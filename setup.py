@@ -28,7 +28,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["i2sb_plugin*", "basicsr_ext*"]),
-    package_data={"i2sb_plugin": ["py.typed", "weights/*.safetensors"], "basicsr_ext": ["py.typed", "page/parts/*"]},
+    package_data={
+        "i2sb_plugin": ["py.typed", "weights/*.safetensors"],
+        "basicsr_ext": ["py.typed", "benchmark/page/parts/*"],
+    },
     # BasicSR's source release can not be built by Python 3.13: `python -m basicsr_ext.install` does it there.
     install_requires=[*RUNTIME, 'basicsr>=1.4.2; python_version < "3.13"'],
     extras_require=EXTRAS,

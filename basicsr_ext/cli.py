@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -25,36 +24,63 @@ GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command =
 
 @dataclass(frozen=True)
 class Command:
-    """One sub-command: its line in ``--help`` and what runs it with the remaining arguments; returns the exit code."""
+    """One sub-command, imported when it runs.
+
+    Attributes:
+        help: its line in ``--help``.
+        target: ``module:function``, called with the remaining arguments; returns the exit code.
+        shared: several processes may run it together.
+
+    """
 
     help: str
-    run: Callable[[list[str]], int]
+    target: str
+    shared: bool = False
 
 
-@contextmanager
-def _arguments(program: str, rest: Sequence[str]) -> Iterator[None]:
-    """Let BasicSR's pipelines, which read ``sys.argv``, see the arguments of one sub-command."""
-    before = sys.argv
-    sys.argv = [program, *rest]
+_ROOM = "basicsr_ext.commands"
+COMMANDS = {
+    "train": Command("train a model by an option file", f"{_ROOM}.train:train", shared=True),
+    "test": Command("restore and measure the test images (val ones for a training file)", f"{_ROOM}.train:test", True),
+    "restore": Command("restore pictures by a trained model", f"{_ROOM}.restore:run", shared=True),
+    "check": Command("build everything and push one batch through; trains nothing", f"{_ROOM}.check:run"),
+    "prepare": Command("pack a folder of images, cut into crops, for fast training", f"{_ROOM}.prepare:run"),
+    "export": Command("put a trained network and its options into one file, to give away", f"{_ROOM}.export:run"),
+    "list": Command("name everything that is registered, and who provides it", f"{_ROOM}.list:run"),
+    "doctor": Command("show versions, device, repairs and plugins, and what is wrong", f"{_ROOM}.doctor:run"),
+    "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", f"{_ROOM}.benchmark:run",
+                         shared=True),
+    "report": Command("compare finished tests in a table", f"{_ROOM}.report:run"),
+}  # fmt: skip
+
+
+def _commands() -> dict[str, Command]:
+    """All commands; those of plugins cannot take the place of one of ours."""
+    known = dict(COMMANDS)
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        owner = point.dist.name if point.dist else "a plugin"
+        known.setdefault(point.name, Command(f"added by {owner}", point.value))
+    return known
+
+
+def _run(name: str, command: Command, rest: list[str]) -> int:
+    module, _, function = command.target.partition(":")
     try:
-        yield
-    finally:
-        sys.argv = before
+        run = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        if module.startswith(f"{_ROOM}."):
+            raise
+        raise InputError(f"{name}: {command.target} can not be loaded: {error}; repair its plugin") from error
+    return _with_other_ranks(run, rest) if command.shared else run(rest)
 
 
-def _train(rest: list[str]) -> int:
-    return _with_other_ranks(lambda: _pipeline("train", rest))
-
-
-def _test(rest: list[str]) -> int:
-    return _with_other_ranks(lambda: _pipeline("test", rest))
-
-
-def _with_other_ranks(run: Callable[[], int]) -> int:
+def _with_other_ranks(run: Callable[[list[str]], int], rest: list[str]) -> int:
     """Run what several processes may do together; the fault of one is told once, by the one that has it."""
     try:
-        code = run()
-        _leave_process_group()
+        code = run(rest)
+        from basicsr_ext.processes import group
+
+        group.leave()
         return code
     except Exception as error:
         from basicsr_ext.processes import collectives, lifeline
@@ -71,142 +97,11 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
     return (str(error), 3) if isinstance(error, NonFiniteLoss) else (None, 1)
 
 
-def _pipeline(name: str, rest: list[str]) -> int:
-    from basicsr_ext.options.resolve import add_arguments
-
-    parser = argparse.ArgumentParser(prog=f"basicsr {name}")
-    add_arguments(parser)
-    parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
-    from basicsr_ext.common import folder_lock
-    from basicsr_ext.repairs import imports
-
-    imports.apply()
-    from basicsr import test, train
-
-    from basicsr_ext.training import memory_advice, signals
-
-    run = train.train_pipeline if name == "train" else test.test_pipeline
-    try:
-        with _arguments(f"basicsr {name}", rest), signals.watch(), memory_advice.explained(name == "train"):
-            run(os.getcwd())
-    except Interrupted:
-        _leave_process_group()
-        raise
-    finally:
-        folder_lock.release_all()
-        _close_log()
-    return 0
-
-
-def _leave_process_group() -> None:
-    import torch.distributed as dist
-
-    from basicsr_ext.processes import lifeline
-
-    lifeline.end()
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _close_log() -> None:
-    """Let a second run in this process begin a log of its own."""
-    logger = logging.getLogger("basicsr")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-
-
-def _check(rest: list[str]) -> int:
-    from basicsr_ext.commands import check
-
-    return check.run(rest)
-
-
-def _restore(rest: list[str]) -> int:
-    from basicsr_ext.commands import restore
-
-    return _with_other_ranks(lambda: restore.run(rest))
-
-
-def _prepare(rest: list[str]) -> int:
-    from basicsr_ext.images.packing import pack
-
-    return pack.run(rest)
-
-
-def _export(rest: list[str]) -> int:
-    from basicsr_ext.commands import export
-
-    return export.run(rest)
-
-
-def _list(rest: list[str]) -> int:
-    from basicsr_ext.commands import list as listing
-
-    return listing.run(rest)
-
-
-def _doctor(rest: list[str]) -> int:
-    from basicsr_ext.commands import doctor
-
-    return doctor.run(rest)
-
-
-def _benchmark(rest: list[str]) -> int:
-    from basicsr_ext.commands import benchmark
-    from basicsr_ext.common import folder_lock
-
-    try:
-        return _with_other_ranks(lambda: benchmark.run(rest))
-    finally:
-        folder_lock.release_all()
-
-
-def _report(rest: list[str]) -> int:
-    from basicsr_ext.commands import report
-
-    return report.main(rest)
-
-
-COMMANDS = {
-    "train": Command("train a model by an option file", _train),
-    "test": Command("restore and measure the test images (val ones for a training file)", _test),
-    "restore": Command("restore pictures by a trained model", _restore),
-    "check": Command("build everything and push one batch through; trains nothing", _check),
-    "prepare": Command("pack a folder of images, cut into crops, for fast training", _prepare),
-    "export": Command("put a trained network and its options into one file, to give away", _export),
-    "list": Command("name everything that is registered, and who provides it", _list),
-    "doctor": Command("show versions, device, repairs and plugins, and what is wrong", _doctor),
-    "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", _benchmark),
-    "report": Command("compare finished tests in a table", _report),
-}
-
-
-def _commands() -> dict[str, Command]:
-    """All commands; those of plugins are imported when they run, and can not take the place of one of ours."""
-    known = dict(COMMANDS)
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
-        owner = point.dist.name if point.dist else "a plugin"
-        known.setdefault(point.name, Command(f"added by {owner}", _added(point)))
-    return known
-
-
-def _added(point: metadata.EntryPoint) -> Callable[[list[str]], int]:
-    def run(rest: list[str]) -> int:
-        try:
-            command = point.load()
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{point.name}: {point.value} can not be loaded: {error}; repair its plugin") from error
-        return benchmark(rest)
-
-    return run
-
-
 def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
-        commands.add_parser(name, help=benchmark.help, add_help=False)
+        commands.add_parser(name, help=command.help, add_help=False)
     return parser
 
 
@@ -222,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = _commands()
     parsed, _ = _parser(known).parse_known_args(words[:1])
     try:
-        return known[parsed.command].run(words[1:])
+        return _run(parsed.command, known[parsed.command], words[1:])
     except (InputError, NonFiniteLoss) as error:
         message, code = _verdict(error)
         if is_main_process():

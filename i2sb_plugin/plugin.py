@@ -8,9 +8,9 @@ __all__ = ["register"]
 
 MODULES = (
     "archs.adm_unet_arch",
-    "losses.bridge_loss",
     "data.paired_degradation_dataset",
     "data.paired_folder_dataset",
+    "models.bridge_loss",
     "models.conditional_diffusion_model",
     "models.i2sb_model",
     "models.regression_model",

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from basicsr_ext import repairs
 from basicsr_ext.benchmark.run import settings
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import inspect_options
 from basicsr_ext.options.file import load_yaml
 from basicsr_ext.options.resolve import _select_datasets
 from basicsr_ext.processes.launch import Launch
-from basicsr_ext.repairs import imports
 from i2sb_plugin import plugin
 
-imports.apply()
+repairs.apply()
 plugin.register()
 
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY  # noqa: E402

@@ -5,49 +5,19 @@ It is written last, so that a save without it is known to be unfinished. ``sha25
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import digest
 
-__all__ = ["HashingFile", "digest", "listed_name", "read_record", "record_of", "record_text", "verify"]
+__all__ = ["listed_name", "read_record", "record_of", "record_text", "verify"]
 
 _NETWORK = re.compile(r"net_.+_(\d+)\.(?:pth|safetensors)")
 _STATE = re.compile(r"(\d+)\.state")
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
-
-
-class HashingFile:
-    """A file opened for writing, with the SHA-256 of what was written to it."""
-
-    def __init__(self, file: object) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Write and hash; returns the number of bytes."""
-        self._hash.update(data)
-        return self._file.write(data)  # type: ignore[attr-defined]
-
-    def flush(self) -> None:
-        """Hand what was written to the system."""
-        self._file.flush()  # type: ignore[attr-defined]
-
-    def hexdigest(self) -> str:
-        """The SHA-256 so far, 64 hexadecimal digits."""
-        return self._hash.hexdigest()
-
-
-def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def record_of(path: str | os.PathLike[str]) -> Path | None:

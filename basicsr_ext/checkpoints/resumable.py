@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.checkpoints import checksums
-from basicsr_ext.checkpoints.files import atomic_write_text, load_checkpoint, load_state, plain
+from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, plain
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import atomic_write_text
 
 __all__ = [
     "best_file",

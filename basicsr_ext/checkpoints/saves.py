@@ -14,9 +14,10 @@ from typing import Any
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.checkpoints import checksums
-from basicsr_ext.checkpoints.files import SaveError, atomic_write_text
 from basicsr_ext.checkpoints.resumable import save_best
+from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.files import SaveError, atomic_write_text
 
 __all__ = ["Saves", "check_options", "saves_of"]
 
@@ -189,7 +190,7 @@ class Saves:
 
 def _compare(path: Path, digest: str) -> None:
     try:
-        found = checksums.digest(path)
+        found = files.digest(path)
     except OSError as error:
         raise SaveError(f"cannot save {path}: it can not be read back: {error.strerror}") from error
     if found != digest:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.processes import launch
 
@@ -27,12 +28,18 @@ def run(argv: list[str]) -> int:
     arguments("-opt", type=str, required=True, help="option file of the benchmark (YAML)")
     arguments("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
     arguments("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
-    arguments("--force_yml", nargs="+", metavar="a:b=v", help="set options, as manual_seed=1")
+    arguments("--force_yml", nargs="+", action="extend", metavar="a:b=v", help="set options, as manual_seed=1")
     args = parser.parse_args(argv)
-    from basicsr_ext.common import folder_lock
-    from basicsr_ext.repairs import imports
+    try:
+        return _benchmark(args)
+    finally:
+        folder_lock.release_all()
 
-    imports.apply()
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from basicsr_ext import repairs
+
+    repairs.apply()
     here = launch.find_launch(args.launcher)
     from basicsr_ext.benchmark.run import settings
 
@@ -90,7 +97,7 @@ def _publish(bench: Any, records: dict[str, Any]) -> None:
     import json
 
     from basicsr_ext.benchmark.report import tables
-    from basicsr_ext.checkpoints.files import atomic_write_text
+    from basicsr_ext.common.files import atomic_write_text
 
     path = Path(bench.folder) / "records.json"
     atomic_write_text(json.dumps(records, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)

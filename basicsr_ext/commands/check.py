@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
 
     With ``--data`` no network is built; returns 1 if any image can not be used.
     """
-    from basicsr_ext.options.resolve import add_arguments
+    from basicsr_ext.options.arguments import add_arguments
 
     parser = argparse.ArgumentParser(prog="basicsr check", description=__doc__)
     add_arguments(parser)
@@ -32,15 +32,15 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
+    from basicsr_ext import repairs
     from basicsr_ext.options import resolve
-    from basicsr_ext.preflight import checks
+    from basicsr_ext.preflight import checks, start
     from basicsr_ext.processes.launch import Launch
-    from basicsr_ext.repairs import imports
     from basicsr_ext.training import memory_advice
 
-    imports.apply()
+    repairs.apply()
     is_train = "train" in (resolve.load_yaml(args.opt).get("datasets") or {})
-    opt, notes = resolve.prepare(args, os.getcwd(), is_train, Launch())
+    opt, notes = start.prepare(args, os.getcwd(), is_train, Launch())
     if args.data:
         return _check_data(opt)
     notes += checks.check_run(opt, is_train, Launch())

@@ -8,9 +8,9 @@ import os
 import platform
 from importlib import metadata
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
 __all__ = ["run"]
 
@@ -98,7 +98,7 @@ def _speed() -> None:
 def _repairs(wrong: list[str]) -> None:
     print("repairs to BasicSR, made in memory")
     try:
-        found = imports.apply()
+        found = repairs.apply()
     except (InputError, ImportError) as error:
         wrong.append(f"BasicSR can not be used: {error}")
         print("  none: BasicSR can not be imported")

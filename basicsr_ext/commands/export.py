@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.files import save_safetensors
+from basicsr_ext.checkpoints.storage import save_safetensors
 from basicsr_ext.common.errors import InputError
 
 __all__ = ["ABOUT", "CONFIGURATION", "LICENSE", "run"]
@@ -55,10 +55,10 @@ def run(argv: list[str]) -> int:
 
 def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """The weights, loaded into the network that the options describe, and those options."""
+    from basicsr_ext import repairs
     from basicsr_ext.common import plugins
-    from basicsr_ext.repairs import imports
 
-    imports.apply()
+    repairs.apply()
     plugins.load_entry_points()
     from basicsr_ext.restoring.configuration import find_options
     from basicsr_ext.restoring.restorer import Restorer

@@ -22,10 +22,10 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON: {registry: {name: module}}")
     parser.add_argument("--plugins", nargs="+", default=[], help="modules or files to load, as in `plugins:`")
     args = parser.parse_args(argv)
+    from basicsr_ext import repairs
     from basicsr_ext.common import plugins
-    from basicsr_ext.repairs import imports
 
-    imports.apply()
+    repairs.apply()
     found = plugins.load_entry_points()
     plugins.load_listed(args.plugins)
     names = registered()

@@ -107,7 +107,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _built_in(args: argparse.Namespace) -> Path:
     """The file of the network that is there without --checkpoint; says which. InputError if it can not serve."""
-    from basicsr_ext.checkpoints.files import read_safetensors_metadata
+    from basicsr_ext.checkpoints.storage import read_safetensors_metadata
     from basicsr_ext.commands.export import ABOUT
     from basicsr_ext.common import plugins
 
@@ -153,7 +153,7 @@ def _join(here: Launch, args: argparse.Namespace) -> None:
         return
     import torch
 
-    from basicsr_ext.repairs.process_group import init_dist
+    from basicsr_ext.processes.group import init_dist
 
     init_dist(here.launcher, backend="gloo")
     if args.device in ("auto", "cuda") and torch.cuda.is_available():
@@ -162,10 +162,10 @@ def _join(here: Launch, args: argparse.Namespace) -> None:
 
 def _load_toolkit() -> None:
     """Make BasicSR and every plugin known."""
+    from basicsr_ext import repairs
     from basicsr_ext.common import plugins
-    from basicsr_ext.repairs import imports
 
-    imports.apply()
+    repairs.apply()
     for plugin in plugins.load_entry_points():
         if not plugin.ok:
             _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")

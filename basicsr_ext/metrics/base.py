@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
@@ -13,14 +13,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY, Registry
 
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.metrics.learned.weights import WeightsFile
-from basicsr_ext.processes import collectives
 
 __all__ = [
     "METRICS",
@@ -28,9 +26,6 @@ __all__ = [
     "Metric",
     "MetricRegistry",
     "Sample",
-    "build_metric",
-    "build_metrics",
-    "collect",
     "metric_names",
 ]
 
@@ -292,8 +287,15 @@ def _as_function(name: str, cls: type) -> Callable[..., float]:
     """The metric of single images as BasicSR's registry holds them, for BasicSR's own models."""
     built: dict[str, Metric] = {}
 
+    def build(options: dict[str, Any]) -> Metric:
+        metric, faults = parse_block(cls, options, name)
+        if metric is None:
+            raise InputError("; ".join(faults))
+        return metric
+
     def calculate(img: np.ndarray, img2: np.ndarray | None = None, better: str | None = None, **options: Any) -> float:
-        metric = built.setdefault(repr(sorted(options.items())), build_metric({"type": name, **options}))
+        key = repr(sorted(options.items()))
+        metric = built.get(key) or built.setdefault(key, build(options))
         return float(metric.update(Sample(0, "the image", img, gt=img2)))  # type: ignore[arg-type]
 
     calculate.__module__, calculate.__name__, calculate.__doc__ = cls.__module__, name, cls.__doc__
@@ -306,80 +308,3 @@ METRICS = MetricRegistry("restoration_metric")
 def metric_names() -> list[str]:
     """Every ``type`` that a metric may have: ours and those that BasicSR's registry holds."""
     return sorted({*METRICS.keys(), *registries.names(METRIC_REGISTRY)})
-
-
-def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:
-    """Build a metric from ``{"type": name, **its options}``; a type of BasicSR's registry is used as it is.
-
-    Args:
-        options: one block of ``val.metrics``; ``better`` may say again what the metric says itself.
-        where: dotted name of the block, for messages.
-        weights: folder of network weights for metrics whose own option ``weights`` is not set.
-
-    Raises:
-        InputError: the type or an option is unknown or wrong.
-
-    """
-    if not isinstance(options, Mapping) or not isinstance(options.get("type"), str):
-        raise InputError(f"{where}.type is missing; give the name of a metric; {did_you_mean('', metric_names())}")
-    name = options["type"]
-    if name not in METRICS and registries.find(METRIC_REGISTRY, name) is not None:
-        from basicsr_ext.metrics.basicsr import BasicSRMetric
-
-        return BasicSRMetric.of(options, where)
-    if name not in METRICS:
-        raise UnknownName(f"{where}.type is {name!r}, which is not registered; {did_you_mean(name, metric_names())}")
-    cls = METRICS.get(name)
-    own = {key: value for key, value in options.items() if key not in ("type", "better")}
-    if weights is not None and "weights" in {field.name for field in dataclasses.fields(cls)}:
-        own.setdefault("weights", str(weights))
-    built, faults = parse_block(cls, own, where)
-    if built is None:
-        raise InputError("; ".join(faults))
-    return built
-
-
-def build_metrics(
-    options: Mapping[str, Mapping[str, Any]] | None, weights: str | None = None, where: str = "val.metrics"
-) -> dict[str, Metric]:
-    """Build the metrics of a block such as ``val.metrics``: name -> metric, each checked to have what it needs.
-
-    Raises:
-        InputError: a type or an option is unknown or wrong, or a package or a file of weights is missing.
-
-    """
-    built = {name: build_metric(block, f"{where}.{name}", weights) for name, block in (options or {}).items()}
-    for name, metric in built.items():
-        try:
-            metric.check()
-        except InputError as error:
-            raise InputError(f"{where}.{name}: {error}") from None
-        given = options[name].get("better")  # type: ignore[index]
-        if given not in (None, metric.better):
-            raise InputError(f"{where}.{name}.better is {given!r}, but the {metric.better} is better; drop it")
-    return built
-
-
-def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Merge the metrics over all processes and compute each of them once, on rank 0: the same figures everywhere.
-
-    Raises:
-        InputError: a metric refuses its images; in every process.
-
-    """
-    for records in collectives.gather_objects({name: metric.records for name, metric in metrics.items()}):
-        for name, metric in metrics.items():
-            metric.records.update(records[name])
-    outcome: dict[str, float] | InputError = {}
-    if collectives.is_main():
-        try:
-            outcome = {name: metric.compute() for name, metric in metrics.items()}
-            for name, metric in metrics.items():
-                for note in metric.notes():
-                    get_root_logger().warning(f"{name}: {note}")
-        except InputError as error:
-            outcome = error
-    outcome = collectives.broadcast_object(outcome)
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome

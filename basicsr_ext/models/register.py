@@ -9,5 +9,5 @@ __all__ = ["register"]
 
 def register() -> None:
     """Import what registers itself in BasicSR; a second call does nothing."""
-    for module in ("archs.interpolation_arch", "restoration_model"):
-        importlib.import_module(f"basicsr_ext.{module}")
+    for module in ("interpolation_arch", "restoration_model"):
+        importlib.import_module(f"basicsr_ext.models.{module}")

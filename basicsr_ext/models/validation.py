@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.images.arrays import to_image
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.cost import Seconds
 from basicsr_ext.metrics.samples import sample_of
@@ -25,7 +26,7 @@ from basicsr_ext.models import tensorboard
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import memory, signals
 
-__all__ = ["to_image", "validate"]
+__all__ = ["validate"]
 
 
 def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -159,13 +160,6 @@ def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, fl
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def to_image(tensor: Tensor) -> np.ndarray:
-    """C,H,W in [0, 1] with 1, 3 or 4 channels (RGB, RGBA) to H,W,C uint8 in OpenCV's order (BGR, BGRA), rounded."""
-    array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[2], list(range(array.shape[2])))
-    return np.ascontiguousarray(array[:, :, order])
 
 
 def _measure(

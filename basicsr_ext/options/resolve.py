@@ -4,109 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.options.basicsr_keys import whole_keys
-from basicsr_ext.options.check import Findings, check, inspect_options, known_names
+from basicsr_ext.options.check import Findings, check
 from basicsr_ext.options.file import apply_overrides, load_yaml
-from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
 __all__ = [
-    "add_arguments",
     "apply_overrides",
     "check",
     "load_yaml",
     "parse_block",
-    "parse_options",
-    "prepare",
     "raise_faults",
     "resolve",
     "resolve_dataset",
 ]
-
-_EARLY = ("plugins", "model_type")  # these decide which other options exist
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser BasicSR's flags for train and test."""
-    parser.add_argument("-opt", type=str, required=True, help="option file (YAML)")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of this run")
-    parser.add_argument("--debug", action="store_true", help="name debug_*, log each iteration, validate every 8")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
-    parser.add_argument(
-        "--force_yml",
-        nargs="+",
-        default=None,
-        metavar="a:b=v",
-        help="set options, as train:ema_decay=0.999 (+a:b=v for a new one)",
-    )
-
-
-def parse_options(
-    root_path: str | os.PathLike[str], is_train: bool = True
-) -> tuple[dict[str, Any], argparse.Namespace]:
-    """Take the place of BasicSR's ``parse_options``: read ``sys.argv``, check everything, then resolve.
-
-    ``root_path`` is the folder below which ``experiments`` and ``results`` lie. Nothing is written before all checks
-    have passed. Returns the resolved options and the arguments (with ``.opt``, the option file).
-
-    Raises InputError with all faults found.
-    """
-    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name or "basicsr")
-    add_arguments(parser)
-    args = parser.parse_args(sys.argv[1:])
-    here = launch.find_launch(args.launcher)
-    opt, notes = prepare(args, root_path, is_train, here)
-    from basicsr_ext.common import folder_lock
-    from basicsr_ext.preflight import checks
-
-    notes += checks.check_run(opt, is_train, here)
-    if here.is_main:
-        note = folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
-        notes += [note] if note else []
-        for line in notes:
-            print(f"note: {line}", file=sys.stderr, flush=True)
-    if notes:
-        opt["notes"] = notes  # BasicSR writes the options to the log, and the notes with them
-    _start_processes(opt, here)
-    return opt, args
-
-
-def prepare(
-    args: argparse.Namespace, root_path: str | os.PathLike[str], is_train: bool, here: Launch
-) -> tuple[dict[str, Any], list[str]]:
-    """Load, override, load plugins, check and resolve; also the notes. Reads no data and starts no process."""
-    opt = load_yaml(args.opt)
-    file_name = opt.get("name")
-    entries = args.force_yml or []
-    early = [entry for entry in entries if entry.lstrip("+ ").partition("=")[0].strip() in _EARLY]
-    apply_overrides(opt, early)
-    notes = [here.note] if here.note else []
-    notes += [f"plugin {p.name} failed to load: {p.error}" for p in plugins.load_entry_points() if not p.ok]
-    listed = opt.get("plugins")
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
-        raise InputError(
-            f"{args.opt}: plugins is {listed!r}, but it must be a list such as [package.module, ./file.py]"
-        )
-    plugins.load_listed(listed, Path(args.opt).expanduser().parent)
-    apply_overrides(opt, [entry for entry in entries if entry not in early], lambda keys: known_names(opt, keys))
-    notes += _select_datasets(opt, is_train)
-    found = inspect_options(opt, is_train)
-    from basicsr_ext.preflight import checks
-
-    found.faults += checks.missing_files(opt) + checks.device_faults(opt, here)
-    raise_faults(found, args.opt)
-    notes += found.notes
-    return opt, notes + resolve(opt, args, root_path, is_train, here, file_name)
 
 
 def raise_faults(found: Findings, source: str) -> None:
@@ -121,7 +38,7 @@ def raise_faults(found: Findings, source: str) -> None:
     raise InputError("\n  - ".join([f"{source}: {len(found.faults)} faults", *lines]))
 
 
-def _select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
+def select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
     """Keep the data sets of this command: train and val*, or test* (val* where the file has no test*)."""
     datasets = opt.get("datasets")
     if not isinstance(datasets, Mapping):
@@ -275,7 +192,7 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
     start = path["pretrain_network_g"]
     if start is not None and (by_hand or not opt.get("train")):
         return []
-    from basicsr_ext.preflight import checks
+    from basicsr_ext.checkpoints import networks
 
     names = dict.fromkeys((opt["name"], file_name))
     trained = [os.path.join(experiments, name, "models", "net_g_latest.pth") for name in names]
@@ -283,35 +200,14 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
     if found is not None:
         path["pretrain_network_g"] = found
         if start is not None or path.get("param_key_g") is None:
-            path["param_key_g"] = checks.best_key(found)
+            path["param_key_g"] = networks.best_key(found)
         said = "is not set" if start is None else f"is {start}, where the training began"
         return [f"path.pretrain_network_g {said}: {found} is tested"]
     if start is not None:
         return []
-    if checks.has_weights(opt):
+    if networks.has_weights(opt):
         raise InputError(
             f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
             "train that run first, or give the file of a trained network"
         )
     return []
-
-
-def _start_processes(opt: dict[str, Any], here: Launch) -> None:
-    """Join the process group if there is a launcher, then seed: after every override, differently on each rank."""
-    from basicsr.utils import set_random_seed
-    from basicsr.utils.dist_util import get_dist_info, init_dist
-
-    from basicsr_ext.processes import collectives
-
-    if here.launcher != "none":
-        wishes = dict(opt.get("dist_params") or {})
-        if here.launcher == "pytorch":
-            wishes.pop("port", None)  # torchrun sets it
-        if opt["num_gpu"] == 0:
-            wishes["backend"] = "gloo"  # the CPU was asked for, though there may be GPUs
-        init_dist(here.launcher, **wishes)
-        opt["rank"], opt["world_size"] = get_dist_info()
-    if opt.get("manual_seed") is None:
-        opt["manual_seed"] = collectives.broadcast_object(random.randint(1, 10000))
-        opt["manual_seed_drawn"] = True  # a resumed run takes that of its save
-    set_random_seed(opt["manual_seed"] + opt["rank"])

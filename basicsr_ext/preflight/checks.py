@@ -11,7 +11,7 @@ from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight import data
 from basicsr_ext.processes.launch import Launch
 
-__all__ = ["best_key", "check_run", "device_faults", "has_weights", "missing_files"]
+__all__ = ["check_run", "device_faults", "missing_files"]
 
 
 def missing_files(opt: Mapping[str, Any]) -> list[str]:
@@ -49,20 +49,6 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
         elif block.get("pin_memory") is not True:
             faults.append(f"datasets.{name}.prefetch_mode is cuda, which needs pin_memory: true; set it")
     return faults
-
-
-def best_key(path: str) -> str | None:
-    """The key to test a checkpoint with: the averaged weights if it holds them."""
-    from basicsr_ext.preflight import networks
-
-    return networks.best_key(path)
-
-
-def has_weights(opt: Mapping[str, Any]) -> bool:
-    """Tell whether ``network_g`` has anything to load."""
-    from basicsr_ext.preflight import networks
-
-    return networks.has_weights(opt)
 
 
 def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:

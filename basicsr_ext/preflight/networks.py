@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from basicsr_ext.checkpoints.files import load_checkpoint, load_state, load_weights
-from basicsr_ext.common import registries
+from basicsr_ext.checkpoints.networks import _INPUTS, _OUTPUTS, _build, _channels
+from basicsr_ext.checkpoints.storage import load_state, load_weights
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["best_key", "channel_faults", "has_weights", "network_channels", "network_faults"]
+__all__ = ["channel_faults", "network_faults"]
 
 _SHOWN = 3
-_INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
 _SCALES = ("upscale", "scale")
-_OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
-
-
-def _build(options: Mapping[str, Any]) -> nn.Module:
-    """Build a network without memory for its weights, where the class can be built so."""
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    cls = registries.find(ARCH_REGISTRY, options["type"])
-    arguments = {key: value for key, value in options.items() if key != "type"}
-    try:
-        with torch.device("meta"):
-            return cls(**arguments)  # type: ignore[misc]
-    except Exception:  # values computed while building have no meta form; build it really, errors included
-        return cls(**arguments)  # type: ignore[misc]
-
-
-def has_weights(opt: Mapping[str, Any]) -> bool:
-    """Tell whether ``network_g`` has anything to load; False if it can not be built."""
-    try:
-        return bool(_build(opt["network_g"]).state_dict())
-    except Exception:  # as in `network_faults`, which says why
-        return False
-
-
-def best_key(path: str) -> str | None:
-    """The key to test a checkpoint with: the averaged weights if it holds them."""
-    loaded = load_checkpoint(path, "path.pretrain_network_g", mmap=True)
-    known = ("params_ema", "params")
-    return next((key for key in known if isinstance(loaded, Mapping) and key in loaded), None)
 
 
 def network_faults(opt: Mapping[str, Any]) -> list[str]:
@@ -136,20 +105,3 @@ def _scale_faults(opt: Mapping[str, Any], where: str, item: Mapping[str, Any]) -
         f"network_g.{option} is {scale}, but the clean images of {where} are {there} times as large as the degraded "
         f"ones; set network_g.{option}: {there} or change the data"
     ]
-
-
-def _channels(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:
-    """The first of ``names`` that the class of ``network_g`` takes, and its value or default."""
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    parameters = inspect.signature(registries.find(ARCH_REGISTRY, options["type"])).parameters  # type: ignore[arg-type]
-    for name in names:
-        if name in parameters:
-            value = options.get(name, parameters[name].default)
-            return (name, value) if isinstance(value, int) else (None, None)
-    return None, None
-
-
-def network_channels(options: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Channels that the network of a block ``network_g`` takes and gives; None where its arguments do not tell."""
-    return _channels(options, _INPUTS)[1], _channels(options, _OUTPUTS)[1]

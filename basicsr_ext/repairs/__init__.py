@@ -1,18 +1,24 @@
-"""Repairs made after ``import basicsr``, grouped by the part of BasicSR that they touch."""
+"""BasicSR mended in memory: one entry, one fault, one probe, one test.
+
+Each repair probes for its fault, never for a version, and leaves the disk alone. Importing this package needs the
+standard library only, so that the installer can run before anything is installed.
+"""
 
 from __future__ import annotations
 
 import importlib
 
-from basicsr_ext.repairs.imports import Repair
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs.imports import folder_of, import_repairs, repair_imports
+from basicsr_ext.repairs.repair import Repair, Status
 
-__all__ = ["all_repairs"]
+__all__ = ["Repair", "Status", "all_repairs", "apply", "status"]
 
 _MODULES = (
-    "house",
+    "startup",
     "process_group",
     "models",
-    "gpu_only",
+    "real_esrgan",
     "checkpoints",
     "resume",
     "progress",
@@ -23,8 +29,45 @@ _MODULES = (
 
 
 def all_repairs() -> list[Repair]:
-    """Every post-import repair, in the order in which they are made."""
+    """Every repair made after ``import basicsr``, in the order in which they are made."""
     repairs: list[Repair] = []
     for name in _MODULES:
         repairs += importlib.import_module(f"basicsr_ext.repairs.{name}").REPAIRS
     return repairs
+
+
+_statuses: list[Status] | None = None
+
+
+def apply() -> list[Status]:
+    """Import BasicSR and make every repair whose fault is present; a second call changes nothing.
+
+    Returns:
+        One :class:`Status` per repair.
+
+    Raises:
+        InputError: BasicSR is not installed.
+
+    """
+    global _statuses
+    if _statuses is not None:
+        return list(_statuses)
+    repair_imports()
+    if folder_of("basicsr") is None:
+        raise InputError("BasicSR is not installed; install version 1.4.2 with: python -m basicsr_ext.install")
+    repairs = import_repairs()
+    found = [Status(r.name, r.fault, r.probe()) for r in repairs]
+    importlib.import_module("basicsr.train")
+    importlib.import_module("basicsr.test")
+    for repair in all_repairs():
+        faulty = repair.probe()
+        if faulty:
+            repair.apply()
+        found.append(Status(repair.name, repair.fault, faulty))
+    _statuses = found
+    return list(found)
+
+
+def status() -> list[Status]:
+    """What :func:`apply` did, or an empty list if it has not run in this process."""
+    return list(_statuses or [])

@@ -11,10 +11,10 @@ import torch
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext.checkpoints.files import atomic_save, load_weights, plain, save_safetensors
 from basicsr_ext.checkpoints.option_changes import option_text, versions
 from basicsr_ext.checkpoints.resumable import load_best, save_best
 from basicsr_ext.checkpoints.saves import saves_of
+from basicsr_ext.checkpoints.storage import atomic_save, load_weights, plain, save_safetensors
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.repairs.models import method_repair
 from basicsr_ext.training.sample_order import global_batch_size

@@ -18,7 +18,7 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import headers
 from basicsr_ext.images.image_files import is_cut_short
-from basicsr_ext.repairs.imports import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repair, rebind, source_says
 
 __all__ = ["REPAIRS", "NamedBytes", "imfrombytes", "is_cut_short"]
 

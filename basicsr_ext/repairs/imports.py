@@ -1,4 +1,4 @@
-"""Repairs to BasicSR, made in memory: each one is named, probes for its fault and leaves the disk alone.
+"""Modules that the Python stack dropped and BasicSR still imports, supplied when asked for.
 
 Importing this module needs the standard library only, so that the installer can run before anything is installed.
 """
@@ -10,44 +10,17 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-from basicsr_ext.common.errors import InputError
+from basicsr_ext.repairs.repair import Repair
 
-__all__ = ["LooseVersion", "Repair", "Status", "apply", "rebind", "repair_imports", "source_says", "status"]
-
-
-@dataclass(frozen=True)
-class Repair:
-    """One fault of BasicSR and its cure.
-
-    Attributes:
-        name: Short name, as ``basicsr doctor`` prints it.
-        fault: What goes wrong without the repair, in one sentence.
-        probe: True if the fault is present in the BasicSR that is loaded; looks at source or behaviour, not versions.
-        apply: Cures the fault in memory.
-
-    """
-
-    name: str
-    fault: str
-    probe: Callable[[], bool]
-    apply: Callable[[], None]
-
-
-class Status(NamedTuple):
-    """What became of one repair: ``applied`` is False where the fault is absent."""
-
-    name: str
-    fault: str
-    applied: bool
+__all__ = ["LooseVersion", "folder_of", "import_repairs", "repair_imports"]
 
 
 @functools.total_ordering
@@ -165,7 +138,7 @@ def repair_imports() -> None:
         sys.meta_path.append(_FallbackFinder())
 
 
-def _folder_of(package: str) -> Path | None:
+def folder_of(package: str) -> Path | None:
     """The folder of an installed top-level package, found without importing it."""
     try:
         spec = importlib.util.find_spec(package)
@@ -180,14 +153,14 @@ def _is_dropped(module: str) -> bool:
     top, _, rest = module.partition(".")
     if top == "distutils":
         return importlib.machinery.PathFinder.find_spec("distutils") is None and "_distutils_hack" not in sys.modules
-    folder = _folder_of(top)
+    folder = folder_of(top)
     return folder is not None and not folder.joinpath(*rest.split(".")).with_suffix(".py").exists()
 
 
-def _import_repairs() -> list[Repair]:
+def import_repairs() -> list[Repair]:
     def probe_of(alias: _Alias) -> Callable[[], bool]:
         def probe() -> bool:
-            folder = _folder_of("basicsr")
+            folder = folder_of("basicsr")
             if folder is None or not (folder / alias.asked_in).exists():
                 return False
             source = (folder / alias.asked_in).read_text(encoding="utf-8")
@@ -200,65 +173,3 @@ def _import_repairs() -> list[Repair]:
         for a in _ALIASES.values()
         if a.asked_in
     ]
-
-
-def rebind(original: Any, replacement: Any) -> None:
-    """Replace an object under every name by which a loaded BasicSR module holds it.
-
-    BasicSR spreads its functions by ``from x import y``; replacing the one in its home module would reach few callers.
-    The original stays reachable as ``replacement.unrepaired``.
-    """
-    replacement.unrepaired = original
-    for name, module in list(sys.modules.items()):
-        if module is None or not (name == "basicsr" or name.startswith("basicsr.")):
-            continue
-        for key, value in list(vars(module).items()):
-            if value is original:
-                setattr(module, key, replacement)
-
-
-def source_says(thing: Any, text: str) -> bool:
-    """True if the source of a function or class contains ``text``, or if there is no source to look at."""
-    try:
-        return text in inspect.getsource(thing)
-    except (OSError, TypeError):
-        return True
-
-
-_statuses: list[Status] | None = None
-
-
-def apply() -> list[Status]:
-    """Import BasicSR and make every repair whose fault is present; a second call changes nothing.
-
-    Returns:
-        One :class:`Status` per repair.
-
-    Raises:
-        InputError: BasicSR is not installed.
-
-    """
-    global _statuses
-    if _statuses is not None:
-        return list(_statuses)
-    repair_imports()
-    if _folder_of("basicsr") is None:
-        raise InputError("BasicSR is not installed; install version 1.4.2 with: python -m basicsr_ext.install")
-    repairs = _import_repairs()
-    found = [Status(r.name, r.fault, r.probe()) for r in repairs]
-    importlib.import_module("basicsr.train")
-    importlib.import_module("basicsr.test")
-    from basicsr_ext.repairs import all_repairs
-
-    for repair in all_repairs():
-        faulty = repair.probe()
-        if faulty:
-            repair.apply()
-        found.append(Status(repair.name, repair.fault, faulty))
-    _statuses = found
-    return list(found)
-
-
-def status() -> list[Status]:
-    """What :func:`apply` did, or an empty list if it has not run in this process."""
-    return list(_statuses or [])

@@ -19,7 +19,7 @@ from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.common.schedulers import known_schedulers
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.imports import Repair, source_says
+from basicsr_ext.repairs.repair import Repair, source_says
 from basicsr_ext.repairs.shared_validation import can_share, validate_shared
 from basicsr_ext.training import loop_state, memory, signals
 from basicsr_ext.training.nonfinite import check_reduced, trained_norm

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from basicsr_ext.checkpoints.files import load_checkpoint
-from basicsr_ext.repairs.imports import Repair
+from basicsr_ext.checkpoints.storage import load_checkpoint
+from basicsr_ext.repairs.repair import Repair
 
 __all__ = ["REPAIRS"]
 
@@ -25,7 +25,7 @@ class _SafeTorch(types.ModuleType):
 
     @staticmethod
     def load(f: str, *_: Any, **__: Any) -> Any:
-        """Stand in for ``torch.load``; raises InputError as :func:`basicsr_ext.checkpoints.files.load_checkpoint` does."""
+        """Stand in for ``torch.load``; raises InputError as :func:`basicsr_ext.checkpoints.storage.load_checkpoint` does."""
         return load_checkpoint(f)
 
 

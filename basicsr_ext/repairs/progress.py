@@ -8,7 +8,7 @@ from typing import Any
 from basicsr.utils import logger as basicsr_logger
 
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.imports import Repair, source_says
+from basicsr_ext.repairs.repair import Repair, source_says
 from basicsr_ext.training.progress import Progress
 
 __all__ = ["REPAIRS"]

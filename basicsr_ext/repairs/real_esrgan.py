@@ -11,7 +11,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import DiffJPEG, USMSharp, img_process_util
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs.imports import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repair, rebind, source_says
 
 __all__ = ["REPAIRS"]
 

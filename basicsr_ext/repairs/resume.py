@@ -11,12 +11,13 @@ import basicsr.train
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 
-from basicsr_ext.checkpoints.files import load_state, remove_unfinished
 from basicsr_ext.checkpoints.option_changes import changed_options, changed_versions
 from basicsr_ext.checkpoints.resumable import network_labels, newest_resumable, resumable_iterations
+from basicsr_ext.checkpoints.storage import load_state
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import remove_unfinished
 from basicsr_ext.processes import collectives, launch
-from basicsr_ext.repairs.imports import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repair, rebind, source_says
 from basicsr_ext.repairs.startup import STARTERS
 from basicsr_ext.training.sample_order import global_batch_size
 

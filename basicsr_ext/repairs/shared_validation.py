@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from basicsr_ext.common.errors import Interrupted
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.imports import source_says
+from basicsr_ext.repairs.repair import source_says
 from basicsr_ext.training import signals
 
 __all__ = ["can_share", "validate_shared"]

@@ -19,7 +19,7 @@ from basicsr.utils import misc, options, registry
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.processes import collectives, launch
-from basicsr_ext.repairs.imports import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repair, rebind, source_says
 
 __all__ = [
     "REPAIRS",
@@ -182,8 +182,8 @@ def _repair_registry() -> None:
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
-    """Parse the command line and the option file, as :func:`basicsr_ext.options.resolve.parse_options` does."""
-    from basicsr_ext.options.resolve import parse_options as parse  # it builds on the repairs, so it comes after them
+    """Parse the command line and the option file, as :func:`basicsr_ext.preflight.start.parse_options` does."""
+    from basicsr_ext.preflight.start import parse_options as parse
 
     return parse(root_path, is_train)
 

@@ -23,7 +23,8 @@ from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.imports import Repair, apply, rebind, source_says
+from basicsr_ext.repairs import apply
+from basicsr_ext.repairs.repair import Repair, rebind, source_says
 from basicsr_ext.training import loop_state, signals
 from basicsr_ext.training.missed_validation import make_up_validation
 from basicsr_ext.training.sample_order import PositionSampler, SeededSamples

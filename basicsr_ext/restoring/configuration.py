@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.checkpoints.files import load_checkpoint, read_safetensors_metadata
+from basicsr_ext.checkpoints.storage import load_checkpoint, read_safetensors_metadata
 from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import convert, parse_block

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext.checkpoints.networks import best_key, network_channels, network_multiple
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
-from basicsr_ext.preflight.networks import best_key, network_channels
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
-from basicsr_ext.restoring.tiling import TiledNetwork, network_multiple
+from basicsr_ext.restoring.tiling import TiledNetwork
 
 __all__ = ["Restorer", "find_device"]
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr_ext.checkpoints.networks import network_multiple
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["TiledNetwork", "check_tile", "network_multiple", "tile_windows", "tiled"]
+__all__ = ["TiledNetwork", "check_tile", "tile_windows", "tiled"]
 
 Window = tuple[int, int, Tensor]
 _LEAST = 32  # pixels; a smaller tile is nothing but border
@@ -155,19 +156,6 @@ def _add(result: Tensor, part: Tensor, cell: tuple[Window, Window], scale: int) 
     down, across = (w.repeat_interleave(scale).to(result.device, result.dtype) for w in (rows, columns))
     place = result[..., scale * y : scale * v, scale * x : scale * u]
     place.addcmul_(part.to(result.dtype) * down[:, None], across)
-
-
-def network_multiple(net: nn.Module) -> int:
-    """What height and width must be multiples of: the network's ``multiple``, else its largest ``window_size``, else 1.
-
-    BasicSR's RRDBNet, which folds pixels at scales 1 and 2, is known too.
-    """
-    if isinstance(getattr(net, "multiple", None), int):
-        return net.multiple
-    if type(net).__name__ == "RRDBNet":
-        return {1: 4, 2: 2}.get(net.scale, 1)
-    windows = [getattr(part, "window_size", None) for part in net.modules()]
-    return max((size for size in windows if isinstance(size, int)), default=1)
 
 
 class TiledNetwork(nn.Module):

@@ -17,8 +17,9 @@ import torch
 from basicsr.utils.logger import get_root_logger
 from torch import Tensor, nn
 
-from basicsr_ext.checkpoints.files import SaveError, atomic_write_text, newest_checkpoint
+from basicsr_ext.checkpoints.storage import newest_checkpoint
 from basicsr_ext.common.errors import NonFiniteLoss
+from basicsr_ext.common.files import SaveError, atomic_write_text
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 

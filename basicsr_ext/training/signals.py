@@ -21,10 +21,10 @@ import torch
 import torch.distributed as dist
 from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext.checkpoints.files import SaveError
 from basicsr_ext.checkpoints.resumable import save_best
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import Interrupted
+from basicsr_ext.common.files import SaveError
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 

@@ -332,10 +332,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to write options.md and options.schema.json")
     folder = parser.parse_args(argv).folder
+    from basicsr_ext import repairs
     from basicsr_ext.common import plugins
-    from basicsr_ext.repairs import imports
 
-    imports.apply()
+    repairs.apply()
     plugins.load_entry_points()
     found = blocks()
     folder.mkdir(parents=True, exist_ok=True)

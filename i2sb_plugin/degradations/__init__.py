@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from i2sb_plugin.degradations import kinds
 from i2sb_plugin.degradations.base import (
     DEGRADATIONS,
     Degradation,
@@ -16,5 +17,5 @@ from i2sb_plugin.degradations.base import (
 
 __all__ = ["DEGRADATIONS", "Degradation", "Degraded", "Operator", "build_degradation", "known_operator"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.iter_modules(kinds.__path__):
+    importlib.import_module(f"{kinds.__name__}.{_module.name}")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
-from basicsr_ext.models.restoration_model import TrainOptions, ValOptions
+from basicsr_ext.models.options import TrainOptions, ValOptions
 from i2sb_plugin import samplers
 from i2sb_plugin.bridge import RELEASED_BETA_MIN, Bridge
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation

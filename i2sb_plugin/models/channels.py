@@ -8,8 +8,8 @@ from typing import Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from basicsr_ext.checkpoints.networks import network_channels
 from basicsr_ext.common import registries
-from basicsr_ext.preflight.networks import network_channels
 
 __all__ = ["channel_faults"]
 

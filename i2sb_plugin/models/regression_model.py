@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from basicsr.utils.registry import MODEL_REGISTRY
 
-from basicsr_ext.models.restoration_model import ValOptions
+from basicsr_ext.models.options import ValOptions
 from i2sb_plugin.models.bridge_options import BridgeTrainOptions, SamplerOptions
 from i2sb_plugin.models.i2sb_model import I2SBModel
 from i2sb_plugin.regression import Regression

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.checkpoints.files import atomic_save
+from basicsr_ext.checkpoints.storage import atomic_save
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.weights import layout, released, tasks
 from i2sb_plugin.weights.pickles import load_namespace

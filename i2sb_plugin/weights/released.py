@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.files import atomic_save, load_checkpoint, read_safetensors_metadata, save_safetensors
+from basicsr_ext.checkpoints.storage import atomic_save, load_checkpoint, read_safetensors_metadata, save_safetensors
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.weights.layout import infer_network, network_shapes
 

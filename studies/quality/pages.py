@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from studies.quality.figures import claims_name, draw
 from studies.quality.questions import ablations, claims, one_step, samplers, super_resolution, texture, time_to_quality
 from studies.quality.questions.robustness import BLOTCHES, BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--work", help="folder of the networks; without it the sheets stay as they are")
     parser.add_argument("--docs", default=str(DOCS), help="folder for results.md and images/")
     args = parser.parse_args()
-    imports.apply()
+    repairs.apply()
     results, docs = Path(args.results), Path(args.docs)
     try:
         if not results.is_dir():

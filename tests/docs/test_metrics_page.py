@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr_ext.metrics import METRICS, build_metric  # noqa: E402
 from basicsr_ext.metrics.learned.features import FEATURES  # noqa: E402

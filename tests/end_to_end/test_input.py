@@ -6,15 +6,15 @@ import re
 import lmdb
 import pytest
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.preflight.data import check_dataset
 from basicsr_ext.preflight.every_image import data_faults
-from basicsr_ext.repairs import imports
 from studies.reliability.inputs.fuzz_images import bomb, files
 from studies.reliability.inputs.pickles import Attack, torch_file
 from tests.support.cli_runs import bridge_options, options, run, write
 
-imports.apply()
+repairs.apply()
 plugins.load_entry_points()
 
 

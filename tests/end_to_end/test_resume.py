@@ -4,10 +4,9 @@ import resource
 
 import pytest
 
-from basicsr_ext import cli
+from basicsr_ext import cli, repairs
 from basicsr_ext.checkpoints import resumable
-from basicsr_ext.checkpoints.files import load_state, load_weights
-from basicsr_ext.repairs import imports
+from basicsr_ext.checkpoints.storage import load_state, load_weights
 from tests.support.cli_runs import bridge_options, options, run, write
 from tests.support.toolkit import command
 
@@ -21,7 +20,7 @@ class Stopped(BaseException):
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     return tmp_path
 
 

@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 
+from basicsr_ext import repairs
 from basicsr_ext.processes import launch
-from basicsr_ext.repairs import imports
 from tests.studies.reliability.test_reliability import record
 from tests.support.toolkit import command
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models import build_model  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402

@@ -139,9 +139,9 @@ def train_here(opt: dict, root: Path, monkeypatch, auto_resume: bool = False) ->
     """Run train_pipeline on the options in this process; the text of its log."""
     from argparse import Namespace
 
-    from basicsr_ext.repairs import imports
+    from basicsr_ext import repairs
 
-    imports.apply()
+    repairs.apply()
     import basicsr.train
     from basicsr.utils import set_random_seed
 
@@ -156,9 +156,9 @@ def train_here(opt: dict, root: Path, monkeypatch, auto_resume: bool = False) ->
 
 def model_of(opt: dict):
     """The model that these options make, in folders that exist."""
-    from basicsr_ext.repairs import imports
+    from basicsr_ext import repairs
 
-    imports.apply()
+    repairs.apply()
     from basicsr.models import build_model
 
     for key in ("models", "training_states"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.commands.report import write_sheet
+from basicsr_ext.benchmark.report.sheets import write_sheet
 
 __all__ = ["draw", "plot", "sheet"]
 

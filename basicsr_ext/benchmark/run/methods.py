@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from basicsr_ext.checkpoints.checksums import digest
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import digest
 from basicsr_ext.options.check import model_class
 from basicsr_ext.restoring.configuration import find_options, with_flags
 
@@ -207,7 +207,8 @@ def _foreign(name: str, folder: Path) -> Path:
 
 
 def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> list[Method]:
-    from basicsr_ext.preflight.networks import best_key, has_weights, network_faults
+    from basicsr_ext.checkpoints.networks import best_key, has_weights
+    from basicsr_ext.preflight.networks import network_faults
 
     option_file = _file(options.options, folder, "options") if options.options else None
     weights = _file(options.weights, folder, "weights") if options.weights else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from basicsr_ext.checkpoints.files import load_checkpoint
+from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import model_class
 from basicsr_ext.restoring.configuration import with_flags

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.checksums import digest
-from basicsr_ext.checkpoints.files import atomic_write_text
+from basicsr_ext.common.files import atomic_write_text, digest
 from basicsr_ext.images.pictures import Picture, write_picture
 
 __all__ = ["FORMAT", "Store", "hash_of", "save_picture", "tensor_digest"]

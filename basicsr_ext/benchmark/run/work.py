@@ -16,9 +16,9 @@ from basicsr_ext.benchmark.run.peak_memory import PeakMemory
 from basicsr_ext.benchmark.run.runners import Facts
 from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import FORMAT, Store, hash_of, save_picture
-from basicsr_ext.checkpoints.checksums import digest
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import digest
 from basicsr_ext.images.pictures import read_picture
 from basicsr_ext.processes import collectives
 

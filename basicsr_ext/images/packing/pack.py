@@ -1,8 +1,7 @@
-"""``basicsr prepare``: pack a folder of images, cut into crops if wanted, so that training reads them fast."""
+"""Pack a folder of images, cut into crops if wanted, so that training reads them fast."""
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
 import hashlib
@@ -25,10 +24,10 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
 
-__all__ = ["prepare", "run", "verify"]
+__all__ = ["KINDS", "prepare", "verify"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
-_KINDS = ("lmdb", "raw", "folder")
+KINDS = ("lmdb", "raw", "folder")
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
 _COMMIT = 50  # images that are written at once
@@ -41,41 +40,6 @@ class _Image(NamedTuple):
     path: str
     name: str
     key: str
-
-
-def run(argv: Sequence[str]) -> int:
-    """Run the command with its arguments; returns 0, or raises InputError."""
-    args = _parser().parse_args(argv)
-    cutting = Cutting(
-        args.crop,
-        args.crop if args.step is None else args.step,
-        args.threshold,
-        args.to == "raw",
-        args.compression,
-        args.skip_small,
-    )
-    prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
-    if args.verify:
-        verify(args.i, args.o, args.to, cutting, args.suffix, args.workers)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
-    add = parser.add_argument
-    add("-i", required=True, metavar="FOLDER", help="images, with those in sub-folders")
-    add("-o", required=True, metavar="OUTPUT", help="folder to make; for lmdb and raw a name that ends in .lmdb")
-    add("--to", choices=_KINDS, default="lmdb", help="lmdb: PNG in an LMDB of BasicSR's layout; raw: the same "
-        "uncompressed, grey or RGB of 8 bits; folder: PNG files (default: lmdb)")  # fmt: skip
-    add("--crop", type=int, help="side of the squares in pixels (default: whole images)")
-    add("--step", type=int, help="pixels from one square to the next (default: --crop, without overlap)")
-    add("--threshold", type=int, default=0, help="add a last square at the border where more pixels than this are left")
-    add("--compression", type=int, default=1, help="of PNG, 0 (large, fast) to 9 (default: 1)")
-    add("--suffix", default="", help="taken off the ends of names, such as x4, so that pairs get equal keys")
-    add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
-    add("--verify", action="store_true", help="cut the images again and compare with what is stored")
-    add("--workers", type=int, help="processes (default: one for each core)")
-    return parser
 
 
 def prepare(

@@ -11,8 +11,9 @@ from unittest import mock
 import torch
 from torch import nn
 
+from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.metrics.learned.images import exact, metric_device
 from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.images.arrays import to_rgb
+from basicsr_ext.metrics.learned.images import exact, metric_device
 from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, normalized, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 

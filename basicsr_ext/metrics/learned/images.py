@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
-__all__ = ["digest_of", "exact", "metric_device", "to_rgb"]
-
-
-def to_rgb(image: np.ndarray) -> torch.Tensor:
-    """H,W,C uint8 in OpenCV's order to 1,3,H,W float32 RGB in [0, 255]; grey is repeated, alpha left out."""
-    channels = {1: [0, 0, 0], 3: [2, 1, 0], 4: [2, 1, 0]}[image.shape[2]]
-    return torch.from_numpy(np.ascontiguousarray(image[:, :, channels])).permute(2, 0, 1)[None].float()
-
-
-def digest_of(image: np.ndarray) -> str:
-    """SHA-256 of the pixels and the shape of an image."""
-    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+__all__ = [
+    "exact",
+    "metric_device",
+]
 
 
 def metric_device() -> torch.device:

@@ -14,8 +14,9 @@ import torch
 from basicsr.utils import get_root_logger
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.metrics.learned.images import exact, metric_device
 from basicsr_ext.metrics.learned.weights import FOLDER_VARIABLE
 
 __all__ = ["IQA", "LICENCE"]

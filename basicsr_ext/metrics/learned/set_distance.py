@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from basicsr_ext.checkpoints.checksums import digest
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import digest
+from basicsr_ext.images.arrays import digest_of
 from basicsr_ext.metrics.base import Metric, Sample
 from basicsr_ext.metrics.learned.features import FEATURES, features
-from basicsr_ext.metrics.learned.images import digest_of
 from basicsr_ext.metrics.learned.weights import WeightsFile, weights_folders
 
 __all__ = ["ENOUGH", "SetDistance"]

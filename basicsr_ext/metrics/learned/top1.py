@@ -13,9 +13,10 @@ from torch import nn
 from torchvision.transforms import functional
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.features import EFFICIENTNET, build_efficientnet
-from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+from basicsr_ext.metrics.learned.images import exact, metric_device
 from basicsr_ext.metrics.learned.networks import TORCHVISION, loaded, normalized
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 

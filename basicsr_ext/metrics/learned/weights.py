@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_ext.checkpoints.checksums import digest
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import digest
 
 __all__ = ["FOLDER_VARIABLE", "WeightsFile", "fill", "weights_folders"]
 

@@ -1,1 +1,1 @@
-"""The degradations, one family a file; each registers itself."""
+"""The degradations, one family a file. Every file of this folder is found by itself."""

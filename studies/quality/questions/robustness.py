@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
@@ -144,8 +144,8 @@ def usable(weights: str | None) -> dict[str, dict[str, Any]]:
 
 def measure(restored: Tensor, original: Tensor, blocks: dict[str, Any], weights: str | None) -> dict[str, Any]:
     """The metrics and the faults of one image."""
+    from basicsr_ext.images.arrays import to_image
     from basicsr_ext.metrics import Sample, build_metrics
-    from basicsr_ext.models.validation import to_image
 
     figures: dict[str, Any] = {}
     for name, metric in build_metrics(blocks, weights).items():
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--images", default=str(IMAGES), help="folder for the sheet")
     parser.add_argument("--weights", default=os.environ.get("BASICSR_WEIGHTS"), help="folder of the metrics' weights")
     args = parser.parse_args()
-    imports.apply()
+    repairs.apply()
     try:
         record = run(Path(args.work), Path(args.images), Path(args.results), args.weights)
     except InputError as error:

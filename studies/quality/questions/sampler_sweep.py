@@ -20,18 +20,19 @@ from pathlib import Path
 
 import torch
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.data import build_dataset  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
 from basicsr_ext.common import plugins  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
+from basicsr_ext.images.arrays import to_image
 from basicsr_ext.metrics import Sample, build_metrics  # noqa: E402
-from basicsr_ext.models.validation import to_image  # noqa: E402
-from basicsr_ext.options.resolve import add_arguments, prepare  # noqa: E402
+from basicsr_ext.options.arguments import add_arguments
+from basicsr_ext.preflight.start import prepare
 from basicsr_ext.processes import launch  # noqa: E402
 
 NFES = (1, 2, 3, 5, 10, 20, 50, 100)

@@ -21,8 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from studies.quality.study.markdown import figure, machine, table
 
 __all__ = ["FILE", "section", "terms"]
@@ -36,8 +36,9 @@ SHARES = (0.0, 0.5, 1.0)  # of the bridge's image, the rest of the twin's
 
 def terms(restored: np.ndarray, gt: np.ndarray, weights: str | None) -> np.ndarray:
     """The terms of DISTS of two images H,W,3 uint8: 2,6 float64, texture and structure by stage; their sum is DISTS."""
+    from basicsr_ext.images.arrays import to_rgb
     from basicsr_ext.metrics.learned.dists import TRUNKS, build_dists
-    from basicsr_ext.metrics.learned.images import exact, metric_device, to_rgb
+    from basicsr_ext.metrics.learned.images import exact, metric_device
     from basicsr_ext.metrics.learned.networks import loaded
 
     model, tiny = loaded(build_dists, TRUNKS["vgg16"], weights), 1e-6
@@ -160,7 +161,7 @@ def main() -> int:
     parser.add_argument("--results", default=str(HERE / "results"), help="folder of the figures")
     parser.add_argument("--weights", default=os.environ.get("BASICSR_WEIGHTS"), help="folder of the metrics' weights")
     args = parser.parse_args()
-    imports.apply()
+    repairs.apply()
     try:
         record = run(Path(args.work), args.weights)
     except InputError as error:

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from studies.quality.questions.samplers import DATA, NAME, joined, same_network
 from studies.quality.study.markdown import LABELS, figure, machine, shown, table
 from studies.quality.study.outcomes import Difference, Outcome, Outcomes, difference, mean
@@ -137,7 +137,7 @@ def main() -> int:
     parser.add_argument("--results", default=str(HERE / "results"), help="folder of the figures")
     parser.add_argument("--study", default=str(HERE / "study.yml"))
     args = parser.parse_args()
-    imports.apply()
+    repairs.apply()
     from basicsr_ext.benchmark.report.records import environment
 
     results = Path(args.results)

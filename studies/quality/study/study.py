@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options import check
-from basicsr_ext.repairs import imports
 from studies.quality.study.data import Photographs
 from studies.quality.study.plan import Unit, merged, read
 
@@ -322,7 +322,7 @@ def main() -> int:
             value = getattr(args, option)
             if value is not None and value <= 0:
                 raise InputError(f"--{option} is {value}; it must be above 0")
-        imports.apply()
+        repairs.apply()
         plugins.load_entry_points()
         return Runner(args).run(args.only)
     except InputError as error:

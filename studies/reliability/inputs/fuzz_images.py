@@ -22,8 +22,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
 NAME = "photo.file"
 STEPS = st.tuples(
@@ -186,7 +186,7 @@ def _refusal(way: Any) -> str | None:
 def prepare_process() -> st.SearchStrategy:
     import warnings
 
-    imports.apply()
+    repairs.apply()
     warnings.simplefilter("ignore")
     files()
     return images()

@@ -22,8 +22,8 @@ import numpy as np
 import yaml
 from hypothesis import strategies as st
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
-from basicsr_ext.repairs import imports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("train", "val", "type", "network_g", "scale", "x", "dataroot_gt", "steps", "io_backend", "", "ü")
@@ -185,8 +185,9 @@ def edit(text: str, edits: list[tuple[str, int, str]]) -> str:
 def run(case: Any) -> None:
     """Do with one case all that happens before a run writes, and then, for some, one batch."""
     from basicsr_ext.commands import check
-    from basicsr_ext.options.resolve import add_arguments, prepare
+    from basicsr_ext.options.arguments import add_arguments
     from basicsr_ext.preflight.checks import check_run
+    from basicsr_ext.preflight.start import prepare
     from basicsr_ext.processes.launch import Launch
 
     number, steps, edits, overrides = case
@@ -219,7 +220,7 @@ def _cheap(opt: dict[str, Any]) -> bool:
 
 
 def prepare_process() -> st.SearchStrategy:
-    imports.apply()
+    repairs.apply()
     plugins.load_entry_points()
     return options()
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
 
 class Attack:
@@ -55,13 +55,13 @@ def npz_file(attack: Attack) -> bytes:
 
 
 def _weights(path: Path) -> None:
-    from basicsr_ext.checkpoints.files import load_weights
+    from basicsr_ext.checkpoints.storage import load_weights
 
     load_weights(path)
 
 
 def _state(path: Path) -> None:
-    from basicsr_ext.checkpoints.files import load_state
+    from basicsr_ext.checkpoints.storage import load_state
 
     load_state(path)
 
@@ -192,7 +192,7 @@ PLACES: dict[str, tuple[str, Callable[[Attack], bytes], Callable[[Path], None]]]
 def attack(place: str, folder: Path) -> str:
     """Load the file of one place; returns the message it is refused with. AssertionError if anything ran."""
     name, write, load = PLACES[place]
-    imports.apply()
+    repairs.apply()
     folder.mkdir(parents=True, exist_ok=True)
     mark, path = folder / "it-ran", folder / name
     (folder / "data.mdb").touch()

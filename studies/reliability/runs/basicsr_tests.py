@@ -35,9 +35,9 @@ def pytest_configure(config: object) -> None:
     """Make the repairs and use the CPU, as the environment asks for."""
     wanted = os.environ.get("BASICSR_TESTS", "")
     if "repairs" in wanted:
-        from basicsr_ext.repairs import imports
+        from basicsr_ext import repairs
 
-        imports.apply()
+        repairs.apply()
     if "cpu" in wanted:
         _use_the_cpu()
 

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from basicsr_ext.checkpoints.files import load_weights
 from basicsr_ext.checkpoints.resumable import newest_resumable
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
 from studies.reliability.runs import tiny_runs as tiny
 

@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from basicsr_ext.checkpoints.files import SaveError, load_checkpoint
 from basicsr_ext.checkpoints.resumable import newest_resumable
+from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import SaveError
 from studies.reliability.runs import tiny_runs as tiny
 
 

@@ -19,9 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext import cli
+from basicsr_ext import cli, repairs
 from basicsr_ext.common import plugins
-from basicsr_ext.repairs import imports
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def clean_record(root: Path):
 
 
 def main() -> None:
-    imports.apply()
+    repairs.apply()
     plugins.load_entry_points()
     faults = [Fault(**entry) for entry in json.loads(sys.argv[2])]
     sys.exit(act(Path(sys.argv[1]), sys.argv[3:], faults))

@@ -18,12 +18,11 @@ import numpy as np
 import torch
 import yaml
 
-from basicsr_ext import cli
-from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext import cli, repairs
 from basicsr_ext.checkpoints.resumable import check_save, resumable_iterations
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 ITERATIONS = 12
@@ -33,7 +32,7 @@ def warm_up() -> None:
     """Import what a run imports, so that a fork starts at once; nothing is computed, so that no thread runs."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    imports.apply()
+    repairs.apply()
     plugins.load_entry_points()
 
 

@@ -62,9 +62,9 @@ class Clock:
 
     def run(self, opt: dict) -> None:
         """Train in the current folder with the clock in place."""
-        from basicsr_ext.repairs import imports
+        from basicsr_ext import repairs
 
-        imports.apply()
+        repairs.apply()
         from basicsr.utils import MessageLogger
 
         Path("log.yml").write_text(json.dumps(opt))

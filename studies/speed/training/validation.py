@@ -24,10 +24,10 @@ import torch
 import i2sb_plugin.data  # noqa: F401  (makes basicsr importable)
 
 # isort: split
+from basicsr_ext import repairs
 from basicsr_ext.images.decode import write_image
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs import imports
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.photographs import sample_folder
 from i2sb_plugin.models.i2sb_model import I2SBModel
@@ -52,7 +52,7 @@ def make_images(root: Path, count: int, side: int) -> Path:
 
 def build(root: Path) -> tuple[I2SBModel, PairedDegradationDataset]:
     """A model with random weights, and the images as a data set of x4 super-resolution."""
-    imports.apply()
+    repairs.apply()
     register()
     logging.getLogger("basicsr").setLevel(logging.ERROR)
     torch.manual_seed(SEED)

@@ -11,10 +11,9 @@ import pytest
 import torch
 import yaml
 
-from basicsr_ext import cli
-from basicsr_ext.repairs import imports
+from basicsr_ext import cli, repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.metrics import calculate_metric  # noqa: E402
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from basicsr_runs import model_of, options
 
-from basicsr_ext.checkpoints import checksums, files, option_changes, resumable, saves
+from basicsr_ext import repairs
+from basicsr_ext.checkpoints import checksums, option_changes, resumable, saves, storage
+from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
+from tests.support.basicsr_runs import model_of, options
 
-imports.apply()
+repairs.apply()
 
 import basicsr.train  # noqa: E402
 
@@ -31,7 +32,7 @@ def test_a_record_lists_every_file_of_a_save_as_sha256sum_does(tmp_path):
     model, models, states = saving_model(tmp_path)
     model.save(0, 2)
     wanted = {"../models/net_g_2.pth": models / "net_g_2.pth", "2.state": states / "2.state"}
-    assert checksums.read_record(states / "2.sha256") == {name: checksums.digest(path) for name, path in wanted.items()}
+    assert checksums.read_record(states / "2.sha256") == {name: files.digest(path) for name, path in wanted.items()}
     assert re.fullmatch(r"([0-9a-f]{64}  \S+\n){2}", (states / "2.sha256").read_text())
 
 
@@ -72,13 +73,13 @@ def test_damaged_best_metrics_are_not_believed(tmp_path):
 def test_a_flip_that_torch_would_load_is_found_in_a_network_of_any_origin(tmp_path):
     weights = {"params": {"w": torch.arange(4000.0)}}
     path = tmp_path / "net.pth"
-    files.atomic_save(weights, path)
+    storage.atomic_save(weights, path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     assert not torch.load(path)["params"]["w"].equal(weights["params"]["w"])
     with pytest.raises(InputError, match=r"damaged or cut short \(.* does not have its CRC-32\)"):
-        files.load_weights(path)
+        storage.load_weights(path)
 
 
 # ---- which saves stay
@@ -131,10 +132,10 @@ def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path
     model, models, _ = saving_model(tmp_path, save_safetensors=True)
     model.net_g_ema.conv_last.bias.data.fill_(0.5)
     model.save(0, 2)
-    weights = files.load_weights(models / "net_g_2.safetensors")
+    weights = storage.load_weights(models / "net_g_2.safetensors")
     assert weights["conv_last.bias"].tolist() == [0.5] * 3
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in model.net_g.state_dict().items()}
-    texts = files.read_safetensors_metadata(models / "net_g_2.safetensors")
+    texts = storage.read_safetensors_metadata(models / "net_g_2.safetensors")
     assert texts["weights"] == "params_ema"
     kept = json.loads(texts["configuration"])
     assert kept["network_g"]["type"] == "MSRResNet" and not {"datasets", "path", "train"} & set(kept)
@@ -142,7 +143,7 @@ def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path
         file.seek(-1, 2)
         file.write(b"\x07")
     with pytest.raises(InputError, match="its SHA-256 is not that in"):
-        files.load_weights(models / "net_g_2.safetensors")
+        storage.load_weights(models / "net_g_2.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_a_state_is_complete(tmp_path):
     model, _, states = saving_model(tmp_path)
     model.opt["start"] = {"epoch": 1, "iter": 3, "position": 100}
     model.save(1, 4)
-    state = files.load_state(states / "4.state")
+    state = storage.load_state(states / "4.state")
     assert state["position"] == 102 and state["random"] == {"manual_seed": 3, "iter": 4}
     assert json.loads(state["options"])["network_g"]["num_feat"] == 8
     assert state["versions"] == option_changes.versions() and "torch" in state["versions"]

@@ -4,9 +4,9 @@ from importlib import metadata
 
 import pytest
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import run
 
 
@@ -15,7 +15,7 @@ def test_it_shows_versions_device_repairs_and_plugins(capsys):
     assert code == 0
     assert f"torch          {metadata.version('torch')}" in out
     assert f"basicsr        {metadata.version('basicsr')}" in out
-    for repair in imports.status():
+    for repair in repairs.status():
         assert f"{repair.name}: {repair.fault}" in out
     assert "loaded     i2sb (entry point i2sb_plugin.plugin:register)" in out
     assert out.rstrip().endswith("nothing is wrong")
@@ -53,7 +53,7 @@ def test_an_unusable_basicsr_is_wrong(monkeypatch, capsys):
     def refuse():
         raise InputError("BasicSR is not installed; install it")
 
-    monkeypatch.setattr(imports, "apply", refuse)
+    monkeypatch.setattr(repairs, "apply", refuse)
     code, out, _ = run(capsys, "doctor")
     assert code == 1
     assert "BasicSR is not installed; install it" in out

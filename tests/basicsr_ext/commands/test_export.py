@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from basicsr_ext.checkpoints.checksums import digest
-from basicsr_ext.checkpoints.files import load_weights, read_safetensors_metadata
+from basicsr_ext.checkpoints.storage import load_weights, read_safetensors_metadata
+from basicsr_ext.common.files import digest
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, RRDB, run_folder, weights
 

@@ -57,7 +57,7 @@ def test_a_folder_without_figures_is_told(tmp_path):
 
 
 def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
-    from basicsr_ext.commands.report import main
+    from basicsr_ext.commands.report import run as main
 
     run = make_run(tmp_path / "a", "bicubic", 10, 26.123)
     assert main([str(run)]) == 0

@@ -7,12 +7,12 @@ from importlib import metadata
 
 import pytest
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import options, run, write
 
-imports.apply()
+repairs.apply()
 
 ARCH = """
 from basicsr.archs.srresnet_arch import MSRResNet

@@ -3,13 +3,13 @@ import io
 import pytest
 import torch
 
-from basicsr_ext.checkpoints.files import plain
+from basicsr_ext import repairs
+from basicsr_ext.checkpoints.storage import plain
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.schedulers import known_schedulers
 from basicsr_ext.options.check import Findings, _scheduler
-from basicsr_ext.repairs import imports
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models.base_model import BaseModel  # noqa: E402
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import headers
 from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.image_files import image_size
-from basicsr_ext.repairs import imports
 from studies.reliability.inputs.fuzz_images import bomb, files
 
-imports.apply()
+repairs.apply()
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP", "tif": "TIFF", "bmp": "BMP", "gif": "GIF", "ppm": "PNM"}
 REFUSED = {
     "animated.png": "is an animation (APNG)",

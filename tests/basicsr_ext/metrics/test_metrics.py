@@ -19,9 +19,9 @@ import scipy.linalg
 import torch
 import yaml
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.metrics import calculate_psnr, calculate_ssim  # noqa: E402
 from basicsr.utils.matlab_functions import imresize  # noqa: E402
@@ -36,7 +36,7 @@ from basicsr_ext.metrics.learned.weights import WeightsFile  # noqa: E402
 from basicsr_ext.options.check import inspect_options  # noqa: E402
 from basicsr_ext.options.resolve import resolve  # noqa: E402
 from basicsr_ext.processes.launch import find_launch  # noqa: E402
-from tests.basicsr_ext import metric_weights  # noqa: E402
+from tests.support import metric_weights  # noqa: E402
 from tests.support.toolkit import command  # noqa: E402
 
 plugins.load_entry_points()

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from basicsr_ext import cli
-from basicsr_ext.checkpoints.files import load_state, load_weights
+from basicsr_ext import cli, repairs
+from basicsr_ext.checkpoints.storage import load_state, load_weights
 from basicsr_ext.models import acceleration
-from basicsr_ext.repairs import imports
 from i2sb_plugin.archs.adm_unet_arch import ADMUNet
 from i2sb_plugin.archs.adm_unet_blocks import GroupNorm32
 from tests.support.cli_runs import bridge_options, write
@@ -210,7 +209,7 @@ def test_a_state_saved_in_another_layout_is_laid_out_as_the_weights():
 
 def test_the_scale_of_fp16_is_saved_and_the_resumed_run_is_the_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     opt = bridge_options(tmp_path)
     opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
     opt["train"] |= {"precision": "fp16", "grad_clip": 1.0}

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.data import build_dataset  # noqa: E402
 from basicsr.metrics import calculate_psnr  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
 from basicsr_ext.common.errors import InputError  # noqa: E402
+from basicsr_ext.images import arrays
 from basicsr_ext.models import register, validation  # noqa: E402
 from basicsr_ext.training.nonfinite import Guard  # noqa: E402
 from i2sb_plugin import plugin  # noqa: E402
@@ -162,10 +163,13 @@ def test_to_image_rounds_and_orders_like_basicsr():
     from basicsr.utils import tensor2img
 
     tensor = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
-    assert np.array_equal(validation.to_image(tensor), tensor2img([tensor.clone()]))
-    assert validation.to_image(
-        torch.tensor([0.0, 0.5 / 255, 1.5 / 255, 2.5 / 255]).reshape(1, 1, 4)
-    ).ravel().tolist() == [0, 0, 2, 2]
+    assert np.array_equal(arrays.to_image(tensor), tensor2img([tensor.clone()]))
+    assert arrays.to_image(torch.tensor([0.0, 0.5 / 255, 1.5 / 255, 2.5 / 255]).reshape(1, 1, 4)).ravel().tolist() == [
+        0,
+        0,
+        2,
+        2,
+    ]
 
 
 def test_a_size_that_differs_from_the_ground_truth_is_told(tmp_path):

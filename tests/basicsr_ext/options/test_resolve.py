@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import inspect_options
-from basicsr_ext.options.resolve import apply_overrides, check, load_yaml, parse_block, parse_options, resolve
+from basicsr_ext.options.resolve import apply_overrides, check, load_yaml, parse_block, resolve
+from basicsr_ext.preflight.start import parse_options
 from basicsr_ext.processes import launch
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import bridge_options, options, write
 
-imports.apply()
+repairs.apply()
 plugins.load_entry_points()
 
 

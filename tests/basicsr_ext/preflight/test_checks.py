@@ -6,18 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
+from basicsr_ext import repairs
+from basicsr_ext.checkpoints.networks import best_key, has_weights
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.image_files import image_size, lmdb_sizes
 from basicsr_ext.preflight import data
 from basicsr_ext.preflight.checks import check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
-from basicsr_ext.preflight.networks import best_key, channel_faults, has_weights, network_faults
+from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.processes.launch import Launch
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import options, write_images
 
-imports.apply()
+repairs.apply()
 plugins.load_entry_points()
 
 
@@ -134,7 +135,7 @@ def network_options(tmp_path, **path):
 
 
 def saved(tmp_path, opt, **extra):
-    from basicsr_ext.preflight.networks import _build
+    from basicsr_ext.checkpoints.networks import _build
 
     weights = {key: torch.zeros(value.shape) for key, value in _build(opt["network_g"]).state_dict().items()}
     torch.save({"params": weights, **extra}, tmp_path / "net.pth")

@@ -3,12 +3,12 @@
 import lmdb
 import pytest
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.preflight.every_image import data_faults
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import bridge_options, files_below, options, run, write
 
-imports.apply()
+repairs.apply()
 plugins.load_entry_points()
 
 

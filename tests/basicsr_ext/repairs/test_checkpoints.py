@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from basicsr_runs import model_of, options
 
-from basicsr_ext.checkpoints import files
+from basicsr_ext import repairs
+from basicsr_ext.checkpoints import storage
+from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
+from tests.support.basicsr_runs import model_of, options
 
-imports.apply()
+repairs.apply()
 
 import basicsr.train  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
@@ -37,9 +38,9 @@ def test_files_have_basicsrs_layout(tmp_path):
     opt = options(tmp_path)
     stepped(opt).save(0, 3)
     stepped(opt).save(-1, -1)
-    nets = files.load_checkpoint(f"{opt['path']['models']}/net_g_3.pth")
+    nets = storage.load_checkpoint(f"{opt['path']['models']}/net_g_3.pth")
     assert set(nets) == {"params", "params_ema"}
-    state = files.load_state(f"{opt['path']['training_states']}/3.state")
+    state = storage.load_state(f"{opt['path']['training_states']}/3.state")
     assert state["iter"] == 3 and state["epoch"] == 0 and len(state["optimizers"]) == len(state["schedulers"]) == 1
     names = {p.name for p in tmp_path.glob("experiments/run/*/*")}
     assert names == {"net_g_3.pth", "net_g_latest.pth", "3.state", "3.sha256"}
@@ -49,7 +50,7 @@ def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
     opt = options(tmp_path)
     model = stepped(opt)
     model.save(0, 1)
-    before = files.load_weights(f"{opt['path']['models']}/net_g_1.pth")
+    before = storage.load_weights(f"{opt['path']['models']}/net_g_1.pth")
     model.net_g.conv_first.weight.data.zero_()
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(files.SaveError, match=r"net_g_1\.pth: .*No space left"):
@@ -58,7 +59,7 @@ def test_a_failed_save_raises_and_keeps_what_was_there(tmp_path, monkeypatch):
         model.save_training_state(0, 2)
     monkeypatch.setattr("time.sleep", lambda s: None)
     BaseModel.save_training_state.unrepaired(model, 0, 2)  # ends without an error and without a file
-    after = files.load_weights(f"{opt['path']['models']}/net_g_1.pth")
+    after = storage.load_weights(f"{opt['path']['models']}/net_g_1.pth")
     assert after["conv_first.weight"].equal(before["conv_first.weight"])
     assert {p.name for p in tmp_path.glob("experiments/run/*/*")} == {
         "net_g_1.pth",
@@ -74,7 +75,7 @@ def test_states_load_even_with_numpy_numbers_in_them(tmp_path):
     model.optimizers[0].param_groups[0]["lr"] = np.float64(0.5)
     model.best_metric_results = {"v": {"psnr": {"better": "higher", "val": np.float64(20.5), "iter": 7}}}
     model.save_training_state(0, 1)
-    state = files.load_state(f"{opt['path']['training_states']}/1.state")
+    state = storage.load_state(f"{opt['path']['training_states']}/1.state")
     assert state["optimizers"][0]["param_groups"][0]["lr"] == 0.5
     assert state["best_metric_results"]["v"]["psnr"] == {"better": "higher", "val": 20.5, "iter": 7}
 
@@ -94,13 +95,13 @@ def test_a_network_that_fits_is_loaded(tmp_path):
     opt, saved = loading(tmp_path)
     model = model_of(opt)
     for net, key in ((model.net_g, "params"), (model.net_g_ema, "params_ema")):
-        for name, value in files.load_weights(saved, key).items():
+        for name, value in storage.load_weights(saved, key).items():
             assert net.state_dict()[name].equal(value)
 
 
 def test_a_bare_state_dict_is_loaded(tmp_path):
     opt, saved = loading(tmp_path)
-    bare = {f"module.{k}": v for k, v in files.load_weights(saved).items()}
+    bare = {f"module.{k}": v for k, v in storage.load_weights(saved).items()}
     torch.save(bare, tmp_path / "bare.pth")
     opt["path"]["pretrain_network_g"] = str(tmp_path / "bare.pth")
     model = model_of(opt)
@@ -111,7 +112,7 @@ def test_a_bare_state_dict_is_loaded(tmp_path):
 
 def test_other_keys_and_shapes_are_listed_both_ways(tmp_path):
     opt, saved = loading(tmp_path)
-    weights = files.load_weights(saved)
+    weights = storage.load_weights(saved)
     weights["extra.weight"] = weights.pop("conv_hr.bias")
     weights["conv_last.bias"] = torch.zeros(4)
     torch.save({"params": weights}, saved)

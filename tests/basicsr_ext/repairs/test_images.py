@@ -3,12 +3,12 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from basicsr_runs import write_images
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
+from tests.support.basicsr_runs import write_images
 
-imports.apply()
+repairs.apply()
 
 from basicsr.data import degradations  # noqa: E402
 from basicsr.utils import FileClient, imfrombytes, tensor2img  # noqa: E402

@@ -3,10 +3,11 @@ import subprocess
 import sys
 
 import pytest
-from basicsr_runs import write_images
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.repairs import imports
+from tests.support.basicsr_runs import write_images
 
 
 def run(code: str, *args: str) -> str:
@@ -75,25 +76,25 @@ def test_the_supplied_loose_version_orders_like_the_original():
 
 
 def test_repairs_name_themselves_and_are_made_once():
-    first = imports.apply()
+    first = repairs.apply()
     import basicsr.utils.img_util as img_util
 
     repaired = img_util.imfrombytes
-    assert imports.apply() == first == imports.status()
+    assert repairs.apply() == first == repairs.status()
     assert img_util.imfrombytes is repaired
     assert len({s.name for s in first}) == len(first) >= 28
     assert all(s.fault.endswith(".") and len(s.fault) > 20 for s in first)
 
 
 def test_after_the_repairs_no_fault_is_left():
-    imports.apply()
+    repairs.apply()
     from basicsr_ext.repairs import all_repairs
 
     assert [r.name for r in all_repairs() if r.probe()] == []
 
 
 def test_a_repair_reaches_every_module_that_took_the_function():
-    imports.apply()
+    repairs.apply()
     import basicsr.data.paired_image_dataset as dataset
     import basicsr.models.base_model as base_model
     import basicsr.utils as utils
@@ -107,7 +108,7 @@ def test_without_basicsr_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(imports, "_statuses", None)
     monkeypatch.setattr(imports, "_folder_of", lambda package: None)
     with pytest.raises(InputError, match=r"python -m basicsr_ext\.install"):
-        imports.apply()
+        repairs.apply()
 
 
 SPAWN = """

@@ -4,14 +4,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from basicsr_runs import model_of, options
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
-from basicsr_ext.repairs import imports
+from tests.support.basicsr_runs import model_of, options
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models.base_model import BaseModel  # noqa: E402
 

@@ -4,14 +4,15 @@ from datetime import timedelta
 import pytest
 import torch
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
-imports.apply()
+repairs.apply()
 
 from basicsr.utils import dist_util  # noqa: E402
 from basicsr.utils import options as basicsr_options  # noqa: E402
 
+from basicsr_ext.processes import group
 from basicsr_ext.repairs import process_group  # noqa: E402
 
 
@@ -36,7 +37,7 @@ def gpus(monkeypatch, count):
 
 
 def test_basicsr_uses_the_repaired_function():
-    assert basicsr_options.init_dist is dist_util.init_dist is process_group.init_dist
+    assert basicsr_options.init_dist is dist_util.init_dist is group.init_dist
 
 
 def test_without_gpus_the_unrepaired_function_divides_by_zero(monkeypatch, joined):

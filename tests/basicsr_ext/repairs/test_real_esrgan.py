@@ -9,10 +9,9 @@ import torch
 import yaml
 from skimage import data
 
-from basicsr_ext import cli
-from basicsr_ext.repairs import imports
+from basicsr_ext import cli, repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models.realesrgan_model import RealESRGANModel  # noqa: E402
 

@@ -7,10 +7,10 @@ from collections import OrderedDict
 import pytest
 import yaml
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 
-imports.apply()
+repairs.apply()
 
 import basicsr.test  # noqa: E402
 import basicsr.train  # noqa: E402

@@ -4,14 +4,14 @@ import re
 
 import pytest
 import torch
-from basicsr_runs import model_of, options, train, train_here
 
-from basicsr_ext.checkpoints import files, resumable
+from basicsr_ext.checkpoints import resumable, storage
 from basicsr_ext.common.errors import NonFiniteLoss
+from tests.support.basicsr_runs import model_of, options, train, train_here
 
 
 def weights(opt, name="net_g_latest.pth", key="params"):
-    return files.load_weights(f"{opt['path']['models']}/{name}", key)
+    return storage.load_weights(f"{opt['path']['models']}/{name}", key)
 
 
 def validated(log):
@@ -32,7 +32,7 @@ def test_a_run_that_was_cut_and_resumed_equals_the_unbroken_one(tmp_path, monkey
     for key in ("params", "params_ema"):
         for name, value in weights(whole, key=key).items():
             assert weights(cut, key=key)[name].equal(value), name
-    states = [files.load_state(f"{o['path']['training_states']}/6.state") for o in (whole, cut)]
+    states = [storage.load_state(f"{o['path']['training_states']}/6.state") for o in (whole, cut)]
     first, second = (s["optimizers"][0]["state"][0]["exp_avg"] for s in states)
     assert first.equal(second)
     assert not (tmp_path / "vgg.pth").exists()
@@ -71,9 +71,9 @@ def test_a_run_that_diverges_stops_and_saves_nothing_more(tmp_path, monkeypatch)
     opt["logger"]["save_checkpoint_freq"] = 1
     with pytest.raises(NonFiniteLoss, match=r"iteration [23], learning rate 1\.000e\+25: l_pix is (nan|inf)"):
         train_here(opt, tmp_path, monkeypatch)
-    newest = files.newest_checkpoint(opt)
+    newest = storage.newest_checkpoint(opt)
     assert newest.samefile(f"{opt['path']['models']}/net_g_latest.pth"), "the end of the run was not saved"
-    assert all(torch.isfinite(v).all() for v in files.load_weights(newest).values())
+    assert all(torch.isfinite(v).all() for v in storage.load_weights(newest).values())
 
 
 def test_two_gloo_ranks_train_and_validate_like_one(tmp_path):

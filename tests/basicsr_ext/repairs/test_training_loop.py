@@ -6,14 +6,14 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from basicsr_runs import options
 from torch.utils.data import DataLoader, Dataset
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from basicsr_ext.training.sample_order import PositionSampler, SeededSamples
+from tests.support.basicsr_runs import options
 
-imports.apply()
+repairs.apply()
 
 import basicsr.data  # noqa: E402
 import basicsr.train  # noqa: E402

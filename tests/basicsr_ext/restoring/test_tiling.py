@@ -7,8 +7,9 @@ from skimage import data
 from torch import nn
 from torch.nn import functional as F
 
+from basicsr_ext.checkpoints.networks import network_multiple
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.restoring.tiling import TiledNetwork, check_tile, network_multiple, tile_windows, tiled
+from basicsr_ext.restoring.tiling import TiledNetwork, check_tile, tile_windows, tiled
 
 # isort: split
 from basicsr.archs.rrdbnet_arch import RRDBNet

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_ext import cli
-from basicsr_ext.repairs import imports
+from basicsr_ext import cli, repairs
 from basicsr_ext.training import memory, memory_advice
 from tests.support.cli_runs import bridge_options, options, write
 
@@ -18,7 +17,7 @@ GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacit
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     return tmp_path
 
 

@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr_ext import cli
-from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext import cli, repairs
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import NonFiniteLoss
-from basicsr_ext.repairs import imports
 from basicsr_ext.training import nonfinite
 from tests.support.cli_runs import bridge_options, options, write
 
@@ -24,7 +23,7 @@ from tests.support.cli_runs import bridge_options, options, write
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     return tmp_path
 
 

@@ -5,11 +5,11 @@ import logging
 import re
 
 import pytest
-from basicsr_runs import options, train, train_here
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
+from tests.support.basicsr_runs import options, train, train_here
 
-imports.apply()
+repairs.apply()
 
 from basicsr.utils import MessageLogger  # noqa: E402
 

@@ -52,9 +52,9 @@ def test_three_then_two_then_four_processes_go_through_one_row_of_samples():
 
 
 def test_an_epoch_shows_every_image_as_often_and_in_basicsrs_order():
-    from basicsr_ext.repairs import imports
+    from basicsr_ext import repairs
 
-    imports.apply()
+    repairs.apply()
     from basicsr.data.data_sampler import EnlargedSampler
 
     sampler = PositionSampler(6, 2, 3, START, 8)

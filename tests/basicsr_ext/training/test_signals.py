@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from basicsr_ext import cli
+from basicsr_ext import cli, repairs
 from basicsr_ext.checkpoints import resumable
-from basicsr_ext.checkpoints.files import load_weights
-from basicsr_ext.repairs import imports
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.training import loop_state
 from basicsr_ext.training import signals as stopping
 from tests.support.cli_runs import bridge_options, options, write
@@ -27,7 +26,7 @@ STEPS = 7
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     yield tmp_path
     signal.signal(signal.SIGINT, before)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs import imports
 from tests.support.cli_runs import bridge_options, run, write, write_images
 
-imports.apply()
+repairs.apply()
 plugins.load_entry_points()
 
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset  # noqa: E402

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from basicsr_ext import cli
-from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext import cli, repairs
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.decode import write_image
-from basicsr_ext.repairs import imports
 from basicsr_ext.training.sample_order import SeededSamples
 from i2sb_plugin.data.paired_degradation_dataset import STATE, PairedDegradationDataset
 from i2sb_plugin.degradations import Degraded
@@ -109,7 +108,7 @@ def test_only_the_training_loop_asks_for_it(photographs):
 
 def test_a_run_that_degrades_on_the_device_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     opt = bridge_options(tmp_path)
     opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
     opt["datasets"]["train"]["degradation"] = {"type": "compose", "of": [
@@ -125,7 +124,7 @@ def test_a_run_that_degrades_on_the_device_ends_with_the_same_weights(tmp_path, 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    imports.apply()
+    repairs.apply()
     opt = bridge_options(tmp_path)
     opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
     opt["datasets"]["train"] |= {"degradation": {"type": "noise_gauss", "sigma": [0.0, 0.2]}, "degrade_on": "device"}

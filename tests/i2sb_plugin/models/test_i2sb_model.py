@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models import build_model  # noqa: E402
 

@@ -7,9 +7,9 @@ import cv2
 import pytest
 import torch
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr.models import build_model  # noqa: E402
 

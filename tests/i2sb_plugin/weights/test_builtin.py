@@ -19,7 +19,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from basicsr_ext.benchmark.report import tables
-from basicsr_ext.checkpoints.files import read_safetensors_metadata
+from basicsr_ext.checkpoints.storage import read_safetensors_metadata
 from basicsr_ext.options.file import load_yaml
 from i2sb_plugin import Restorer
 from i2sb_plugin.data.photographs import TRAINING, prepare

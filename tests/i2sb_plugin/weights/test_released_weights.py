@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_ext import cli
-from basicsr_ext.checkpoints.files import load_weights
+from basicsr_ext import cli, repairs
+from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import check
 from basicsr_ext.options.file import load_yaml
-from basicsr_ext.repairs import imports
 from i2sb_plugin import plugin, samplers
 from i2sb_plugin.archs.adm_unet_arch import ADMUNet
 from i2sb_plugin.bridge import Bridge
@@ -28,7 +27,7 @@ from i2sb_plugin.weights.released import read_configuration, read_weights
 from i2sb_plugin.weights.tasks import TASKS
 from tests.support.golden import find, folders, golden, golden_json, names, params, unet_options
 
-imports.apply()
+repairs.apply()
 plugin.register()
 
 RECORDED = "checkpoint/tiny-sr4x-pool"

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from basicsr_ext.repairs import imports
+from basicsr_ext import repairs
 
-imports.apply()
+repairs.apply()
 
 from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.metrics import Sample, build_metric  # noqa: E402
 from studies.quality.questions import texture  # noqa: E402
-from tests.basicsr_ext import metric_weights  # noqa: E402
+from tests.support import metric_weights  # noqa: E402
 
 
 def test_the_terms_add_up_to_the_metric(tmp_path):

@@ -5,10 +5,10 @@ import time
 
 import cv2
 import numpy as np
-import page_records
 import pytest
 
 from basicsr_ext.benchmark.page import write
+from tests.support import page_records
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (requirements-test.txt)")
 axe = pytest.importorskip("axe_core_python.sync_playwright", reason="needs axe-core-python (requirements-test.txt)")

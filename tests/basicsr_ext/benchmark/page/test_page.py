@@ -9,12 +9,12 @@ import sys
 
 import cv2
 import numpy as np
-import page_records
 import pytest
 
 from basicsr_ext.benchmark.page import build, write
 from basicsr_ext.benchmark.page.pictures import differing_crops
 from basicsr_ext.common.errors import InputError
+from tests.support import page_records
 
 
 def embedded(page):

@@ -16,12 +16,12 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
+from basicsr_ext import repairs
 from basicsr_ext.cli import main
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.packing import pack
 from basicsr_ext.images.packing.crops import Cutting, starts
 from basicsr_ext.images.packing.stores import same_pixels
-from basicsr_ext.repairs import imports
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from tests.support.cli_runs import run
 
@@ -88,7 +88,7 @@ def test_crops_are_the_squares_of_the_images(tmp_path, capsys, kind):
 
 @pytest.mark.parametrize("kind", ["lmdb", "raw"])
 def test_basicsr_and_our_data_set_read_the_same_pairs(tmp_path, kind):
-    imports.apply()
+    repairs.apply()
     source = images(tmp_path / "gt")
     (tmp_path / "lq").mkdir()
     for path in source.iterdir():

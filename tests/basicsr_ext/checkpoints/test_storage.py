@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_ext.checkpoints import files, resumable
+from basicsr_ext.checkpoints import resumable, storage
+from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError
 
 
@@ -22,13 +23,13 @@ def opt_in(folder, networks=("network_g",)):
 
 def save_pair(opt, iteration):
     state = {"epoch": 0, "iter": iteration, "optimizers": [], "schedulers": []}
-    files.atomic_save(state, f"{opt['path']['training_states']}/{iteration}.state")
-    files.atomic_save({"params": {"w": torch.ones(2)}}, f"{opt['path']['models']}/net_g_{iteration}.pth")
+    storage.atomic_save(state, f"{opt['path']['training_states']}/{iteration}.state")
+    storage.atomic_save({"params": {"w": torch.ones(2)}}, f"{opt['path']['models']}/net_g_{iteration}.pth")
 
 
 def test_a_save_that_is_killed_leaves_the_file_before_it(tmp_path):
     path = tmp_path / "net.pth"
-    files.atomic_save({"w": torch.zeros(2)}, path)
+    storage.atomic_save({"w": torch.zeros(2)}, path)
     code = f"""
 import os, signal, torch
 from basicsr_ext import checkpoint, resumable
@@ -36,7 +37,7 @@ os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
-    assert files.load_checkpoint(path)["w"].tolist() == [0.0, 0.0]
+    assert storage.load_checkpoint(path)["w"].tolist() == [0.0, 0.0]
     assert len(list(tmp_path.iterdir())) == 2
     files.remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["net.pth"]
@@ -44,20 +45,20 @@ checkpoint.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
 
 def test_a_save_that_fails_raises_with_file_and_cause_and_keeps_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "net.pth"
-    files.atomic_save({"w": 1}, path)
+    storage.atomic_save({"w": 1}, path)
 
     def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(files.SaveError, match=r"net\.pth.*No space left"):
-        files.atomic_save({"w": 2}, path)
-    assert files.load_checkpoint(path) == {"w": 1} and len(list(tmp_path.iterdir())) == 1
+        storage.atomic_save({"w": 2}, path)
+    assert storage.load_checkpoint(path) == {"w": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_save_into_a_missing_folder_names_it(tmp_path):
     with pytest.raises(files.SaveError, match=r"gone.*No such file"):
-        files.atomic_save({}, tmp_path / "gone" / "x.pth")
+        storage.atomic_save({}, tmp_path / "gone" / "x.pth")
 
 
 def test_plain_state_loads_without_running_code(tmp_path):
@@ -68,18 +69,18 @@ def test_plain_state_loads_without_running_code(tmp_path):
         "array": np.arange(3.0),
         "pair": (np.float32(1), None, True),
     }
-    files.atomic_save(state, tmp_path / "raw.state")
+    storage.atomic_save(state, tmp_path / "raw.state")
     with pytest.raises(InputError, match=r"numpy.* can run code"):
-        files.load_checkpoint(tmp_path / "raw.state")
-    files.atomic_save(files.plain(state), tmp_path / "plain.state")
-    loaded = files.load_checkpoint(tmp_path / "plain.state")
+        storage.load_checkpoint(tmp_path / "raw.state")
+    storage.atomic_save(storage.plain(state), tmp_path / "plain.state")
+    loaded = storage.load_checkpoint(tmp_path / "plain.state")
     assert loaded["lr"] == 0.5 and loaded["counts"] == Counter({3: 1}) and loaded["order"] == {"a": 2}
     assert loaded["array"].tolist() == [0.0, 1.0, 2.0] and loaded["pair"] == (1.0, None, True)
 
 
 def test_a_state_with_a_foreign_object_is_refused_by_place():
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a object"):
-        files.plain({"a": [1, object()]})
+        storage.plain({"a": [1, object()]})
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, -5])
@@ -90,37 +91,37 @@ def test_a_damaged_checkpoint_is_named(tmp_path, keep):
     cut.write_bytes(whole.read_bytes()[:keep] if keep else b"")
     for mmap in (False, True):
         with pytest.raises(InputError, match=r"path\.x: checkpoint .*cut\.pth is damaged or cut short"):
-            files.load_checkpoint(cut, "path.x", mmap=mmap)
+            storage.load_checkpoint(cut, "path.x", mmap=mmap)
 
 
 def test_missing_text_and_code_are_refused_as_checkpoints(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint file"):
-        files.load_checkpoint(tmp_path / "none.pth")
+        storage.load_checkpoint(tmp_path / "none.pth")
     text = tmp_path / "text.pth"
     text.write_text("this is a readme, not a checkpoint")
     with pytest.raises(InputError, match=r"text\.pth"):
-        files.load_checkpoint(text)
+        storage.load_checkpoint(text)
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"w": os.getcwd}, protocol=2))
     with pytest.raises(InputError, match=r"holds \w+\.getcwd, which is not loaded because it can run code"):
-        files.load_checkpoint(evil)
+        storage.load_checkpoint(evil)
 
 
 def test_weights_are_found_under_their_key_or_bare(tmp_path):
     path = tmp_path / "net.pth"
     torch.save({"params": {"module.w": torch.ones(1)}, "step": 3}, path)
-    assert list(files.load_weights(path)) == ["w"]
-    assert list(files.load_weights(path, "params_ema")) == ["w"]
+    assert list(storage.load_weights(path)) == ["w"]
+    assert list(storage.load_weights(path, "params_ema")) == ["w"]
     with pytest.raises(InputError, match=r"no weights under the key 'param'; did you mean params\?"):
-        files.load_weights(path, "param")
+        storage.load_weights(path, "param")
     torch.save({"w": torch.ones(1)}, path)
-    assert list(files.load_weights(path, "params")) == ["w"]
-    assert list(files.load_weights(path, None)) == ["w"]
+    assert list(storage.load_weights(path, "params")) == ["w"]
+    assert list(storage.load_weights(path, None)) == ["w"]
 
 
 def test_the_newest_pair_that_loads_is_taken(tmp_path):
     opt = opt_in(tmp_path)
-    assert resumable.newest_resumable(opt) == (None, []) and files.newest_checkpoint(opt) is None
+    assert resumable.newest_resumable(opt) == (None, []) and storage.newest_checkpoint(opt) is None
     for iteration in (9, 10, 20, 100):
         save_pair(opt, iteration)
     states, models = tmp_path / "training_states", tmp_path / "models"
@@ -132,7 +133,7 @@ def test_the_newest_pair_that_loads_is_taken(tmp_path):
     found, passed_over = resumable.newest_resumable(opt)
     assert found == states / "10.state"
     assert "100.state is damaged" in passed_over[0] and "net_g_20.pth" in passed_over[1]
-    assert files.newest_checkpoint(opt) == models / "net_g_100.pth"
+    assert storage.newest_checkpoint(opt) == models / "net_g_100.pth"
 
 
 def test_networks_that_resuming_ignores_need_no_file(tmp_path):
@@ -146,4 +147,4 @@ def test_networks_that_resuming_ignores_need_no_file(tmp_path):
 def test_a_network_given_as_a_state_is_refused(tmp_path):
     torch.save({"params": {}}, tmp_path / "net_g_5.pth")
     with pytest.raises(InputError, match=r"path\.resume_state: .*net_g_5\.pth is not a training state"):
-        files.load_state(tmp_path / "net_g_5.pth", "path.resume_state")
+        storage.load_state(tmp_path / "net_g_5.pth", "path.resume_state")

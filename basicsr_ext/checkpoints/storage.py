@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import pickle
 import re
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,22 @@ import numpy as np
 import torch
 
 from basicsr_ext.checkpoints import checksums
+from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.files import _save_whole
 
 __all__ = [
-    "SaveError",
     "atomic_save",
-    "atomic_write_text",
     "load_checkpoint",
     "load_state",
     "load_weights",
     "newest_checkpoint",
     "plain",
     "read_safetensors_metadata",
-    "remove_unfinished",
     "save_safetensors",
 ]
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
-
-
-class SaveError(InputError, OSError):
-    """A file could not be written; what lay under its name before is untouched."""
 
 
 def plain(thing: Any, place: str = "state") -> Any:
@@ -77,19 +70,9 @@ def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
 
     def write(unfinished: Path) -> str:
         with unfinished.open("wb") as file:
-            hashing = checksums.HashingFile(file)
+            hashing = files.HashingFile(file)
             torch.save(thing, hashing)
         return hashing.hexdigest()
-
-    return _save_whole(path, write)
-
-
-def atomic_write_text(text: str, path: str | os.PathLike[str]) -> str:
-    """Write a text as :func:`atomic_save` writes a checkpoint: UTF-8, whole or not at all."""
-
-    def write(unfinished: Path) -> str:
-        unfinished.write_bytes(text.encode("utf-8"))
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
     return _save_whole(path, write)
 
@@ -112,51 +95,9 @@ def save_safetensors(
         mode = unfinished.stat().st_mode
         save_file(own, unfinished, {"format": "pt", **(metadata or {})})
         unfinished.chmod(mode)  # save_file leaves the file to its owner alone
-        return checksums.digest(unfinished)
+        return files.digest(unfinished)
 
     return _save_whole(path, write)
-
-
-def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], str]) -> str:
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        digest = write(unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        _sync_folder(path.parent)
-    except Exception as error:
-        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched") from error
-    return digest
-
-
-def _reason(cause: BaseException) -> str:
-    """The system's words for an error (``No space left on device``) and its number, without the temporary name."""
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.strerror} (errno {cause.errno})"
-    return str(cause)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
-    """Delete what saves that were killed left behind."""
-    for folder in folders:
-        for leftover in Path(folder).glob(".*.unfinished"):
-            leftover.unlink(missing_ok=True)
 
 
 def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:

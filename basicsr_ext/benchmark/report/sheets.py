@@ -1,0 +1,50 @@
+"""Sheets: the same part of an image by every method, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from basicsr_ext.common.errors import InputError
+
+
+def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: int) -> None:
+    """Write the centres of images, twice as large, a captioned column for each list of files.
+
+    Args:
+        columns: captions, each with as many image files as the others.
+        path: of the PNG or JPEG to write.
+        crop: side of the part that is shown, in pixels.
+
+    Raises:
+        InputError: an image is missing, unreadable or smaller than ``crop``.
+        OSError: the picture can not be written.
+
+    """
+    rows = len(columns[0][1])
+    gap, head = 6, 24
+    side = 2 * crop
+    page = np.full((head + rows * (side + gap) - gap, len(columns) * (side + gap) - gap, 3), 255, np.uint8)
+    for c, (caption, files) in enumerate(columns):
+        left = c * (side + gap)
+        width = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+        size = 0.5 * min(1, (side - 4) / max(width, 1))
+        cv2.putText(page, caption, (left + 2, 17), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
+        for r, file in enumerate(files):
+            top = head + r * (side + gap)
+            page[top : top + side, left : left + side] = _centre(file, crop)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), page):
+        raise OSError(f"{path} could not be written; is there space on the device?")
+
+
+def _centre(path: Path, crop: int) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None or min(image.shape[:2]) < crop:
+        raise InputError(
+            f"{path} is missing, unreadable or smaller than {crop} pixels; replace it, or give a smaller --crop"
+        )
+    top, left = (image.shape[0] - crop) // 2, (image.shape[1] - crop) // 2
+    return image[top : top + crop, left : left + crop].repeat(2, 0).repeat(2, 1)

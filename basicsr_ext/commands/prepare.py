@@ -1,0 +1,46 @@
+"""``basicsr prepare``: pack a folder of images, cut into crops if wanted, so that training reads them fast."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from basicsr_ext.images.packing.crops import Cutting
+from basicsr_ext.images.packing.pack import KINDS, prepare, verify
+
+__all__ = ["run"]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command with its arguments; returns 0, or raises InputError."""
+    args = _parser().parse_args(argv)
+    cutting = Cutting(
+        args.crop,
+        args.crop if args.step is None else args.step,
+        args.threshold,
+        args.to == "raw",
+        args.compression,
+        args.skip_small,
+    )
+    prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    if args.verify:
+        verify(args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
+    add = parser.add_argument
+    add("-i", required=True, metavar="FOLDER", help="images, with those in sub-folders")
+    add("-o", required=True, metavar="OUTPUT", help="folder to make; for lmdb and raw a name that ends in .lmdb")
+    add("--to", choices=KINDS, default="lmdb", help="lmdb: PNG in an LMDB of BasicSR's layout; raw: the same "
+        "uncompressed, grey or RGB of 8 bits; folder: PNG files (default: lmdb)")  # fmt: skip
+    add("--crop", type=int, help="side of the squares in pixels (default: whole images)")
+    add("--step", type=int, help="pixels from one square to the next (default: --crop, without overlap)")
+    add("--threshold", type=int, default=0, help="add a last square at the border where more pixels than this are left")
+    add("--compression", type=int, default=1, help="of PNG, 0 (large, fast) to 9 (default: 1)")
+    add("--suffix", default="", help="taken off the ends of names, such as x4, so that pairs get equal keys")
+    add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
+    add("--verify", action="store_true", help="cut the images again and compare with what is stored")
+    add("--workers", type=int, help="processes (default: one for each core)")
+    return parser

@@ -1,0 +1,27 @@
+"""Tensors in [0, 1] to image arrays and back."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_image(tensor: Tensor) -> np.ndarray:
+    """C,H,W in [0, 1] with 1, 3 or 4 channels (RGB, RGBA) to H,W,C uint8 in OpenCV's order (BGR, BGRA), rounded."""
+    array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[2], list(range(array.shape[2])))
+    return np.ascontiguousarray(array[:, :, order])
+
+
+def to_rgb(image: np.ndarray) -> torch.Tensor:
+    """H,W,C uint8 in OpenCV's order to 1,3,H,W float32 RGB in [0, 255]; grey is repeated, alpha left out."""
+    channels = {1: [0, 0, 0], 3: [2, 1, 0], 4: [2, 1, 0]}[image.shape[2]]
+    return torch.from_numpy(np.ascontiguousarray(image[:, :, channels])).permute(2, 0, 1)[None].float()
+
+
+def digest_of(image: np.ndarray) -> str:
+    """SHA-256 of the pixels and the shape of an image."""
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()

@@ -1,0 +1,107 @@
+"""Joining and leaving the process group that torchrun or Slurm laid out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.processes import collectives, lifeline
+
+
+def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, port: int | None = None) -> None:
+    """Join the process group that torchrun or Slurm laid out.
+
+    Args:
+        launcher: ``pytorch`` (torchrun) or ``slurm``.
+        backend: ``nccl`` or ``gloo``; None takes nccl where CUDA is available. Without CUDA it is always gloo, since
+            BasicSR's option files ask for nccl everywhere.
+        timeout: Seconds that a collective may wait; None keeps torch's default (gloo 30 minutes, nccl 10 minutes).
+        port: Port of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
+
+    Raises:
+        InputError: The launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
+
+    """
+    if launcher not in ("pytorch", "slurm"):
+        raise InputError(f"--launcher is {launcher!r}; it must be none, pytorch or slurm")
+    if backend not in (None, "nccl", "gloo"):
+        raise InputError(f"dist_params.backend is {backend!r}; it must be nccl or gloo")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        raise InputError(f"dist_params.timeout is {timeout!r}; it must be a number of seconds above 0")
+    if launcher == "slurm":
+        _lay_out_slurm(port)
+    local_rank = _variable("LOCAL_RANK", launcher)
+    if not torch.cuda.is_available():
+        backend = "gloo"
+    elif backend != "gloo":
+        backend = "nccl"
+        _take_gpu(local_rank)
+    ranks = {"rank": _variable("RANK", launcher), "world_size": _variable("WORLD_SIZE", launcher)}
+    limits = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    dist.init_process_group(backend, **ranks, **limits, **_store(ranks["world_size"]))
+    if collectives.world_size() > 1:
+        lifeline.begin(collectives.gather_objects)
+
+
+def _store(world_size: int) -> dict[str, dist.Store]:
+    """The store of torchrun's agent, under a name for each attempt; nothing where rank 0 makes the store itself.
+
+    torchrun keeps one store over its restarts, and gloo would take up the addresses of the processes that are gone.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(*address, world_size, is_master=False, wait_for_workers=False)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {"store": dist.PrefixStore(f"attempt {attempt} of {world_size}", store)}
+
+
+def _variable(name: str, launcher: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdigit():
+        start = "torchrun --nproc-per-node N -m basicsr_ext" if launcher == "pytorch" else "srun"
+        raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}; start the run with {start}")
+    return int(value)
+
+
+def _take_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise InputError(
+            f"local rank {local_rank} has no GPU: this machine shows {count}; start at most {count} processes on it, "
+            "or set dist_params.backend: gloo and num_gpu: 0"
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def _lay_out_slurm(port: int | None) -> None:
+    """Translate Slurm's variables into those of torch."""
+    os.environ["RANK"] = str(_variable("SLURM_PROCID", "slurm"))
+    os.environ["WORLD_SIZE"] = str(_variable("SLURM_NTASKS", "slurm"))
+    os.environ["LOCAL_RANK"] = str(_variable("SLURM_LOCALID", "slurm"))
+    if port is not None:
+        os.environ["MASTER_PORT"] = str(port)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
+
+
+def _first_host(nodes: str) -> str:
+    try:
+        answer = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
+        )
+        return answer.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise InputError(f"--launcher slurm: scontrol names no host for SLURM_NODELIST={nodes!r}: {error}") from error
+
+
+def leave() -> None:
+    """Leave the process group, if there is one; what watches over the other processes ends."""
+    lifeline.end()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,58 @@
+"""One repair of BasicSR: its name, its fault, a probe for the fault and the cure."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One fault of BasicSR and its cure.
+
+    Attributes:
+        name: Short name, as ``basicsr doctor`` prints it.
+        fault: What goes wrong without the repair, in one sentence.
+        probe: True if the fault is present in the BasicSR that is loaded; looks at source or behaviour, not versions.
+        apply: Cures the fault in memory.
+
+    """
+
+    name: str
+    fault: str
+    probe: Callable[[], bool]
+    apply: Callable[[], None]
+
+
+class Status(NamedTuple):
+    """What became of one repair: ``applied`` is False where the fault is absent."""
+
+    name: str
+    fault: str
+    applied: bool
+
+
+def rebind(original: Any, replacement: Any) -> None:
+    """Replace an object under every name by which a loaded BasicSR module holds it.
+
+    BasicSR spreads its functions by ``from x import y``; replacing the one in its home module would reach few callers.
+    The original stays reachable as ``replacement.unrepaired``.
+    """
+    replacement.unrepaired = original
+    for name, module in list(sys.modules.items()):
+        if module is None or not (name == "basicsr" or name.startswith("basicsr.")):
+            continue
+        for key, value in list(vars(module).items()):
+            if value is original:
+                setattr(module, key, replacement)
+
+
+def source_says(thing: Any, text: str) -> bool:
+    """True if the source of a function or class contains ``text``, or if there is no source to look at."""
+    try:
+        return text in inspect.getsource(thing)
+    except (OSError, TypeError):
+        return True

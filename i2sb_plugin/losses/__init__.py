@@ -1,3 +1,0 @@
-"""Losses of the bridge."""
-
-import basicsr_ext  # noqa: F401  (makes basicsr importable)
