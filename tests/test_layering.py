@@ -1,11 +1,7 @@
 """Imports point downwards: one table of rooms for all packages, held against the import graph."""
 
 import ast
-import sys
-from itertools import pairwise
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("basicsr_ext", "i2sb_plugin", "studies", "docs")
@@ -45,4 +41,4 @@ def imports(path):
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 p = ROOT.joinpath(*full.split("."))
-                yield full if p.with_suffix(".py").exists() or (p/"__init__.py").exists() else node.module
+                yield full if p.with_suffix(".py").exists() or (p / "__init__.py").exists() else node.module

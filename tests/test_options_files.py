@@ -10,7 +10,7 @@ from basicsr_ext.benchmark.run import settings
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import inspect_options
 from basicsr_ext.options.file import load_yaml
-from basicsr_ext.options.resolve import _select_datasets
+from basicsr_ext.options.resolve import select_datasets
 from basicsr_ext.processes.launch import Launch
 from i2sb_plugin import plugin
 
@@ -47,7 +47,7 @@ def test_nothing_in_it_is_refused_or_without_effect(path, is_train):
         pytest.skip("a file for tests alone")
     if not is_train and list(opt["datasets"]) == ["train"]:
         pytest.skip("a file for training alone")
-    _select_datasets(opt, is_train)
+    select_datasets(opt, is_train)
     found = inspect_options(opt, is_train)
     assert found.faults == [] and found.notes == []
 

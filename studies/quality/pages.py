@@ -28,13 +28,13 @@ from studies.quality.study.plan import Comparison, Study, read
 __all__ = ["main", "written"]
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+DOCS = HERE.parents[1] / "docs"
 HEAD = f"""# Results
 
 What of the paper's claims holds at desk scale: one small network for each task, trained on the same batches by the
 same code. Everything on this page is made by
 
-    python -m studies.quality.study.study --data DIR
+    python -m studies.quality.study --data DIR
     python -m studies.quality.questions.texture --work study
     python -m studies.quality.questions.time_to_quality --work study
     python -m studies.quality.questions.robustness --work study
@@ -185,7 +185,7 @@ def main() -> int:
     results, docs = Path(args.results), Path(args.docs)
     try:
         if not results.is_dir():
-            raise InputError(f"--results: {results} is not there; run python -m studies.quality.study.study first")
+            raise InputError(f"--results: {results} is not there; run python -m studies.quality.study first")
         study, _ = read(args.study)
         if args.work:
             from studies.quality.study import sheets

@@ -10,6 +10,8 @@ import importlib
 import io
 import time
 
+from studies.speed.tables import MODULES
+
 PARTS = ("unet", "degradations", "sampler_loop", "loop", "loading", "validation")
 __all__ = ["PARTS", "main"]
 
@@ -20,7 +22,7 @@ def main() -> None:
     for name in PARTS:
         start = time.perf_counter()
         with contextlib.redirect_stderr(io.StringIO()):
-            found = importlib.import_module(f"benchmarks.{name}").quick()
+            found = importlib.import_module(MODULES[name]).quick()
         print(f"{name} ({time.perf_counter() - start:.0f} s)")
         for row in found:
             print(f"  {row if isinstance(row, str) else _said(row)}", flush=True)

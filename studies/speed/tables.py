@@ -10,19 +10,28 @@ import json
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"
-__all__ = ["main", "written"]
+RESULTS = Path(__file__).parent / "results"
+# The module behind each table, by the name of its results.
+MODULES = {
+    **{name: f"studies.speed.network.{name}" for name in ("unet", "sampler_loop")},
+    **{
+        name: f"studies.speed.training.{name}"
+        for name in ("degradations", "gpu", "loading", "loop", "scaling", "training_log", "validation")
+    },
+}
+__all__ = ["MODULES", "main", "written"]
 
 
 def written(page: str) -> str:
     """The page with the table of every marker ``<!-- table: NAME -->`` made again from ``NAME.json``, if any."""
 
     def fill(match: re.Match) -> str:
-        name, file = match[1], ROOT / "benchmarks" / "results" / f"{match[1]}.json"
+        name, file = match[1], RESULTS / f"{match[1]}.json"
         made = "No figure yet."
         if file.is_file():
-            made = importlib.import_module(f"benchmarks.{name}").table(json.loads(file.read_text())["rows"])
+            made = importlib.import_module(MODULES[name]).table(json.loads(file.read_text())["rows"])
         return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)

@@ -9,7 +9,7 @@ from basicsr_ext.benchmark.report import tables
 from basicsr_ext.benchmark.run.methods import MethodOptions
 
 ROOT = Path(__file__).parents[2]
-RECORDS = ROOT / "benchmarks" / "results" / "benchmark_sr4x.json"
+RECORDS = ROOT / "studies/quality/results" / "benchmark_sr4x.json"
 PAGE = ROOT / "docs" / "benchmark" / "index.html"
 
 

@@ -12,7 +12,7 @@ from basicsr_ext import cli
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, run_folder
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "own_data.md").read_text()
 
 

@@ -15,7 +15,7 @@ from studies.speed import quick, tables
 from studies.speed.training import gpu, scaling
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "studies/speed/results"
 PAGE = (ROOT / "docs" / "performance.md").read_text()
 
 
@@ -26,7 +26,7 @@ def test_tables_between_markers_are_those_of_the_results():
 
 @pytest.mark.parametrize("name", ["degradations", "loading", "validation"])
 def test_tables_without_markers_are_those_of_the_results(name):
-    module, result = importlib.import_module(f"benchmarks.{name}"), RESULTS / f"{name}.json"
+    module, result = importlib.import_module(tables.MODULES[name]), RESULTS / f"{name}.json"
     head = module.table([]).splitlines()[0]
     if head not in PAGE or not result.is_file():
         pytest.skip(f"the page has no table of {name} yet")
@@ -34,12 +34,12 @@ def test_tables_without_markers_are_those_of_the_results(name):
 
 
 def test_a_changed_result_changes_the_page(tmp_path, monkeypatch):
-    results = tmp_path / "benchmarks" / "results"
-    results.mkdir(parents=True)
+    results = tmp_path / "results"
+    results.mkdir()
     found = json.loads((RESULTS / "loop.json").read_text())
     found["rows"][0]["outside_share_overall"] = 0.5
     (results / "loop.json").write_text(json.dumps(found))
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", results)
     page = tables.written("<!-- table: loop -->\nold\n<!-- end -->\n")
     assert "| 50.0 % |" in page and "old" not in page
 

@@ -13,7 +13,7 @@ from basicsr_ext.common.plugins import load_listed
 
 def read_page(name):
     """The text of a page of docs/, and its blocks of code by language."""
-    text = (Path(__file__).parent.parents[2] / "docs" / name).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
     return text, dict(re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL))
 
 

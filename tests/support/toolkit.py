@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPTIONS = Path(__file__).parent.parent.parent / "options"
+OPTIONS = Path(__file__).parents[2] / "options"
 
 # Overrides that make the network of an option file small enough for a test.
 NETWORKS = {

@@ -24,8 +24,8 @@ from torch import Tensor
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 
-HERE = Path(__file__).parent
-IMAGES = HERE.parent / "docs" / "images"
+HERE = Path(__file__).parents[1]
+IMAGES = HERE.parents[1] / "docs" / "images"
 SIDE = 96
 LIMIT = 300_000  # bytes
 SAMPLE = "astronaut"

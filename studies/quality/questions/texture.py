@@ -27,7 +27,7 @@ from studies.quality.study.markdown import figure, machine, table
 
 __all__ = ["FILE", "section", "terms"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 FILE = "texture.json"
 UNIT = "super_resolution-sr4x-0"
 TWIN, BRIDGES = "regression_l2", ("i2sb", "i2sb_cond_x1", "i2sb_cond_x1_share")
@@ -69,9 +69,7 @@ def run(work: Path, weights: str | None) -> dict[str, Any]:
     folder = work / "results" / UNIT
     file = folder / "records.json"
     if not file.is_file():
-        command = (
-            f"python -m studies.quality.study.study --data DIR --work {work} --results NEW --only 'super_resolution*'"
-        )
+        command = f"python -m studies.quality.study --data DIR --work {work} --results NEW --only 'super_resolution*'"
         raise InputError(f"{file} is not there; run: {command}")
     records = json.loads(file.read_text())
     rows = []

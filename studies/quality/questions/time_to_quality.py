@@ -28,7 +28,7 @@ from studies.quality.study.plan import Study, read
 
 __all__ = ["FILE", "quickest", "section"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 FILE = "time_to_quality.json"
 REFERENCES = (("ancestral", 100), ("i2sb", 100))  # of `samplers` and of `claims`: the same walk
 METRICS = ("lpips", "dists", "patch_fid")
@@ -73,7 +73,7 @@ def _timed(work: Path, study: Study) -> Callable[[str, int], dict[str, float]]:
     from basicsr_ext.images.decode import decode_image
     from i2sb_plugin.data.photographs import prepare
     from studies.quality.study import sheets
-    from studies.speed.timing import paired
+    from studies.timing import paired
 
     path = prepare(work / "data/photographs") / "val/astronaut.png"
     clean = decode_image(path.read_bytes(), path.name)[:, 84:148, 92:156]

@@ -72,7 +72,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _command(comparison: str) -> str:
     """What makes a comparison."""
-    return f"`python -m studies.quality.study.study --data DIR --only '{comparison}-*'`"
+    return f"`python -m studies.quality.study --data DIR --only '{comparison}-*'`"
 
 
 def missing(comparison: str, plan: Comparison | None, found: Sequence[Outcome]) -> list[str]:

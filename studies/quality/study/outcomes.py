@@ -87,7 +87,7 @@ class Outcomes:
                 self.all.append(Outcome(comparison, task, int(seed), content))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"{path} is no result of `python -m studies.quality.study.study`: {error}; remove it"
+                    f"{path} is no result of `python -m studies.quality.study`: {error}; remove it"
                 ) from None
 
         order = {task: place for place, task in enumerate(tasks)}

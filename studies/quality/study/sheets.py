@@ -81,7 +81,7 @@ def load(work: Path, network: str, task: str) -> Restorer:
     path = _weights(work, network, task)
     if not path.is_file():
         raise InputError(
-            f"{path} is not there; run: python -m studies.quality.study.study --data DIR --work {work} "
+            f"{path} is not there; run: python -m studies.quality.study --data DIR --work {work} "
             f"--results NEW --only 'claims-{task}-{SEED}'"
         )
     return Restorer.load(path)

@@ -1,8 +1,8 @@
 """Train and compare everything of ``study.yml``; an interrupted study goes on where it stopped.
 
-    python -m studies.quality.study.study --data DIR            everything; hours on two CPU cores
-    python -m studies.quality.study.study --data DIR --minutes 9    as much of it as nine minutes allow
-    python -m studies.quality.study.study --quick               every line of it, a few iterations each: ten minutes
+    python -m studies.quality.study --data DIR            everything; hours on two CPU cores
+    python -m studies.quality.study --data DIR --minutes 9    as much of it as nine minutes allow
+    python -m studies.quality.study --quick               every line of it, a few iterations each: ten minutes
 
 Networks and pictures go to ``study/``, figures to ``studies/quality/results/``; ``python -m studies.quality.pages`` then writes
 docs/results.md. A longer study (``--iterations``) goes on from the networks of a shorter one.
@@ -34,7 +34,7 @@ from basicsr_ext.options import check
 from studies.quality.study.data import Photographs
 from studies.quality.study.plan import Unit, merged, read
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 STOPPED = 75  # exit code of a run that a signal ended, with its state saved
 ITERATIONS, CROPS = 800, 40
 QUICK = {"iterations": 2, "crops": 2, "nfe": 2}

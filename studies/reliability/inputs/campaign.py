@@ -31,7 +31,7 @@ from basicsr_ext.common.errors import InputError, NonFiniteLoss
 
 MEMORY = 2 << 30  # bytes that a child may hold
 SECONDS = 60  # of one case
-RESULTS = Path(__file__).parents[1] / "results" / "reliability"
+RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("torch", "numpy", "opencv-python", "pillow", "pyyaml", "hypothesis", "basicsr")
 
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = ("train", "val", "type", "network_g", "scale", "x", "dataroot_gt", "steps", "io_backend", "", "ü")
 NASTY = (
     "~", "../..", "/dev/null", "/dev/zero", "/proc/self/mem", "/etc/hostname", "sample:nothing", "sample:val", "1e400",

@@ -239,7 +239,7 @@ def main() -> int:
             said = attack(place, Path(folder) / f"{number}").replace(folder, "FOLDER")
             results[place] = {"runs_if_loaded_without_care": real, "ran": False, "message": said[:300]}
             print(f"{place}: {'a real attack' if real else 'NO ATTACK'}, refused", flush=True)
-    out = Path(__file__).parents[1] / "results" / "reliability" / "pickles.json"
+    out = Path(__file__).parents[1] / "results" / "pickles.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "pyyaml", "basicsr")}
     out.write_text(

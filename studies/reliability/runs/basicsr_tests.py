@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 # This module is the pytest plugin too: it imports nothing of ours, so that a run without repairs is one.
-RESULT = Path(__file__).parents[1] / "results" / "reliability" / "basicsr_tests.json"
+RESULT = Path(__file__).parents[1] / "results" / "basicsr_tests.json"
 MODES = {"without repairs": "none", "with repairs": "repairs", "with repairs, on the CPU": "repairs cpu"}
 REASONS = {  # words of an error -> why a test can not pass here
     "not compiled with CUDA": "needs a CUDA device",
@@ -85,7 +85,7 @@ def run_tests(root: Path, mode: str) -> dict[str, str]:
     place.unlink(missing_ok=True)
     if "cpu" in mode:
         place.symlink_to(root / "vgg19-random.pth")
-    here = str(Path(__file__).parents[2])
+    here = str(Path(__file__).parents[3])
     environment = os.environ | {"PYTHONPATH": here, "BASICSR_TESTS": mode}
     words = ["-p", "studies.reliability.runs.basicsr_tests", "-p", "no:cacheprovider", "--rootdir", str(root)]
     report = root / "report.xml"

@@ -135,7 +135,7 @@ def _start(root: Path, name: str, words: list[str], folder: Path) -> subprocess.
 
 def soak(root: Path, minutes: float, warm_up: float) -> dict:
     """Run the three processes for so long; the record of each."""
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parents[3]
     words = {}
     for name, *kind in ENDLESS:
         path = tiny.write_options(root, options(root, name, *kind))

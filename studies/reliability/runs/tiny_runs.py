@@ -24,7 +24,7 @@ from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 
-RESULTS = Path(__file__).parents[1] / "results" / "reliability"
+RESULTS = Path(__file__).parents[1] / "results"
 ITERATIONS = 12
 
 
@@ -155,7 +155,7 @@ def store(path: Path, record: dict) -> None:
     """Write a result with the versions that it was measured with."""
     versions = {p: metadata.version(p) for p in ("torch", "numpy", "basicsr")} | {"python": platform.python_version()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python -m", f"benchmarks.reliability.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    command = " ".join(["python -m", f"studies.reliability.runs.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     text = json.dumps({"command": command, "versions": versions, **record}, indent=1)
     path.write_text(text + "\n")
     print(text)

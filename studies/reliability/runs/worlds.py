@@ -26,7 +26,7 @@ from studies.reliability.runs import ranks
 from studies.reliability.runs import tiny_runs as tiny
 from studies.reliability.runs.ranks import Fault
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 LIMIT = 60  # seconds in which a run must be down after a rank has died
 BATCH = 12  # images of all ranks together
 

@@ -27,7 +27,7 @@ from studies.speed.network.unet_sides import (
     guided_ema,
     plain,
 )
-from studies.speed.timing import machine, paired, seconds, write
+from studies.timing import machine, paired, seconds, write
 
 WAYS = {
     "contiguous": {"channels_last": False, "compile": False},

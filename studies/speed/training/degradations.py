@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2sb_plugin.degradations import build_degradation
-from studies.speed.timing import machine, paired, write
+from studies.timing import machine, paired, write
 
 SEED = 0
 QUALITY = 10

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from basicsr_ext.models import acceleration
 from basicsr_ext.models.cuda_graphs import GraphedNetwork
-from studies.speed.timing import machine, paired, write
+from studies.timing import machine, paired, write
 
 __all__ = ["main", "sections", "table"]
 Row = dict[str, object]

@@ -30,7 +30,7 @@ from basicsr_ext.images.packing.pack import prepare
 from i2sb_plugin.data import photographs as sample_photographs
 from i2sb_plugin.data.crops import centre_square
 from i2sb_plugin.data.image_source import ImageSource
-from studies.speed.timing import machine, paired, write
+from studies.timing import machine, paired, write
 
 SIZE = (500, 375)  # width and height of the JPEGs
 SIDE = 256

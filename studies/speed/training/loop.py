@@ -27,9 +27,9 @@ from basicsr_ext.models.restoration_model import RestorationModel
 from basicsr_ext.options.file import load_yaml
 from i2sb_plugin.archs.adm_unet_arch import PRESETS
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
-from studies.speed.timing import machine, write
+from studies.timing import machine, write
 
-OPTIONS = Path(__file__).parent.parent / "options" / "i2sb_sr4x.yml"
+OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x.yml"
 PARTS = ("forward", "backward", "optimiser", "average")
 WARM_UP = 5  # iterations that are run and not counted
 

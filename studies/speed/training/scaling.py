@@ -22,8 +22,8 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from i2sb_plugin.archs.adm_unet_arch import ADMUNet
-from studies.speed.timing import machine, write
 from studies.speed.training.gpu import flops
+from studies.timing import machine, write
 
 __all__ = ["counted_bytes", "iteration", "ring_bytes"]
 ASSUMED = {

@@ -32,7 +32,7 @@ from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.photographs import sample_folder
 from i2sb_plugin.models.i2sb_model import I2SBModel
 from i2sb_plugin.plugin import register
-from studies.speed.timing import machine, paired, write
+from studies.timing import machine, paired, write
 
 SEED = 0
 NFE = 4

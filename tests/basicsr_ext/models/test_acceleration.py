@@ -70,7 +70,7 @@ def test_every_choice_can_be_forced():
 def test_doctor_prints_every_choice(capsys):
     cli.main(["doctor"])
     out = capsys.readouterr().out
-    page = (Path(__file__).parent.parents[3] / "docs/performance.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/performance.md").read_text()
     table = page[page.index("| choice | on a CPU") :].split("\n\n")[0].splitlines()[2:]
     options = [line.split("|")[4].split("`")[1].split(":")[0] for line in table]
     assert len(options) >= 10 and not [option for option in options if f"({option}" not in out]

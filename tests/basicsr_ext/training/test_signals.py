@@ -194,7 +194,7 @@ sys.exit(cli.main(["train", "-opt", sys.argv[1], "--force_yml", "datasets:train:
 @contextmanager
 def started(command, **settings):
     """A process whose stderr is read; it is killed with its group if the test fails, or after a quarter of an hour."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parents[3])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, **settings
     )

@@ -27,7 +27,7 @@ from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.weights import builtin
 from tests.support.cli_runs import run
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FILE = builtin.checkpoint()
 OPTIONS = ROOT / "options/i2sb_sr4x_builtin.yml"
 MARGIN = 0.7  # dB of RGB, with one evaluation
@@ -75,7 +75,7 @@ def test_its_card_tells_its_hash_and_every_photograph_it_saw():
 
 
 def test_its_card_shows_the_table_of_the_records_and_the_default_is_best():
-    records = json.loads((ROOT / "studies/speed/results/builtin.json").read_text())
+    records = json.loads((ROOT / "studies/quality/results/builtin.json").read_text())
     card = (ROOT / "docs/builtin.md").read_text()
     assert [line for line in tables.markdown(records).splitlines() if line.startswith("|") and line not in card] == []
     lpips, dists = (

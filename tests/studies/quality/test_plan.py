@@ -13,7 +13,7 @@ from basicsr_ext.common.errors import InputError
 from studies.quality.study.data import OVERLAPPING, Photographs
 from studies.quality.study.plan import merged, read
 
-ROOT = Path(__file__).parent.parents[3]
+ROOT = Path(__file__).parents[3]
 STUDY = ROOT / "studies/quality/study.yml"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from studies.quality.study.plan import read
 from tests.support import metric_weights
 
-ROOT = Path(__file__).parent.parents[3]
+ROOT = Path(__file__).parents[3]
 UNITS = {
     "claims-sr4x-0", "claims-jpeg10-0", "claims-deblur-0", "claims-inpaint_center-0", "claims-inpaint_freeform-0",
     "claims-denoise-0", "longer-sr4x-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",

@@ -15,7 +15,7 @@ from studies.quality.study.outcomes import Outcomes, difference, interval, mean
 from studies.quality.study.plan import read
 from tests.support.study_results import method, write
 
-ROOT = Path(__file__).parent.parents[3]
+ROOT = Path(__file__).parents[3]
 STUDY, _ = read(ROOT / "studies/quality/study.yml")
 RESULTS = ROOT / "studies/quality/results"
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02, 0.0]  # of the images
@@ -127,7 +127,7 @@ def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
     page = pages.written(tmp_path, STUDY)
     assert "2 of 3 seeds: intervals are over seeds and photographs." in page
     assert "seed 1: all tasks; seed 2: jpeg10, deblur, inpaint_center" in page
-    assert "`python -m studies.quality.study.study --data DIR --only 'claims-*'`; seed 0, 2." in page
+    assert "`python -m studies.quality.study --data DIR --only 'claims-*'`; seed 0, 2." in page
     assert "Compared on: 6 crops of 64 x 64" in page and "made-up photographs" in page
     assert "700 iterations, 100 s for each network, 2 processes at once." in page
     assert "Abacus, CPU, 1 thread(s); torch 9.9; commit c0ffee." in page

@@ -17,7 +17,7 @@ from studies.quality.study.plan import read
 from tests.support.study_results import method, write
 from tests.support.trained import BRIDGE, run_folder
 
-ROOT = Path(__file__).parent.parents[3]
+ROOT = Path(__file__).parents[3]
 STUDY, _ = read(ROOT / "studies/quality/study.yml")
 
 

@@ -55,7 +55,7 @@ def _expanded(name, nfe):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run a small study with words of the command line; ``run.basicsr`` has what it asked for."""
-    plan = yaml.safe_load((Path(study.__file__).parent / "study.yml").read_text())
+    plan = yaml.safe_load((Path(study.__file__).parents[1] / "study.yml").read_text())
     (tmp_path / "study.yml").write_text(yaml.safe_dump({**plan, **CHANGES}))
     basicsr = Basicsr(tmp_path / "work")
     monkeypatch.setattr(study.Runner, "_call", lambda *words: basicsr(*words))

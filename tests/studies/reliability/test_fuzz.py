@@ -8,7 +8,7 @@ import pytest
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from studies.reliability.inputs import campaign, fuzz_images, fuzz_options
 
-RESULTS = Path(__file__).parent.parent.parents[3] / "benchmarks" / "results" / "reliability"
+RESULTS = Path(__file__).parents[3] / "studies/reliability/results"
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_a_hang_is_a_fault():
 def test_the_recorded_campaign_found_no_fault(name, cases):
     path = RESULTS / f"{name}.json"
     if not path.is_file():
-        pytest.skip(f"no campaign is recorded yet: python -m benchmarks.reliability.{name}")
+        pytest.skip(f"no campaign is recorded yet: python -m studies.reliability.inputs.{name}")
     record = json.loads(path.read_text())
     assert record["cases"] >= cases
     assert set(record["outcomes"]) == {"accepted", "refused"}

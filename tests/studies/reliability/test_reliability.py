@@ -11,12 +11,12 @@ import pytest
 
 from studies.reliability.runs import basicsr_tests, soak
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def record(tmp_path, name, *words):
     """Run a script of the evidence; what it found."""
-    command = [sys.executable, "-m", f"benchmarks.reliability.{name}", "--out", str(tmp_path / "out.json"), *words]
+    command = [sys.executable, "-m", f"studies.reliability.runs.{name}", "--out", str(tmp_path / "out.json"), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

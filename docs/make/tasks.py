@@ -1,6 +1,6 @@
 """Makes the pictures of docs/tasks.md: every degradation of a photograph, and what a network trained on it restores.
 
-    python docs/make_tasks.py --work FOLDER [--only jpeg blur_motion] [--iterations 1500]
+    python -m docs.make.tasks --work FOLDER [--only jpeg blur_motion] [--iterations 1500]
 
 Each picture shows lq (enlarged where it is smaller) and its restoration. A small network is trained for each on
 scikit-image's photographs, about a minute on a CPU; the photographs that are shown are not among them.
@@ -27,7 +27,7 @@ from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.degradations.masks import draw_mask
 from i2sb_plugin.space import lift
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs/images"
 SIDE = 112  # of the part that is shown, pixels
 COLOURS = 64  # of a picture: a palette keeps the files small

@@ -1,6 +1,6 @@
 """Makes the first picture of the README: a photograph that the built-in network restored without having seen it.
 
-    python docs/make_builtin.py [--work FOLDER]
+    python -m docs.make.builtin [--work FOLDER]
 
 From left to right: a quarter of the size with its pixels repeated, bicubic, restored, original.
 """
@@ -21,7 +21,7 @@ from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.space import lift
 
-PICTURE = Path(__file__).resolve().parent / "images/builtin.jpg"
+PICTURE = Path(__file__).resolve().parents[1] / "images/builtin.jpg"
 TOP, LEFT, HEIGHT, WIDTH = 0, 40, 216, 216  # the part that is shown, pixels
 
 
