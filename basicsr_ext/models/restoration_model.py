@@ -17,6 +17,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.seeds import seed_from
 from basicsr_ext.models import acceleration
 from basicsr_ext.models.loss_by_time import Profiles
@@ -36,21 +37,16 @@ def ema_decay_at(update: int, decay: float, warmup: bool) -> float:
 
 
 @MODEL_REGISTRY.register()
-class RestorationModel(SRModel):
+class RestorationModel(RestorerContract, SRModel):
     """Plain regression with ``train.pixel_opt``; the base of every other restorer."""
 
     option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
-    # Flags of `basicsr restore` that this class brings: name -> (type, dotted option, help). They may lead to options
-    # that `take_options` reads, no others.
-    restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}
-    takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
 
     def __init__(self, opt: dict) -> None:
         wishes = {**(opt.get("train") or {}), "cuda_graph": (opt.get("val") or {}).get("cuda_graph", "auto")}
         self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", wishes)
         self.acceleration.start()
         self.scaler = self.acceleration.scaler()
-        self.extras: dict[str, Tensor] = {}  # pictures B,C,H,W in [0, 1] that `restore` leaves beside its result
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -65,11 +61,6 @@ class RestorationModel(SRModel):
     def take_options(self, opt: dict) -> None:
         """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
         self.opt = opt
-
-    @property
-    def network_calls(self) -> int:
-        """How often :meth:`restore` calls the network, for estimates of the time left."""
-        return 1
 
     # ---- the two hooks
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError, did_you_mean
 from i2sb_plugin.archs.adm_unet_blocks import (
     GROUPS,
@@ -106,7 +107,7 @@ PRESETS: dict[str, UNetLayout] = {
 
 
 @ARCH_REGISTRY.register()
-class ADMUNet(nn.Module):
+class ADMUNet(NetworkContract, nn.Module):
     """U-Net of ADM for images of any size and any number of channels.
 
     Names, shapes and order of the parameters are those of guided-diffusion, so that ADM and I2SB weights load with

@@ -12,6 +12,7 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.seeds import seed_from
 from basicsr_ext.images.decode import match_channels, to_tensor
@@ -72,7 +73,7 @@ class PairedDegradationOptions:
 
 
 @DATASET_REGISTRY.register()
-class PairedDegradationDataset(Dataset):
+class PairedDegradationDataset(DatasetContract, Dataset):
     """Reads clean images and degrades them: dict of ``lq`` (C,h,w), ``gt`` (C,H,W), float32 in [0,1], and their paths.
 
     ``lq`` keeps its own size, H = scale*h, and is clamped unless ``clamp`` is false; ``mask`` (1,h,w) is there if the

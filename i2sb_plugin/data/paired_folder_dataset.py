@@ -11,6 +11,7 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.decode import match_channels, to_tensor
 from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
@@ -91,7 +92,7 @@ class PairedFolderOptions:
 
 
 @DATASET_REGISTRY.register()
-class PairedFolderDataset(Dataset):
+class PairedFolderDataset(DatasetContract, Dataset):
     """Reads pairs: dict of ``lq`` (C,h,w) and ``gt`` (C',H,W), float32 in [0,1], and their paths.
 
     With ``dataroot_cond`` also ``cond``, the condition images one after another (Cc,H,W in [0,1]); with

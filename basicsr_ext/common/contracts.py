@@ -1,0 +1,144 @@
+"""What a model, a data set and a network may offer besides what BasicSR asks of them: said once, with defaults.
+
+Ask by type: ``isinstance(model, RestorerContract)``. What BasicSR's own classes lack has the default that stands here;
+:func:`restorer_of`, :func:`restorer_class_of` and their like give an object with defaults for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+__all__ = [
+    "DatasetContract",
+    "Flags",
+    "NetworkContract",
+    "RestorerContract",
+    "dataset_of",
+    "restorer_class_of",
+    "restorer_of",
+]
+
+# Flags of `basicsr restore` that a model brings: name -> (type, dotted option that it sets, help).
+Flags = Mapping[str, tuple[type, str, str]]
+
+
+class RestorerContract:
+    """A model that restores single images; ``RestorationModel`` is the one to inherit from.
+
+    Attributes:
+        option_blocks: dotted section -> frozen dataclass of its options, such as ``{"bridge": BridgeOptions}``.
+        restore_flags: flags of ``basicsr restore``; they lead to options that :meth:`take_options` reads.
+        takes_mask: whether ``restore`` looks at ``batch["mask"]``: B,1,H,W, 1 in the hole.
+        takes_cond: whether the network needs condition images beside the one to restore.
+        lq_channels: channels of the images that it takes; None for those of the network.
+        val_limit: images of a validation batch that memory was found to hold; None for all.
+        extras: pictures B,C,H,W in [0, 1] that the last ``restore`` left beside its result, by name.
+
+    """
+
+    option_blocks: ClassVar[dict[str, type]] = {}
+    restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}
+    takes_mask: ClassVar[bool] = False
+    takes_cond: bool = False
+    lq_channels: int | None = None
+    val_limit: int | None = None
+    extras: Mapping[str, Tensor] = {}
+
+    @classmethod
+    def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
+        """Faults of the options that no single block can tell, found before anything is built."""
+        return []
+
+    @classmethod
+    def data_faults(cls, opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str] | None:
+        """Faults of the channels and sizes of one item of the data; None to have them checked as a plain network's."""
+        return None
+
+    @property
+    def network_calls(self) -> int:
+        """How often one restoration calls the network."""
+        return 1
+
+    def take_options(self, opt: dict[str, Any]) -> None:
+        """Take the options that may change from one restoration to the next, those of ``restore_flags``."""
+
+    def training_state_extras(self) -> dict[str, Any]:
+        """What a save holds besides networks, optimisers and schedules."""
+        return {}
+
+    def load_training_state_extras(self, extras: dict[str, Any]) -> None:
+        """Take up :meth:`training_state_extras` of a save."""
+
+
+class DatasetContract:
+    """A data set of ours: BasicSR's ``__len__`` and ``__getitem__``, and what lets its images be checked without it.
+
+    Attributes:
+        Options: frozen dataclass of its options; None where the signature of the class says them.
+        paths: for each index the files by role, such as ``{"lq_path": ..., "gt_path": ...}``.
+        degradation: what makes ``lq`` from ``gt``, if anything.
+
+    """
+
+    Options: ClassVar[type | None] = None
+    paths: Sequence[Mapping[str, str]] = ()
+    degradation: Any = None
+
+    def read(self, index: int) -> Any:
+        """Decode the images of an index, without cropping or degrading; InputError if one can not be used."""
+        raise NotImplementedError
+
+    def header_faults(self, index: int) -> list[str]:
+        """Why the images of an index would be refused, as far as the headers of their files tell."""
+        return []
+
+    def defer(self, device: torch.device) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Leave the degradation to the training loop, which calls what is returned on each batch; None to keep it."""
+        return None
+
+
+class NetworkContract:
+    """A network: ``forward(x, *rest)`` of B,C,H,W, and what those who call it want to know.
+
+    Attributes:
+        multiple: what the sides of its input must be multiples of.
+
+    """
+
+    multiple: int = 1
+
+    def compiled_parts(self) -> Iterable[nn.Module]:
+        """The repeated parts that are worth compiling; none to compile the whole."""
+        return ()
+
+    @classmethod
+    def speed_lines(cls, device: str) -> list[str]:
+        """Lines of ``basicsr doctor`` on what is fast with this network on ``device``."""
+        return []
+
+
+class _NoRestorer(RestorerContract):
+    """The defaults, for models of BasicSR's own."""
+
+
+_DEFAULTS = _NoRestorer()
+
+
+def restorer_of(model: object) -> RestorerContract:
+    """The model itself where it fulfils the contract, else the defaults."""
+    return model if isinstance(model, RestorerContract) else _DEFAULTS
+
+
+def restorer_class_of(model: type | None) -> type[RestorerContract]:
+    """The class itself where it fulfils the contract, else the one with the defaults."""
+    return model if isinstance(model, type) and issubclass(model, RestorerContract) else RestorerContract
+
+
+def dataset_of(dataset: object) -> DatasetContract | None:
+    """The data set itself where it fulfils the contract, else None."""
+    return dataset if isinstance(dataset, DatasetContract) else None
