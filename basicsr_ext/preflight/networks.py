@@ -74,10 +74,10 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
     A model class may bring its own check, ``data_faults(opt, item) -> list[str]``. Models that are neither BasicSR's
     nor declare their options may join inputs in their own ways; these are not checked.
     """
-    own = getattr(model, "data_faults", None)
+    own = restorer_class_of(model).data_faults(opt, item)
     if own is not None:
-        return own(opt, item)
-    ours = hasattr(model, "option_blocks") or getattr(model, "__module__", "").startswith("basicsr.")
+        return own
+    ours = model is not None and (issubclass(model, RestorerContract) or model.__module__.startswith("basicsr."))
     if not ours or not isinstance(item, Mapping) or "network_g" not in opt:
         return []
     faults = _scale_faults(opt, where, item)
