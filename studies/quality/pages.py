@@ -2,8 +2,8 @@
 
     python -m studies.quality.pages
 
-Everything on the page comes from ``studies/quality/results/*.json``; what is missing there is named with the command that
-makes it. Sheets are drawn again where the networks of the study are at hand (``--work``).
+Everything on the page comes from ``studies/quality/results/*.json``; what is missing there is named with the command
+that makes it. Sheets are drawn again where the networks of the study are at hand (``--work``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ photographs (crops of one photograph count as one). Several: Student's t from a 
 **Bold**: better, and the interval is off zero; *italic*: worse. Patch-FID belongs to a set of images: its brackets are
 the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
 that are compared. Intervals are not corrected for their number.
-"""
+"""  # noqa: E501
 LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; `x1_share` says
 that a quarter of the samples are at x1. Each network is given the best of its walks at each NFE, on the crops it is
 compared on. Which bridges to train this long was chosen by the shorter trainings below, on the same photographs. Their

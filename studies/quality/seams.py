@@ -49,6 +49,7 @@ def figure(whole: torch.Tensor, pictures: list[torch.Tensor], path: str, crop: i
 
 
 def main() -> None:
+    """Restore in tiles, and measure along their seams."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--options")

@@ -2,8 +2,8 @@
 
     python -m studies.quality.questions.robustness --work study
 
-Writes docs/images/results_robustness.jpg and studies/quality/results/robustness.json; ``python -m studies.quality.pages``
-then puts both into docs/results.md.
+Writes docs/images/results_robustness.jpg and studies/quality/results/robustness.json;
+``python -m studies.quality.pages`` then puts both into docs/results.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -173,7 +172,7 @@ def run(work: Path, images: Path, results: Path, weights: str | None) -> dict[st
         sheet.append([image * gain for image in (sheets.enlarged(small, SIDE), *columns.values(), original)])
     shown = sheets.save(sheet, ["degraded", *columns, "original"], images / "results_robustness.jpg", LIMIT)
     record = {"trained": sheets.trained_for(work, "i2sb", TASK), "seed": 0, "side": SIDE, "shown": shown}
-    record |= {"environment": environment(SimpleNamespace(device="auto")), "rows": rows}
+    record |= {"environment": environment(), "rows": rows}
     results.mkdir(parents=True, exist_ok=True)
     (results / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
     return record

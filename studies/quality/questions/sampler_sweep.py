@@ -1,12 +1,12 @@
-"""Quality against the number of network evaluations, for every sampler on one trained network.
+r"""Quality against the number of network evaluations, for every sampler on one trained network.
 
 Restores the validation images of an option file with each sampler and each NFE, and measures PSNR and SSIM on the Y
 channel, LPIPS and DISTS (lower is closer; their weights: docs/metrics.md) and NIQE (lower is more natural; it needs no
 reference). One seed for all. From the rows it tells which setting is best at each NFE, and which has the quality of 100
 ancestral steps soonest; these two are then timed in turns on one image.
 
-    python -m studies.quality.questions.sampler_sweep -opt options/i2sb_sr4x.yml --out studies/quality/results/samplers.json \\
-        --plot docs/images/samplers.png
+    python -m studies.quality.questions.sampler_sweep -opt options/i2sb_sr4x.yml \
+        --out studies/quality/results/samplers.json --plot docs/images/samplers.png
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from basicsr.models import build_model  # noqa: E402
 
 from basicsr_ext.common import plugins  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
-from basicsr_ext.images.arrays import to_image
+from basicsr_ext.images.arrays import to_image  # noqa: E402
 from basicsr_ext.metrics import Sample, build_metrics  # noqa: E402
-from basicsr_ext.options.arguments import add_arguments
-from basicsr_ext.preflight.start import prepare
+from basicsr_ext.options.arguments import add_arguments  # noqa: E402
+from basicsr_ext.preflight.start import prepare  # noqa: E402
 from basicsr_ext.processes import launch  # noqa: E402
 
 NFES = (1, 2, 3, 5, 10, 20, 50, 100)

@@ -37,9 +37,8 @@ SHARES = (0.0, 0.5, 1.0)  # of the bridge's image, the rest of the twin's
 def terms(restored: np.ndarray, gt: np.ndarray, weights: str | None) -> np.ndarray:
     """The terms of DISTS of two images H,W,3 uint8: 2,6 float64, texture and structure by stage; their sum is DISTS."""
     from basicsr_ext.images.arrays import to_rgb
-    from basicsr_ext.metrics.learned.dists import TRUNKS, build_dists
-    from basicsr_ext.metrics.learned.images import exact, metric_device
-    from basicsr_ext.metrics.learned.networks import loaded
+    from basicsr_ext.metrics.learned.dists import build_dists
+    from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device
 
     model, tiny = loaded(build_dists, TRUNKS["vgg16"], weights), 1e-6
     whole = float(model.alpha.sum() + model.beta.sum())
@@ -121,8 +120,8 @@ def section(results: Path) -> str:
         f"DISTS is a sum of terms: texture (means of the maps) at six stages from the image itself to the deepest of "
         f"VGG16, and structure. Each row mixes the image of a bridge, at the NFE of its least LPIPS, into that of "
         f"{record['twin']}, so much of it; {', '.join(sizes)}.\n",
-        "- Command: `python -m studies.quality.questions.texture --work study`, on the images of `super_resolution`, with its "
-        f"trainings; seed {record['seed']}.",
+        "- Command: `python -m studies.quality.questions.texture --work study`, on the images of `super_resolution`, "
+        f"with its trainings; seed {record['seed']}.",
         f"- Machine: {machine([record['environment']])}.\n",
         table(["image", "DISTS", *[f"texture {k}" for k in range(6)], "structure"], rows) + "\n",
         _read_out(record["rows"]) + "\n",

@@ -4,8 +4,8 @@
 
 For each task and metric it takes from ``studies/quality/results`` the walk of the fewest evaluations whose figure is no
 worse than that of 100 ancestral steps, restores a crop of a photograph of scikit-image with both in turns, and writes
-the ratios of their seconds to studies/quality/results/time_to_quality.json; ``python -m studies.quality.pages`` puts them into
-docs/results.md.
+the ratios of their seconds to studies/quality/results/time_to_quality.json; ``python -m studies.quality.pages`` puts
+them into docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from basicsr_ext import repairs
@@ -154,7 +153,7 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    record = {"seed": SEED, "environment": environment(SimpleNamespace(device="auto")), "rows": rows}
+    record = {"seed": SEED, "environment": environment(), "rows": rows}
     (results / FILE).write_text(json.dumps(record, indent=1) + "\n")
     return 0
 

@@ -165,7 +165,7 @@ def _by_photograph(values: np.ndarray, pieces: int) -> np.ndarray:
 def interval(values: np.ndarray) -> tuple[float, float | None, float | None]:
     """Mean of ``values`` (seeds, photographs) and its 95 % interval.
 
-    One seed: the percentile bootstrap over photographs (:func:`basicsr_ext.benchmark.report.statistics.bootstrap_mean`).
+    One seed: the percentile bootstrap over photographs, as in :mod:`basicsr_ext.benchmark.report.statistics`.
     Several: seeds and photographs both vary, and every network restored the same photographs, so the mean's variance is
     (M_s + M_p - M_r) / n, from the mean squares of a two-way layout (seeds, photographs, the rest), and the interval is
     Student's t with Satterthwaite's degrees of freedom (Biometrics 2, 1946): three seeds tell little of how seeds vary,

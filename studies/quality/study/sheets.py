@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -48,7 +47,7 @@ def draw(work: Path, study: Study, images: Path, results: Path) -> list[str]:
     """
     record = results / "sheets.json"
     known = json.loads(record.read_text()) if record.is_file() else {}
-    about = environment(SimpleNamespace(device="auto"))
+    about = environment()
     lines = []
     for task in study.tasks:
         trained = {network: trained_for(work, network, task) for network in ("i2sb", "diffusion")}

@@ -4,8 +4,8 @@
     python -m studies.quality.study --data DIR --minutes 9    as much of it as nine minutes allow
     python -m studies.quality.study --quick               every line of it, a few iterations each: ten minutes
 
-Networks and pictures go to ``study/``, figures to ``studies/quality/results/``; ``python -m studies.quality.pages`` then writes
-docs/results.md. A longer study (``--iterations``) goes on from the networks of a shorter one.
+Networks and pictures go to ``study/``, figures to ``studies/quality/results/``; ``python -m studies.quality.pages``
+then writes docs/results.md. A longer study (``--iterations``) goes on from the networks of a shorter one.
 """
 
 from __future__ import annotations

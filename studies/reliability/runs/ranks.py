@@ -1,7 +1,7 @@
 """Groups of processes for the evidence: started by fork or by torchrun, what they train on recorded, faults put in.
 
-``torchrun ... -m studies.reliability.runs.ranks FOLDER FAULTS train -opt ...`` runs a command of ``basicsr`` as one rank
-of a group. FAULTS is a JSON list of :class:`Fault`.
+``torchrun ... -m studies.reliability.runs.ranks FOLDER FAULTS train -opt ...`` runs a command of ``basicsr`` as one
+rank of a group. FAULTS is a JSON list of :class:`Fault`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Seconds of the U-Net and of its training step, against guided-diffusion's module or the plain formulation.
+r"""Seconds of the U-Net and of its training step, against guided-diffusion's module or the plain formulation.
 
 Both have the same weights and run in one process in the order A B A B ...; every figure is a ratio of neighbours, so
 that a machine that slows down slows both. The training step is forward, backward, optimiser and weight average:
 torch's AdamW and the average tensor by tensor on the other side, fused AdamW and one call on ours.
 
-    OMP_NUM_THREADS=1 python -m studies.speed.network.unet --guided ../guided-diffusion --out studies/speed/results/unet.json
+    OMP_NUM_THREADS=1 python -m studies.speed.network.unet --guided ../guided-diffusion \
+        --out studies/speed/results/unet.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Milliseconds of a degraded image against DDRM's operators by SVD, and JPEG against unfold and fold.
+r"""Milliseconds of a degraded image against DDRM's operators by SVD, and JPEG against unfold and fold.
 
 DDRM is not part of this project: take a copy of its repository (github.com/bahjat-kawar/ddrm, MIT) and name its
 folder. Its operators are called as its sampler calls them: V^T, singular values, U. Every figure is a ratio of
@@ -6,7 +6,8 @@ neighbours in the order A B A B ..., in one process, on random images that are s
 blur is the released one, which is not the blur of its kernel: the difference of the true blur is that to the kernel
 convolved directly.
 
-    python -m studies.speed.training.degradations --ddrm ../ddrm --threads 1 --out studies/speed/results/degradations.json
+    python -m studies.speed.training.degradations --ddrm ../ddrm --threads 1 \
+        --out studies/speed/results/degradations.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One command of a few minutes that needs torch, numpy and this repository alone; 
 training loop is not measured.
 
     python -m studies.speed.training.gpu --guided ../guided-diffusion --out studies/speed/results/gpu.json
-    python -m studies.speed.training.gpu --quick       # small sizes, on a CPU too: the way is tried, its figures say nothing
+    python -m studies.speed.training.gpu --quick       # small sizes, on a CPU too: tries the way, figures say nothing
 
 Ours: bf16, channels_last, parts compiled, fused AdamW, average in one call. The other side trains as it was released:
 float32 (with TF32) or its own fp16 with loss scale and norms, AdamW, the average tensor by tensor; and samples in fp16.

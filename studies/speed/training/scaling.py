@@ -27,7 +27,7 @@ from studies.timing import machine, write
 
 __all__ = ["counted_bytes", "iteration", "ring_bytes"]
 ASSUMED = {
-    "tflops_per_gpu": 450.0,  # of bf16 in this network: an assumption to be replaced by what studies.speed.training.gpu measures
+    "tflops_per_gpu": 450.0,  # of bf16 in this network: to be replaced by what studies.speed.training.gpu measures
     "gb_per_s_inside": 450.0,  # NVLink, one direction
     "gpus_of_a_machine": 8,
     "bytes_per_image": 256 * 256 * 3,  # a prepared clean crop, raw in an LMDB; the degraded one is computed

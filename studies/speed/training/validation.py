@@ -1,10 +1,11 @@
-"""Images per second of validation: in batches against one by one, and on several processes.
+r"""Images per second of validation: in batches against one by one, and on several processes.
 
 A bridge with a small network restores photographs cut to one size, by the function that training validates with; PSNR
 included, nothing saved. Batches against single images: in one process, A B A B ... Processes: one thread each, started
 by torchrun, gloo; the slowest one counts. With more processes than cores nothing can be gained.
 
-    OMP_NUM_THREADS=1 python -m studies.speed.training.validation --ranks 1 2 4 --out studies/speed/results/validation.json
+    OMP_NUM_THREADS=1 python -m studies.speed.training.validation --ranks 1 2 4 \
+        --out studies/speed/results/validation.json
 """
 
 from __future__ import annotations
