@@ -7,7 +7,7 @@ Ask by type: ``isinstance(model, RestorerContract)``. What BasicSR's own classes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DatasetContract",
+    "DrawsOptions",
     "Flags",
+    "KnownOperator",
+    "ListsPaths",
     "NetworkContract",
     "RestorerContract",
     "dataset_of",
@@ -100,6 +103,32 @@ class DatasetContract:
     def defer(self, device: torch.device) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
         """Leave the degradation to the training loop, which calls what is returned on each batch; None to keep it."""
         return None
+
+
+@runtime_checkable
+class KnownOperator(Protocol):
+    """A ``degradation`` whose operator A, of ``lq = A(gt)``, can be applied."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A of x, B,C,H,W in [0, 1], without its noise; ``mask`` is B,1,H,W, 1 in the hole of an inpainting."""
+        ...
+
+
+@runtime_checkable
+class DrawsOptions(Protocol):
+    """A ``degradation`` that may draw some of its options anew for every image."""
+
+    @property
+    def drawn_options(self) -> Sequence[str]:
+        """Their names; none where it is the same for every image."""
+        ...
+
+
+@runtime_checkable
+class ListsPaths(Protocol):
+    """A data set that tells the file of each image, as most of BasicSR's do: by role, or the one file there is."""
+
+    paths: Sequence[Mapping[str, str] | str]
 
 
 class NetworkContract:

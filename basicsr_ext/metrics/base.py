@@ -1,4 +1,4 @@
-"""The contract of a metric, their registry, and how options become metrics."""
+"""The contract of a metric, and their registry."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib import metadata
-from typing import Any, ClassVar, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +17,10 @@ from basicsr.utils.registry import METRIC_REGISTRY, Registry
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.versions import module_version
 from basicsr_ext.metrics.learned.weights import WeightsFile
 
-__all__ = [
-    "METRICS",
-    "Cost",
-    "Metric",
-    "MetricRegistry",
-    "Sample",
-    "metric_names",
-]
+__all__ = ["METRICS", "Cost", "Metric", "MetricRegistry", "Sample", "metric_names"]
 
 T = TypeVar("T")
 
@@ -99,13 +92,17 @@ class Metric:
     """
 
     higher_is_better: bool = False
-    unit: ClassVar[str] = ""
-    digits: ClassVar[int] = 4
-    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
-    per_image: ClassVar[bool] = True
-    least: ClassVar[int] = 1
-    packages: ClassVar[tuple[str, ...]] = ()
-    extra: ClassVar[str] = ""
+    unit: str = ""
+    digits: int = 4
+    needs: frozenset[str] = frozenset({"gt"})
+    per_image: bool = True
+    least: int = 1
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    # Options that a metric has by making them fields of its own: pixels left out at every edge; where weights are
+    crop_border: int = 0
+    weights: str | None = None
 
     @cached_property
     def records(self) -> dict[int, Any]:
@@ -128,18 +125,17 @@ class Metric:
 
         """
         for need in sorted(self.needs):
-            if getattr(sample, need) is None:
-                raise InputError(
-                    f"{self.title} needs {_NEEDS[need]}, which {sample.name} does not have; {_CURES[need]}"
-                )
-        if "gt" in self.needs and sample.gt.shape != sample.restored.shape:  # type: ignore[union-attr]
+            if vars(sample)[need] is None:
+                what, cure = _NEEDS[need]
+                raise InputError(f"{self.title} needs {what}, which {sample.name} does not have; {cure}")
+        if "gt" in self.needs and sample.gt is not None and sample.gt.shape != sample.restored.shape:
             raise InputError(
                 f"{sample.name} is restored to {sample.restored.shape} but its ground truth has the shape "
-                f"{sample.gt.shape} (height, width, channels); {self.title} compares equal sizes"  # type: ignore[union-attr]
+                f"{sample.gt.shape} (height, width, channels); {self.title} compares equal sizes"
             )
         record = self.measure(sample)
-        self.records[sample.index] = record
-        return float(record) if self.per_image else None
+        self.records[sample.index] = float(record) if self.per_image else record
+        return self.records[sample.index] if self.per_image else None
 
     def merge(self, other: Metric) -> None:
         """Take over the images of another metric with the same options."""
@@ -159,6 +155,11 @@ class Metric:
             )
         return float(self.reduce([self.records[index] for index in sorted(self.records)]))
 
+    def pair(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """The restored image and its ground truth, which it must have, as :meth:`cropped` leaves them."""
+        assert sample.gt is not None
+        return self.cropped(sample.restored, sample), self.cropped(sample.gt, sample)
+
     def cropped(self, image: np.ndarray, sample: Sample) -> np.ndarray:
         """``image`` without the option ``crop_border`` at every edge.
 
@@ -166,7 +167,7 @@ class Metric:
             InputError: nothing is left.
 
         """
-        border = getattr(self, "crop_border", 0)
+        border = self.crop_border
         if not 0 <= border < (min(image.shape[:2]) + 1) // 2:
             raise InputError(
                 f"{self.title}.crop_border is {border}, but {sample.name} measures {image.shape[:2]} (height, width); "
@@ -201,16 +202,15 @@ class Metric:
                     f"pip install 'basicsr-i2sb[{self.extra}]'"
                 )
         for file in self.weights_files():
-            file.find(getattr(self, "weights", None))
+            file.find(self.weights)
 
     def identity(self) -> dict[str, Any]:
         """What makes two metrics the same, whatever images they took: type, options, libraries, files of weights."""
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        options.pop("weights", None)
-        found = {"type": self.title, **options, "better": self.better}
+        names = [field.name for field in dataclasses.fields(self) if field.name != "weights"]  # type: ignore[arg-type]
+        found = {"type": self.title, **{name: vars(self)[name] for name in names}, "better": self.better}
         found |= {"unit": self.unit} if self.unit else {}
-        found |= {"library": [_version(package) for package in self.packages]} if self.packages else {}
-        files = [file.identity(getattr(self, "weights", None)) for file in self.weights_files()]
+        found |= {"library": [module_version(package) for package in self.packages]} if self.packages else {}
+        files = [file.identity(self.weights) for file in self.weights_files()]
         return found | ({"weights": files} if files else {})
 
     def provenance(self) -> dict[str, Any]:
@@ -224,34 +224,22 @@ class Metric:
         return "higher" if self.higher_is_better else "lower"
 
 
-_NEEDS = {
-    "gt": "the ground truth",
-    "lq": "the input image",
-    "operator": "a degradation whose operator is known",
-    "draws": "several draws of one image",
-    "cost": "the cost of the restoration",
+_NEEDS = {  # field of a sample -> what it is, and what to do where there is none
+    "gt": ("the ground truth", "give the data set `dataroot_gt` or take the metric off the list"),
+    "lq": ("the input image", "measure where the inputs are at hand"),
+    "operator": (
+        "a degradation whose operator is known",
+        "use a data set that degrades with a fixed, known operator or take the metric off the list",
+    ),
+    "draws": ("several draws of one image", "let `basicsr benchmark` restore with several seeds"),
+    "cost": ("the cost of the restoration", "measure where the restoration itself runs"),
 }
-_CURES = {
-    "gt": "give the data set `dataroot_gt` or take the metric off the list",
-    "lq": "measure where the inputs are at hand",
-    "operator": "use a data set that degrades with a fixed, known operator or take the metric off the list",
-    "draws": "let `basicsr benchmark` restore with several seeds",
-    "cost": "measure where the restoration itself runs",
-}
-
-
-_distributions = cache(metadata.packages_distributions)  # reading what is installed takes half a second
-
-
-def _version(package: str) -> str:
-    names = _distributions().get(package, [package])
-    return f"{names[0]} {metadata.version(names[0])}"
 
 
 class MetricRegistry(Registry):
     """Metrics by name: ``@METRICS.register("name")`` above ``@dataclass``."""
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:  # type: ignore[override]
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Give a class its ``name``; registering the same class again is harmless.
 
         Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
@@ -287,16 +275,16 @@ def _as_function(name: str, cls: type) -> Callable[..., float]:
     """The metric of single images as BasicSR's registry holds them, for BasicSR's own models."""
     built: dict[str, Metric] = {}
 
-    def build(options: dict[str, Any]) -> Metric:
-        metric, faults = parse_block(cls, options, name)
-        if metric is None:
-            raise InputError("; ".join(faults))
-        return metric
-
     def calculate(img: np.ndarray, img2: np.ndarray | None = None, better: str | None = None, **options: Any) -> float:
         key = repr(sorted(options.items()))
-        metric = built.get(key) or built.setdefault(key, build(options))
-        return float(metric.update(Sample(0, "the image", img, gt=img2)))  # type: ignore[arg-type]
+        if key not in built:
+            metric, faults = parse_block(cls, options, name)
+            if metric is None:
+                raise InputError("; ".join(faults))
+            built[key] = metric
+        figure = built[key].update(Sample(0, "the image", img, gt=img2))
+        assert figure is not None  # metrics of sets are not registered there
+        return figure
 
     calculate.__module__, calculate.__name__, calculate.__doc__ = cls.__module__, name, cls.__doc__
     return calculate

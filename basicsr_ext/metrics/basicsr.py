@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -14,10 +14,14 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import call_faults
 from basicsr_ext.metrics.base import Metric, Sample
 
-__all__ = ["BasicSRMetric"]
-
 _DATA = ("img", "img1", "img2", "self")
 _LOWER = ("niqe", "lpips", "dists", "fid")  # words in the names of metrics whose lower figures are the better ones
+
+
+def _function(name: str) -> Callable[..., Any]:
+    found = registries.find(METRIC_REGISTRY, name)
+    assert found is not None, name
+    return found
 
 
 @dataclass
@@ -28,14 +32,14 @@ class BasicSRMetric(Metric):
     arguments: dict[str, Any] = field(default_factory=dict)
     higher_is_better: bool = True
 
-    packages: ClassVar[tuple[str, ...]] = ("basicsr",)
+    packages = ("basicsr",)
 
     @classmethod
     def of(cls, options: Mapping[str, Any], where: str) -> BasicSRMetric:
         """Build it from one block of an option file; raises InputError for a wrong option."""
         name = options["type"]
         arguments = {key: value for key, value in options.items() if key not in ("type", "better")}
-        faults = call_faults(registries.find(METRIC_REGISTRY, name), arguments, where, _DATA)  # type: ignore[arg-type]
+        faults = call_faults(_function(name), arguments, where, _DATA)
         better = options.get("better") or ("lower" if any(word in name.lower() for word in _LOWER) else "higher")
         if better not in ("higher", "lower"):
             faults.append(f"{where}.better is {better!r}; write higher or lower")
@@ -44,11 +48,11 @@ class BasicSRMetric(Metric):
         return cls(name, arguments, better == "higher")
 
     def __post_init__(self) -> None:
-        self._function = registries.find(METRIC_REGISTRY, self.name)
+        self._function = _function(self.name)
         self._takes = [name for name in ("img", "img2") if name in inspect.signature(self._function).parameters]
         is_psnr = "psnr" in self.name.lower()
-        self.unit, self.digits = ("dB", 2) if is_psnr else ("", 4)  # type: ignore[misc]
-        self.needs = frozenset({"gt"} if "img2" in self._takes else ())  # type: ignore[misc]
+        self.unit, self.digits = ("dB", 2) if is_psnr else ("", 4)
+        self.needs = frozenset({"gt"} if "img2" in self._takes else ())
 
     def measure(self, sample: Sample) -> float:
         """The figure of one image."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-
-__all__ = ["Consistency"]
 
 
 def _pixels(image: np.ndarray) -> torch.Tensor:
@@ -28,16 +25,17 @@ class Consistency(Metric):
     The input has 8 bits, so a perfect restoration reaches about 59 dB; where pixels are missing they do not count.
     """
 
-    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
-    unit: ClassVar[str] = "dB"
-    digits: ClassVar[int] = 2
-    needs: ClassVar[frozenset[str]] = frozenset({"lq", "operator"})
+    higher_is_better = True
+    unit = "dB"
+    digits = 2
+    needs = frozenset({"lq", "operator"})
 
     def measure(self, sample: Sample) -> float:
         """The PSNR of one image."""
+        assert sample.operator is not None and sample.lq is not None
         with torch.no_grad():
-            again = sample.operator(_pixels(sample.restored).float()).double().clamp(0, 1)  # type: ignore[misc]
-        error = (again.cpu() - _pixels(sample.lq)).square()  # type: ignore[arg-type]
+            again = sample.operator(_pixels(sample.restored).float()).double().clamp(0, 1)
+        error = (again.cpu() - _pixels(sample.lq)).square()
         if sample.hole is not None:
             error = error[..., torch.from_numpy(~sample.hole)]
         mse = float(error.mean()) if error.numel() else 0.0

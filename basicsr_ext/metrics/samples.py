@@ -9,34 +9,33 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from basicsr_ext.common.contracts import DrawsOptions, KnownOperator, dataset_of
+from basicsr_ext.images.arrays import to_image
 from basicsr_ext.metrics.base import Cost, Sample
 
-__all__ = ["known_operator", "sample_of"]
 
-
-def known_operator(dataset: Any, mask: Tensor | None = None) -> Callable[[Tensor], Tensor] | None:
-    """A of ``lq = A(gt)`` where the data set degrades by a fixed one: its ``degradation`` has ``forward(x, mask)``.
+def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Tensor], Tensor] | None:
+    """A of ``lq = A(gt)`` where the data set degrades by one that is known and the same for every image; else None.
 
     Args:
-        dataset: any data set.
+        dataset: any data set; its ``degradation`` tells if it is one of ours.
         mask: 1,h,w, 1 in the hole of an inpainting, for degradations that have one.
 
     """
-    degradation = getattr(dataset, "degradation", None)
-    forward = getattr(degradation, "forward", None)
-    if forward is None or getattr(degradation, "drawn_options", ()):
+    ours = dataset_of(dataset)
+    operator = ours.degradation if ours else None
+    if not isinstance(operator, KnownOperator) or (isinstance(operator, DrawsOptions) and operator.drawn_options):
         return None
-    hole = None if mask is None else mask[None].cpu().float()
+    forward, hole = operator.forward, None if mask is None else mask[None].cpu().float()
     return lambda x: forward(x, hole)
 
 
 def sample_of(
-    dataset: Any,
+    dataset: object,
     batch: Mapping[str, Any],
     k: int,
     index: int,
     restored: np.ndarray,
-    to_image: Callable[[Tensor], np.ndarray],
     cost: Cost | None = None,
 ) -> Sample:
     """The sample of image ``k`` of a batch, which is number ``index`` of the data set.
@@ -47,7 +46,6 @@ def sample_of(
         k: place in the batch.
         index: number in the data set.
         restored: H,W,C uint8 in OpenCV's order.
-        to_image: turns C,H,W in [0, 1] into the like.
         cost: of the restoration.
 
     """

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.arrays import to_image
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.cost import Seconds
@@ -170,7 +171,7 @@ def _measure(
         return {}
     parameters = sum(parameter.numel() for parameter in model.eval_net.parameters())
     cost = Cost(seconds, parameters=parameters, network_calls=model.network_calls)
-    sample = sample_of(dataset, model.batch, k, index, image, to_image, cost)
+    sample = sample_of(dataset, model.batch, k, index, image, cost)
     if sample.gt is not None and sample.gt.shape != image.shape:
         raise InputError(
             f"datasets.{dataset.opt['name']}: {model.batch['lq_path'][k]} is restored to {image.shape[:2]} but its "
@@ -214,8 +215,9 @@ def _publish(
         model._log_validation_metric_values(current_iter, name, tb if collectives.is_main() else None)
     if not model.is_train and collectives.is_main():
         path = Path(model.opt["path"]["results_root"]) / "metrics.json"
-        stored = json.loads(path.read_text()) if path.exists() else {"name": model.opt["name"], "datasets": {}}
+        stored = {"name": model.opt["name"], "datasets": {}}
+        stored |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         means["seconds"] = _seconds(records)
         about = {metric: measured.provenance() for metric, measured in metrics.items()}
         stored["datasets"][name] = {"mean": means, "metrics": about, "images": records}
-        path.write_text(json.dumps(stored, indent=1))
+        path.write_text(json_text(stored), encoding="utf-8")

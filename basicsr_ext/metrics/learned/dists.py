@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
-from unittest import mock
+from typing import Any
 
 import torch
 from torch import nn
 
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-from basicsr_ext.metrics.learned.images import exact, metric_device
-from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, trunk
+from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile
 
-__all__ = ["DISTS", "build_dists"]
+_STAGES = ((0, 4), (5, 9), (10, 16), (17, 23), (24, 30))  # layers of VGG16; what lies between is pooled in DISTS' way
 
 
 def build_dists(path: Path) -> nn.Module:
     """The package's network with VGG16's trunk from ``path``; takes two B,3,H,W RGB in [0, 1]."""
     from DISTS_pytorch import DISTS_pt
 
-    zoo = SimpleNamespace(vgg16=lambda pretrained: SimpleNamespace(features=trunk("vgg16", path)))
-    with mock.patch.object(DISTS_pt, "models", zoo):  # it would download
-        model = DISTS_pt.DISTS(load_weights=False)
-    # The package looks for its own file in the root of the environment, where pip may not have put it
-    found = torch.load(Path(DISTS_pt.__file__).with_name("weights.pt"), map_location="cpu", weights_only=True)
-    model.alpha.data, model.beta.data = found["alpha"], found["beta"]
-    return model
+    class Filled(DISTS_pt.DISTS):
+        """Made without the constructor of the package, which downloads a trunk."""
+
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            layers, self.chns = trunk("vgg16", path), [3, 64, 128, 256, 512, 512]
+            for k, (first, end) in enumerate(_STAGES):
+                pool = [DISTS_pt.L2pooling(channels=self.chns[k])] if k else []
+                self.add_module(f"stage{k + 1}", nn.Sequential(*pool, *layers[first:end]))
+            self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, -1, 1, 1))
+            self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, -1, 1, 1))
+            # The package looks for its own file in the root of the environment, where pip may not have put it
+            found = torch.load(Path(DISTS_pt.__file__).with_name("weights.pt"), map_location="cpu", weights_only=True)
+            self.alpha, self.beta = nn.Parameter(found["alpha"]), nn.Parameter(found["beta"])
+
+    return Filled()
 
 
 @METRICS.register("dists")
@@ -44,8 +50,8 @@ class DISTS(Metric):
     crop_border: int = 0  # pixels left out at every edge
     weights: str | None = None  # file of VGG16, or folder that has it
 
-    packages: ClassVar[tuple[str, ...]] = ("DISTS_pytorch",)
-    extra: ClassVar[str] = "perceptual"
+    packages = ("DISTS_pytorch",)
+    extra = "perceptual"
 
     def weights_files(self) -> list[WeightsFile]:
         """VGG16's trunk; the weights of the layers are part of the package."""
@@ -54,9 +60,8 @@ class DISTS(Metric):
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
         model, device = loaded(build_dists, TRUNKS["vgg16"], self.weights), metric_device()
-        pair = (self.cropped(image, sample) for image in (sample.restored, sample.gt))
         with exact():
-            return float(model(*(to_rgb(image).to(device) / 255 for image in pair)))
+            return float(model(*(to_rgb(image).to(device) / 255 for image in self.pair(sample))))
 
     def identity(self) -> dict[str, Any]:
         """With the colour space."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.lpips import LPIPS, lpips_distance
 from basicsr_ext.metrics.learned.weights import WeightsFile
-
-__all__ = ["Diversity"]
 
 
 @METRICS.register("diversity")
@@ -26,14 +24,12 @@ class Diversity(Metric):
     net: Literal["alex", "vgg", "squeeze"] = "alex"  # of LPIPS
     weights: str | None = None  # file of LPIPS' trunk, or folder that has it
 
-    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
-    needs: ClassVar[frozenset[str]] = frozenset({"draws"})
-    extra: ClassVar[str] = "perceptual"
+    higher_is_better = True
+    needs = frozenset({"draws"})
+    extra = "perceptual"
 
-    @property
-    def packages(self) -> tuple[str, ...]:  # type: ignore[override]
-        """LPIPS' where it is used."""
-        return ("lpips",) if self.by == "lpips" else ()
+    def __post_init__(self) -> None:
+        self.packages = ("lpips",) if self.by == "lpips" else ()
 
     def weights_files(self) -> list[WeightsFile]:
         """LPIPS' where it is used."""

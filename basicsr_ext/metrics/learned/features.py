@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_rgb
-from basicsr_ext.metrics.learned.images import exact, metric_device
-from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, normalized, trunk
+from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, normalized, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
-
-__all__ = ["EFFICIENTNET", "FEATURES", "Features", "build_efficientnet", "features"]
 
 EFFICIENTNET = WeightsFile(
     "efficientnet-lite0-57934424.pth",
@@ -77,31 +74,33 @@ def build_efficientnet(path: Path) -> nn.Module:
 def _inception(path: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    state = _INCEPTION.load(str(path))
-    with mock.patch.object(torch, "load", lambda *_, **__: state):  # it would unpickle anything
-        try:
-            return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
-        except RuntimeError as error:
-            raise InputError(_wrong(path, error)) from None
+    class Empty(FeatureExtractorInceptionV3):
+        """Takes whatever its constructor reads, which would unpickle anything: it is given a file without tensors."""
+
+        def load_state_dict(self, state: Any, strict: bool = False, assign: bool = False) -> Any:
+            return super().load_state_dict(state, strict=False)
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    net = Empty("inception", ["2048"], feature_extractor_weights_path=nothing)
+    return fill(net, _INCEPTION.load(str(path)), path, "the FID's Inception")
 
 
 def _inception_pytorch(path: Path) -> nn.Module:
-    from cleanfid import inception_pytorch
+    """torchvision's network with the blocks that clean-fid changes; its own constructor would download weights."""
+    from cleanfid import inception_pytorch as theirs
+    from torchvision.models import inception_v3
 
-    state = _INCEPTION_PYTORCH.load(str(path))
-    with mock.patch.object(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: state):  # no download
-        try:
-            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
-        except RuntimeError as error:
-            raise InputError(_wrong(path, error)) from None
-
-
-def _wrong(path: Path, error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (
-        f"{path} does not hold the weights of the FID's Inception: {lines[min(1, len(lines) - 1)].strip()[:160]}; "
-        "name the file of that network"
-    )
+    net = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+    net.Mixed_5b = theirs.FIDInceptionA(192, pool_features=32)
+    net.Mixed_5c, net.Mixed_5d = (theirs.FIDInceptionA(inputs, pool_features=64) for inputs in (256, 288))
+    for letter, channels in zip("bcde", (128, 160, 160, 192)):
+        setattr(net, f"Mixed_6{letter}", theirs.FIDInceptionC(768, channels_7x7=channels))
+    net.Mixed_7b, net.Mixed_7c = theirs.FIDInceptionE_1(1280), theirs.FIDInceptionE_2(2048)
+    fill(net, _INCEPTION_PYTORCH.load(str(path)), path, "the FID's Inception")
+    net.fc = nn.Identity()
+    return net
 
 
 def _pooled(net: nn.Module, rgb: Tensor) -> Tensor:
@@ -109,7 +108,10 @@ def _pooled(net: nn.Module, rgb: Tensor) -> Tensor:
 
 
 def _efficientnet_pooled(net: nn.Module, rgb: Tensor) -> Tensor:
-    return net.extract_features((rgb - 127) / 128).mean(dim=(2, 3))  # type: ignore[operator]
+    from efficientnet_lite_pytorch import EfficientNet
+
+    assert isinstance(net, EfficientNet)
+    return net.extract_features((rgb - 127) / 128).mean(dim=(2, 3))
 
 
 def _inception_layer(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
@@ -126,7 +128,7 @@ def _legacy_pytorch(net: nn.Module, rgb: Tensor) -> Tensor:
 
     resize = build_resizer("legacy_pytorch")
     images = [torch.from_numpy(resize(image.permute(1, 2, 0).cpu().numpy())).permute(2, 0, 1) for image in rgb]
-    return net(torch.stack(images).to(rgb.device) / 255)[0].flatten(1)
+    return net(2 * (torch.stack(images).to(rgb.device) / 255) - 1)
 
 
 FEATURES: dict[str, Features] = {

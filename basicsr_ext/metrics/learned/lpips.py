@@ -6,32 +6,34 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, Literal
-from unittest import mock
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-from basicsr_ext.metrics.learned.images import exact, metric_device
-from basicsr_ext.metrics.learned.networks import TRUNKS, loaded, trunk
+from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile
-
-__all__ = ["LPIPS", "lpips_distance"]
 
 _TRUNK_OF = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
 
 def _build(net: str, path: Path) -> nn.Module:
+    """The package's network, made without weights, since it would download them; then filled."""
     import lpips
 
-    name = _TRUNK_OF[net]
-    zoo = SimpleNamespace(**{name: lambda pretrained: SimpleNamespace(features=trunk(name, path))})
-    with mock.patch.object(lpips.pretrained_networks, "tv", zoo), warnings.catch_warnings():  # it would download
-        warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=net, verbose=False)
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # it calls torchvision in an old way
+        model = lpips.LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)
+    model.to_empty(device="cpu").scaling_layer = lpips.ScalingLayer()
+    linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    model.load_state_dict(torch.load(linear, map_location="cpu", weights_only=True), strict=False)
+    state = trunk(_TRUNK_OF[net], path).state_dict()
+    for part in model.net.children():  # its layers have the numbers that they have in the trunk
+        part.load_state_dict({name: state[name] for name in part.state_dict()})
+    return model
 
 
 _BUILDERS = {net: partial(_build, net) for net in _TRUNK_OF}
@@ -67,8 +69,8 @@ class LPIPS(Metric):
     crop_border: int = 0  # pixels left out at every edge
     weights: str | None = None  # file of the trunk, or folder that has it
 
-    packages: ClassVar[tuple[str, ...]] = ("lpips",)
-    extra: ClassVar[str] = "perceptual"
+    packages = ("lpips",)
+    extra = "perceptual"
 
     def weights_files(self) -> list[WeightsFile]:
         """The trunk; the linear layers are part of the package."""
@@ -76,8 +78,7 @@ class LPIPS(Metric):
 
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
-        first, second = (self.cropped(image, sample) for image in (sample.restored, sample.gt))
-        return lpips_distance(self.net, first, second, self.weights)
+        return lpips_distance(self.net, *self.pair(sample), self.weights)
 
     def identity(self) -> dict[str, Any]:
         """With the version of the linear layers and the colour space."""

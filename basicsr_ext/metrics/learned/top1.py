@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torchvision
@@ -16,11 +16,8 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.features import EFFICIENTNET, build_efficientnet
-from basicsr_ext.metrics.learned.images import exact, metric_device
-from basicsr_ext.metrics.learned.networks import TORCHVISION, loaded, normalized
+from basicsr_ext.metrics.learned.networks import TORCHVISION, exact, loaded, metric_device, normalized
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
-
-__all__ = ["Top1", "classify"]
 
 _RESNET = WeightsFile("resnet50-0676ba61.pth", TORCHVISION + "resnet50-0676ba61.pth", "BSD-3-Clause, torchvision")
 _FILES = {"resnet50": _RESNET, "efficientnet_lite0": EFFICIENTNET}
@@ -57,18 +54,14 @@ class Top1(Metric):
     labels: str | None = None  # text file, a line "name class" for each image; the ground truth's class if left out
     weights: str | None = None  # file of the classifier, or folder that has it
 
-    higher_is_better: ClassVar[bool] = True  # type: ignore[misc]
-    unit: ClassVar[str] = "%"
-    digits: ClassVar[int] = 1
-    extra: ClassVar[str] = "fid"
+    higher_is_better = True
+    unit = "%"
+    digits = 1
+    extra = "fid"
 
     def __post_init__(self) -> None:
-        self.needs = frozenset() if self.labels else frozenset({"gt"})  # type: ignore[misc]
-
-    @property
-    def packages(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The library of the network."""
-        return ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
+        self.needs = frozenset() if self.labels else frozenset({"gt"})
+        self.packages = ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
 
     def weights_files(self) -> list[WeightsFile]:
         """The file of the classifier."""
@@ -92,7 +85,7 @@ class Top1(Metric):
         """100 where the class is right, else 0."""
         if self.labels and sample.name not in self._classes:
             raise InputError(f"top1.labels is {self.labels}, which has no line for {sample.name}; add one")
-        right = self._classes[sample.name] if self.labels else classify(self.net, sample.gt, self.weights)  # type: ignore[arg-type]
+        right = self._classes[sample.name] if self.labels else classify(self.net, self.pair(sample)[1], self.weights)
         return 100.0 * (classify(self.net, sample.restored, self.weights) == right)
 
     def identity(self) -> dict[str, Any]:

@@ -7,19 +7,17 @@ import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.files import digest
+from basicsr_ext.common.files import known_digest
 
-__all__ = ["FOLDER_VARIABLE", "WeightsFile", "fill", "weights_folders"]
-
+Net = TypeVar("Net", bound=nn.Module)
 FOLDER_VARIABLE = "BASICSR_WEIGHTS"
 
 
@@ -72,8 +70,9 @@ class WeightsFile:
         )
 
     def _packaged(self) -> list[Path]:
-        spec = importlib.util.find_spec(self.package[0]) if self.package else None
-        return [Path(place) / self.package[1] for place in spec.submodule_search_locations or ()] if spec else []
+        package, inside = self.package or ("", "")
+        spec = importlib.util.find_spec(package) if package else None
+        return [Path(place) / inside for place in spec.submodule_search_locations or ()] if spec else []
 
     def load(self, chosen: str | None = None) -> dict[str, Tensor]:
         """Read the tensors of the file, without running anything that it holds.
@@ -94,12 +93,7 @@ class WeightsFile:
     def identity(self, chosen: str | None = None) -> dict[str, Any]:
         """Name, source and SHA-256 of the file that was found."""
         path = self.find(chosen)
-        return {"file": path.name, "sha256": _digest(path, path.stat().st_mtime_ns), "source": self.url}
-
-
-@lru_cache(maxsize=32)
-def _digest(path: Path, changed: int) -> str:
-    return digest(path)
+        return {"file": path.name, "sha256": known_digest(path), "source": self.url}
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -113,7 +107,8 @@ class _Arrays(pickle.Unpickler):
     """Reads arrays of numbers and nothing that could run."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        reconstruct: Any = np.empty(0).__reduce__()[0]  # what pickle calls for an array
+        allowed = {"_reconstruct": reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
         if module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") or name not in allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is no array")
         return allowed[name]
@@ -136,7 +131,7 @@ def _read_flax(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str, prefix: str = "") -> nn.Module:
+def fill(module: Net, state: Mapping[str, Tensor], path: Path, what: str, prefix: str = "") -> Net:
     """Load the tensors of ``state`` whose names begin with ``prefix`` into ``module``; returns it, ready to evaluate.
 
     Raises:
