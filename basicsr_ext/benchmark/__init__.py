@@ -1,1 +1,3 @@
-"""``basicsr benchmark``: methods x data sets x metrics, by one option file."""
+"""Methods x data sets x metrics, by one option file; tables, plots, a page."""
+
+FORMAT = 1  # of records.json and of the notes beside restored images

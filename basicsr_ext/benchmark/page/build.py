@@ -13,12 +13,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.page.pictures import gather
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["FORMAT", "read", "render", "write"]
-
-FORMAT = 1  # of records.json
 PARTS = Path(__file__).parent / "parts"
 SCRIPTS = ("base.js", "table.js", "charts.js", "stage.js", "images.js", "main.js")
 _KEYS = ("title", "methods", "datasets", "metrics", "results")
@@ -28,7 +26,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """The records of a benchmark.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another format than :data:`FORMAT`.
+        InputError: the file is missing, no JSON, or of another format than :data:`basicsr_ext.benchmark.FORMAT`.
 
     """
     path = Path(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 from pathlib import Path
@@ -12,8 +11,7 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
-
-__all__ = ["differing_crops", "gather"]
+from basicsr_ext.common.plain_json import finite
 
 FOLDER = "index_files"  # beside index.html; replaced whenever the page is written
 SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}  # what every browser shows
@@ -31,12 +29,12 @@ def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | Non
         InputError: a picture is missing or unreadable.
 
     """
-    records = _finite(copy.deepcopy(records))
+    records = finite(records)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     order = {method["name"]: k for k, method in enumerate(records["methods"])}
     for d, dataset in enumerate(records["datasets"]):
         results = [r for r in records["results"] if r["dataset"] == dataset["name"] and r["method"] in order]
-        by_image = {image["name"]: [] for image in dataset["images"]}
+        by_image: dict[str, list[tuple[int, dict[str, Any]]]] = {image["name"]: [] for image in dataset["images"]}
         for result in results:
             for row in result["images"]:
                 by_image.setdefault(row["image"], []).append((order[result["method"]], row))
@@ -136,15 +134,7 @@ def differing_crops(images: list[np.ndarray], count: int = CROPS) -> list[list[i
 
 def _save(path: Path, image: np.ndarray, quality: int | None) -> None:
     flag = {".webp": cv2.IMWRITE_WEBP_QUALITY, ".jpg": cv2.IMWRITE_JPEG_QUALITY}.get(path.suffix)
-    done, data = cv2.imencode(path.suffix, image, [flag, quality] if flag else [])
+    done, data = cv2.imencode(path.suffix, image, [flag, quality] if flag and quality else [])
     if not done:
         raise OSError(f"{path} could not be written")
     path.write_bytes(data.tobytes())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Sheets and plots for papers, from the records of a benchmark."""
+"""Plots for papers, from the records of a benchmark."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.benchmark.report.sheets import write_sheet
-
-__all__ = ["draw", "plot", "sheet"]
-
 Records = Mapping[str, Any]
-_CROP = 96  # pixels of the original
-_ROWS = 6
 
 
 def draw(path: Path, records: Records) -> Iterator[str]:
-    """Write ``sheet_<data set>.png`` and, with matplotlib, ``plot_<data set>.png`` beside the records at ``path``.
-
-    Yields a line for each of them, or what is missing.
-    """
-    for dataset in [dataset["name"] for dataset in records["datasets"]]:
-        target = path.with_name(f"sheet_{dataset}.png")
-        if sheet(path.parent, records, dataset, target):
-            yield f"sheet: {target}"
+    """Write ``plot_<data set>.png`` beside the records at ``path``; yields a line for each, or what is missing."""
     if importlib.util.find_spec("matplotlib") is None:
         yield "note: no plots, since matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'"
         return
@@ -32,34 +19,6 @@ def draw(path: Path, records: Records) -> Iterator[str]:
         target = path.with_name(f"plot_{dataset}.png")
         if plot(records, dataset, target):
             yield f"plot: {target}"
-
-
-def sheet(root: Path, records: Records, dataset: str, target: Path, crop: int = _CROP, rows: int = _ROWS) -> bool:
-    """Write the centres of some images side by side: the degraded one, every method, the original.
-
-    Args:
-        root: folder of records.json.
-        records: its content.
-        dataset: name of the data set.
-        target: PNG or JPEG to write.
-        crop: side of the part that is shown, in pixels; smaller images limit it.
-        rows: at most so many images.
-
-    Returns:
-        False if no method restored the data set.
-
-    """
-    chosen = next(one for one in records["datasets"] if one["name"] == dataset)["images"][:rows]
-    labels = {method["name"]: method["label"] for method in records["methods"]}
-    results = [result for result in records["results"] if result["dataset"] == dataset]
-    if not results:
-        return False
-    files = {result["method"]: {one["image"]: one["file"] for one in result["images"]} for result in results}
-    columns = [(labels[method], [root / found[image["name"]] for image in chosen]) for method, found in files.items()]
-    columns.append(("original", [root / image["gt"] for image in chosen]))
-    side = min([crop, *(min(image["width"], image["height"]) for image in chosen)])
-    write_sheet(columns, target, side)
-    return True
 
 
 def plot(records: Records, dataset: str, target: Path) -> bool:

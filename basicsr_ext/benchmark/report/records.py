@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.report.statistics import bootstrap_mean, paired
 from basicsr_ext.benchmark.run.inputs import Image
-from basicsr_ext.benchmark.run.measure import Figures
+from basicsr_ext.benchmark.run.measure import Figures, Measured
 from basicsr_ext.benchmark.run.methods import Method
 from basicsr_ext.benchmark.run.settings import Benchmark
-from basicsr_ext.benchmark.run.store import FORMAT, Store
+from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.benchmark.run.work import Outcome
+from basicsr_ext.common.versions import commit, versions_of
+from basicsr_ext.metrics import Metric
+from basicsr_ext.restoring.restorer import find_device
 
-__all__ = ["compose", "environment"]
-
-_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "basicsr", "basicsr-i2sb")
 _CAPITALS = ("psnr", "ssim", "niqe", "lpips", "dists", "fid", "kid")
 
 Found = Mapping[tuple[str, str], Figures]
 
 
-def compose(bench: Benchmark, store: Store, images: list[Image], outcome: Outcome, found: Found) -> dict[str, Any]:
-    """Put together what was measured; ``found`` has the figures by method and data set."""
+def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
+    """Put together what was measured."""
+    store, images, outcome, found = measured
     by_set = {name: [image for image in images if image.dataset == name] for name in bench.datasets}
     done = [method for method in bench.methods if method.name not in outcome.reasons]
     return {
         "format": FORMAT,
         "name": bench.options.name,
         "title": bench.options.title or bench.options.name,
-        "environment": environment(bench),
+        "environment": environment(bench.device),
         "protocol": {
             "seed": bench.options.manual_seed,
             "scale": bench.options.scale,
@@ -57,21 +57,11 @@ def compose(bench: Benchmark, store: Store, images: list[Image], outcome: Outcom
     }
 
 
-def environment(bench: Benchmark) -> dict[str, Any]:
-    """Versions, the device, the processor and the commit of the code."""
-    import torch
-
-    from basicsr_ext.restoring.restorer import find_device
-
-    device = find_device(bench.device)
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    known = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    return versions | {"device": known, "cpu": _processor(), "commit": _commit()}
+def environment(device: str = "auto") -> dict[str, Any]:
+    """Versions, the device (``auto`` or a name of torch's), the processor and the commit of the code."""
+    place = find_device(device)
+    known = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    return {**versions_of(), "device": known, "cpu": _processor(), "commit": commit()}
 
 
 def _processor() -> str:
@@ -82,30 +72,17 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
-    """The commit of the code where it lies in a repository of its own."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        asked = ["git", "-C", os.fspath(folder), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _method(method: Method, outcome: Outcome, found: Found) -> dict[str, Any]:
     facts, reason = outcome.facts.get(method.name), outcome.reasons.get(method.name)
     notes = [note for (name, _), figures in found.items() if name == method.name for note in figures.notes]
     seconds = [note["seconds"] for note in notes if note.get("seconds") is not None]
     peaks = [note["peak_memory"] for note in notes if note.get("peak_memory") is not None]
-    runs = facts is not None and method.kind != "interpolation"
     return {
         "name": method.name,
         "label": method.label,
         "kind": method.kind,
         "group": method.group,
-        "nfe": facts.network_calls if runs else None,
+        "nfe": facts.network_calls if facts and method.kind != "interpolation" else None,
         "sampler": facts.sampler if facts else None,
         "status": "failed" if reason else "done",
         "reason": reason,
@@ -121,7 +98,7 @@ def _image(store: Store, image: Image) -> dict[str, Any]:
     return {"name": image.name, **paths, "width": image.width, "height": image.height}
 
 
-def _metric(name: str, metric: Any) -> dict[str, Any]:
+def _metric(name: str, metric: Metric) -> dict[str, Any]:
     word, _, rest = name.partition("_")
     label = word.upper() if word in _CAPITALS else word
     return {

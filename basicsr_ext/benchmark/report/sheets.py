@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
+
+_CROP = 96  # pixels of the original
+_ROWS = 6
+
+
+def sheet(
+    root: Path, records: Mapping[str, Any], dataset: str, target: Path, crop: int = _CROP, rows: int = _ROWS
+) -> bool:
+    """Write the centres of some images side by side: every method, the original.
+
+    Args:
+        root: folder of records.json.
+        records: its content.
+        dataset: name of the data set.
+        target: PNG or JPEG to write.
+        crop: side of the part that is shown, in pixels; smaller images limit it.
+        rows: at most so many images.
+
+    Returns:
+        False if no method restored the data set.
+
+    """
+    chosen = next(one for one in records["datasets"] if one["name"] == dataset)["images"][:rows]
+    labels = {method["name"]: method["label"] for method in records["methods"]}
+    results = [result for result in records["results"] if result["dataset"] == dataset]
+    if not results:
+        return False
+    files = {result["method"]: {one["image"]: one["file"] for one in result["images"]} for result in results}
+    columns = [(labels[method], [root / found[image["name"]] for image in chosen]) for method, found in files.items()]
+    columns.append(("original", [root / image["gt"] for image in chosen]))
+    side = min([crop, *(min(image["width"], image["height"]) for image in chosen)])
+    write_sheet(columns, target, side)
+    return True
 
 
 def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: int) -> None:

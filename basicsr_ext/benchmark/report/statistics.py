@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Interval", "Paired", "bootstrap_mean", "paired"]
-
 _LEVEL = (0.025, 0.975)
 
 

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["csv_text", "latex", "markdown", "ranks"]
-
 Records = Mapping[str, Any]
 _COSTS = (("parameters", "parameters"), ("flops", "FLOPs"), ("nfe", "NFE"), ("seconds_per_image", "s/image"))
 _LATEX = {
@@ -89,14 +87,19 @@ def _short(reason: str | None) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def markdown_lines(head: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    """A table whose first ``texts`` columns are aligned to the left, the others to the right."""
+    lines = [head, ["---"] * texts + ["---:"] * (len(head) - texts), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def markdown(records: Records) -> str:
     """A table for each data set."""
     parts = []
     for dataset in records["datasets"]:
         head, *body = _rows(records, dataset["name"], _MARKDOWN)
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts.append(f"{_escaped_markdown(dataset['name'])}, {len(dataset['images'])} images:\n\n{text}\n")
+        name, count = _escaped_markdown(dataset["name"]), len(dataset["images"])
+        parts.append(f"{name}, {count} images:\n\n{markdown_lines(head, body)}\n")
     return "\n".join(parts)
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
 from basicsr_ext.benchmark.run.store import Store, save_picture, tensor_digest
+from basicsr_ext.common.contracts import ListsPaths
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from basicsr_ext.images.pictures import read_shape
 from basicsr_ext.processes import collectives
 
-__all__ = ["Image", "folder_faults", "prepare"]
 
-_SHOWN = 5
-
-
-class Image(NamedTuple):
+@dataclass(frozen=True)
+class Image:
     """One image of a data set: its number there, its name, its size in pixels, digests of what is given and wanted."""
 
     dataset: str
@@ -38,7 +38,7 @@ def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
     """
     todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
     mine = [_prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))]
-    found = sum(collectives.gather_objects(mine), [])
+    found = [image for part in collectives.gather_objects(mine) for image in part]
     order = {key: number for number, key in enumerate((dataset, index) for dataset, index, _ in todo)}
     return sorted(found, key=lambda image: order[image.dataset, image.index])
 
@@ -58,8 +58,8 @@ def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> I
 
 def _names(dataset: Any) -> list[str]:
     """A name for each image: that of its file, with its number where several have the same."""
-    paths = getattr(dataset, "paths", None) or [dataset[k] for k in range(len(dataset))]
-    stems = [Path(path["gt_path"] if isinstance(path, dict) else path).stem for path in paths]
+    paths = (isinstance(dataset, ListsPaths) and dataset.paths) or [dataset[k] for k in range(len(dataset))]
+    stems = [Path(path if isinstance(path, str) else path["gt_path"]).stem for path in paths]
     counts = Counter(stems)
     return [stem if counts[stem] == 1 else f"{stem}_{index}" for index, stem in enumerate(stems)]
 
@@ -70,7 +70,8 @@ def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
     for method in methods:
         if not isinstance(method, FolderMethod):
             continue
-        missing, other = [], []
+        missing: list[str] = []
+        other: list[str] = []
         for image in images:
             path = method.find(image.dataset, image.name)
             if path is None:
@@ -85,11 +86,7 @@ def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
                 other.append(f"{path.name} {width} x {height} instead of {image.width} x {image.height}")
         where = f"methods.{method.name}: {method.folder}"
         if missing:
-            faults.append(f"{where} has no image for {len(missing)} of {len(images)}: {_first(missing)}")
+            faults.append(f"{where} has no image for {len(missing)} of {len(images)}: {listed(missing, 5)}")
         if other:
-            faults.append(f"{where} has {len(other)} image(s) of another size (width x height): {_first(other)}")
+            faults.append(f"{where} has {len(other)} image(s) of another size (width x height): {listed(other, 5)}")
     return faults
-
-
-def _first(lines: list[str]) -> str:
-    return ", ".join(lines[:_SHOWN]) + (f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else "")

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from basicsr_ext.benchmark.run.inputs import Image
+from basicsr_ext.benchmark.run.inputs import Image, folder_faults, prepare
 from basicsr_ext.benchmark.run.methods import Method
 from basicsr_ext.benchmark.run.runners import Facts
 from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import Store, hash_of
+from basicsr_ext.benchmark.run.work import Outcome, restore_all
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.plain_json import finite
 from basicsr_ext.metrics import Cost, Metric, Sample
 from basicsr_ext.metrics.samples import known_operator
 from basicsr_ext.processes import collectives
-
-__all__ = ["Figures", "measure"]
 
 
 class Figures(NamedTuple):
@@ -34,6 +34,36 @@ class Figures(NamedTuple):
     sets: dict[str, float | None]
     refusals: dict[str, str]
     notes: list[dict[str, Any]]
+
+
+class Measured(NamedTuple):
+    """All that a benchmark found out; ``figures`` by method and data set, without methods that failed."""
+
+    store: Store
+    images: list[Image]
+    outcome: Outcome
+    figures: dict[tuple[str, str], Figures]
+
+
+def restore_and_measure(bench: Benchmark) -> Measured:
+    """Restore what is not restored yet by every method, and measure it; shared out over the ranks.
+
+    Raises:
+        InputError: an image can not be read or written, or a folder of restored images lacks one.
+
+    """
+    store = Store(bench.folder)
+    images = prepare(bench.datasets, store)
+    if faults := folder_faults(bench.methods, images):
+        raise InputError("\n  - ".join(["folders of restored images", *faults]))
+    outcome = restore_all(bench, store, images)
+    collectives.barrier()
+    found = {}
+    for method in bench.methods:
+        for dataset in bench.datasets if method.name not in outcome.reasons else ():
+            chosen = [image for image in images if image.dataset == dataset]
+            found[method.name, dataset] = measure(bench, store, method, chosen, outcome.facts.get(method.name))
+    return Measured(store, images, outcome, found)
 
 
 def measure(bench: Benchmark, store: Store, method: Method, images: list[Image], facts: Facts | None) -> Figures:
@@ -67,19 +97,14 @@ def _figures(
     sets: dict[str, float | None] = {}
     for name, metric in metrics.items():
         if metric.per_image:
-            values[name] = [_finite(metric.records.get(image.index)) for image in images]
+            values[name] = [finite(metric.records.get(image.index)) for image in images]  # PSNR may be infinite
         sets[name] = None
         if name not in refusals:
             try:
-                sets[name] = _finite(metric.compute())
+                sets[name] = finite(metric.compute())
             except InputError as error:
                 refusals[name] = str(error)
     return Figures(values, sets, refusals, notes)
-
-
-def _finite(value: Any) -> float | None:
-    """JSON has no infinity: the PSNR of equal images has no figure."""
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _cost_at(facts: Facts | None, image: Image, first: Image) -> Cost | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from basicsr_ext.benchmark.run.runners import ForeignRunner, Runner, TrainedRunner, load_foreign
+from basicsr_ext.checkpoints.networks import best_key, has_weights
+from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.files import digest
+from basicsr_ext.common.files import known_digest
+from basicsr_ext.images.pictures import EXTENSIONS
 from basicsr_ext.options.check import model_class
+from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags
-
-__all__ = ["FolderMethod", "Method", "MethodOptions", "TrainedMethod", "expand"]
 
 _SOURCES = ("interpolation", "options or weights", "spandrel", "folder")
 
@@ -62,8 +65,8 @@ class Method:
         """Everything beside the image that decides what is restored; JSON."""
         raise NotImplementedError
 
-    def open(self, device: str, tile: int) -> Any:
-        """Load what restores: see :class:`basicsr_ext.benchmark.run.runners.TrainedRunner`."""
+    def open(self, device: str, tile: int) -> Runner:
+        """Load what restores."""
         raise NotImplementedError
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
@@ -83,18 +86,14 @@ class TrainedMethod(Method):
     def identity(self) -> dict[str, Any]:
         """Options, weights and flags."""
         opt = {key: value for key, value in self.opt.items() if key not in ("name", "num_gpu", "manual_seed")}
-        return {"opt": opt, "weights": _digest(self.weights) if self.weights else None, "flags": dict(self.flags)}
+        return {"opt": opt, "weights": known_digest(self.weights) if self.weights else None, "flags": dict(self.flags)}
 
-    def open(self, device: str, tile: int) -> Any:
+    def open(self, device: str, tile: int) -> Runner:
         """Build the model and load its weights."""
-        from basicsr_ext.benchmark.run.runners import TrainedRunner
-
         return TrainedRunner(self.opt, self.weights, dict(self.flags), device, tile)
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
         """Another scale or other channels than the data have."""
-        from basicsr_ext.preflight.networks import channel_faults
-
         name, scale = f"methods.{self.name}", self.opt.get("scale", 1)
         if (there := item["gt"].shape[-1] / item["lq"].shape[-1]) != scale:
             return [f"{name}: its scale is {scale}, but the clean images of {where} are {there:g} times as large"]
@@ -110,12 +109,10 @@ class ForeignMethod(Method):
     @property
     def identity(self) -> dict[str, Any]:
         """The weights."""
-        return {"spandrel": _digest(self.weights)}
+        return {"spandrel": known_digest(self.weights)}
 
-    def open(self, device: str, tile: int) -> Any:
+    def open(self, device: str, tile: int) -> Runner:
         """Load the weights."""
-        from basicsr_ext.benchmark.run.runners import ForeignRunner
-
         return ForeignRunner(self.weights, device, tile)
 
 
@@ -133,21 +130,9 @@ class FolderMethod(Method):
 
     def find(self, dataset: str, image: str) -> Path | None:
         """The file of an image, with any extension; None if there is none."""
-        from basicsr_ext.images.pictures import EXTENSIONS
-
         place = self.folder / dataset if (self.folder / dataset).is_dir() else self.folder
         stem = self.template.format(image)
         return next((path for ext in EXTENSIONS if (path := place / f"{stem}{ext}").is_file()), None)
-
-
-@lru_cache(maxsize=256)
-def _digest_at(path: Path, changed: int, size: int) -> str:
-    return digest(path)
-
-
-def _digest(path: Path) -> str:
-    status = path.stat()
-    return _digest_at(path, status.st_mtime_ns, status.st_size)
 
 
 def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: list[str]) -> list[Method]:
@@ -192,24 +177,17 @@ def _file(name: str, folder: Path, option: str) -> Path:
 
 
 def _foreign(name: str, folder: Path) -> Path:
-    import importlib.util
-
     if importlib.util.find_spec("spandrel") is None:
         raise InputError(
             "spandrel: the package spandrel is not installed; run: pip install 'basicsr-i2sb[foreign]' or, where it is "
             "there already, pip install spandrel"
         )
     path = _file(name, folder, "spandrel")
-    from basicsr_ext.benchmark.run.runners import load_foreign
-
     load_foreign(path)
     return path
 
 
 def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> list[Method]:
-    from basicsr_ext.checkpoints.networks import best_key, has_weights
-    from basicsr_ext.preflight.networks import network_faults
-
     option_file = _file(options.options, folder, "options") if options.options else None
     weights = _file(options.weights, folder, "weights") if options.weights else None
     opt, _ = find_options(weights, option_file)
@@ -243,5 +221,5 @@ def _check_flags(opt: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
         changed = with_flags(opt, model, flags)  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"flags: {error}") from None
-    if wrong := getattr(model, "option_faults", lambda opt: [])(changed):
+    if wrong := restorer_class_of(model).option_faults(changed):
         raise InputError(f"flags: {'; '.join(wrong)}")

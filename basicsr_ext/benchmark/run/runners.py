@@ -22,8 +22,6 @@ Items = Sequence[Mapping[str, Any]]  # of a data set
 Restored = tuple[Tensor, dict[str, Tensor]]
 _GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item
 
-__all__ = ["Facts", "ForeignRunner", "TrainedRunner", "load_foreign"]
-
 
 class Facts(NamedTuple):
     """What is known of a method once it ran on one image: ``flops`` and ``seconds`` are for that image."""
@@ -39,7 +37,7 @@ class _Enough(Exception):
     """Ends a restoration whose first network call has been seen."""
 
 
-class _Runner:
+class Runner:
     """The common part: a network, and one call of it seen from outside."""
 
     device: torch.device
@@ -97,7 +95,7 @@ class _Runner:
             torch.cuda.synchronize(self.device)
 
 
-class TrainedRunner(_Runner):
+class TrainedRunner(Runner):
     """A registered model, by the same path as ``basicsr restore``."""
 
     def __init__(
@@ -147,7 +145,7 @@ def load_foreign(path: Path) -> Any:
     return model
 
 
-class ForeignRunner(_Runner):
+class ForeignRunner(Runner):
     """Weights of another toolkit, loaded by spandrel; it pads and crops as the architecture needs."""
 
     def __init__(self, weights: Path, device: str, tile: int) -> None:

@@ -11,15 +11,15 @@ from basicsr_ext.benchmark.run.methods import Method, MethodOptions, expand
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
-from basicsr_ext.options.check import inspect_options
+from basicsr_ext.metrics import Metric, build_metrics
+from basicsr_ext.options.check import Findings, inspect_options
 from basicsr_ext.options.file import apply_overrides, load_yaml
-from basicsr_ext.options.resolve import resolve_dataset
+from basicsr_ext.options.resolve import raise_faults, resolve_dataset
 from basicsr_ext.preflight import checks, data
 from basicsr_ext.processes.launch import Launch
 
-__all__ = ["Benchmark", "BenchmarkOptions", "read"]
-
-_EARLY = ("plugins",)
+_LEAST = {"scale": 1, "manual_seed": 0, "tile": 0, "batch_size": 1, "draws": 2, "resamples": 100}
+_TAKEN = ("image", "file", "seconds", "trajectory", "deviation")  # what a record of an image has of its own
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,9 @@ class BenchmarkOptions:
     results_root: str | None = None  # default: results, in the current folder
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("scale", 1),
-            ("manual_seed", 0),
-            ("tile", 0),
-            ("batch_size", 1),
-            ("draws", 2),
-            ("resamples", 100),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a whole number from {least}")
+        for name, least in _LEAST.items():
+            if vars(self)[name] < least:
+                raise ValueError(f"{name} is {vars(self)[name]}; it must be a whole number from {least}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Benchmark:
     options: BenchmarkOptions
     methods: list[Method]
     datasets: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: dict[str, Metric]
     folder: Path
     device: str
     notes: list[str]
@@ -85,7 +78,7 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
     """
     opt = load_yaml(path)
     entries = list(overrides or ())
-    early = [entry for entry in entries if entry.lstrip("+ ").partition("=")[0].strip() in _EARLY]
+    early = [entry for entry in entries if entry.lstrip("+ ").partition("=")[0].strip() == "plugins"]
     apply_overrides(opt, early)
     notes = [f"plugin {p.name} failed to load: {p.error}" for p in plugins.load_entry_points() if not p.ok]
     folder = Path(path).expanduser().parent
@@ -93,14 +86,13 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
         plugins.load_listed(opt["plugins"], folder)
     apply_overrides(opt, [entry for entry in entries if entry not in early], _known)
     options, faults = parse_block(BenchmarkOptions, opt, "benchmark")
-    if options is None:
-        raise InputError(_listed(str(path), faults))
+    raise_faults(Findings(faults), str(path))
+    assert options is not None
     methods = _methods(options, folder, faults)
     metrics = _metrics(options, faults)
     faults += checks.device_faults({"num_gpu": options.num_gpu}, here)
     datasets = _datasets(options, methods, faults, notes)
-    if faults:
-        raise InputError(_listed(str(path), faults))
+    raise_faults(Findings(faults), str(path))
     root = Path(options.results_root or "results").expanduser()
     device = "cpu" if options.num_gpu == 0 else "auto"
     return Benchmark(options, methods, datasets, metrics, root / options.name, device, notes)
@@ -111,11 +103,6 @@ def _known(keys: list[str]) -> set[str]:
     if not keys:
         return {option.name for option in fields(BenchmarkOptions)}
     return {option.name for option in fields(MethodOptions)} if len(keys) == 2 and keys[0] == "methods" else set()
-
-
-def _listed(source: str, faults: list[str]) -> str:
-    lines = list(dict.fromkeys(faults))
-    return f"{source}: {lines[0]}" if len(lines) == 1 else "\n  - ".join([f"{source}: {len(lines)} faults", *lines])
 
 
 def _methods(options: BenchmarkOptions, folder: Path, faults: list[str]) -> list[Method]:
@@ -144,13 +131,10 @@ def _name_faults(where: str, name: str) -> list[str]:
     return []
 
 
-def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Any]:
-    from basicsr_ext.metrics import build_metrics
-
-    built: dict[str, Any] = {}
-    taken = {"image", "file", "seconds", "trajectory", "deviation"}
+def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
+    built: dict[str, Metric] = {}
     for name, block in options.metrics.items():
-        if name in taken:
+        if name in _TAKEN:
             faults.append(f"metrics.{name}: a record of an image has its own {name}; choose another name")
             continue
         try:

@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.common.files import atomic_write_text, digest
+from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.pictures import Picture, write_picture
-
-__all__ = ["FORMAT", "Store", "hash_of", "save_picture", "tensor_digest"]
-
-FORMAT = 1  # of the notes and of records.json
 
 
 def hash_of(thing: Any) -> str:
@@ -91,7 +88,7 @@ class Store:
     def write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         """Write the note of a file; raises SaveError, an InputError, where the disk refuses it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(json.dumps(note, indent=1, allow_nan=False), path.with_suffix(".json"))
+        atomic_write_text(json_text(note), path.with_suffix(".json"))
 
     def relative(self, path: Path) -> str:
         """A path as records.json holds it."""

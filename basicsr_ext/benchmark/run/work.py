@@ -10,20 +10,18 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.run.inputs import Image
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
 from basicsr_ext.benchmark.run.peak_memory import PeakMemory
 from basicsr_ext.benchmark.run.runners import Facts
 from basicsr_ext.benchmark.run.settings import Benchmark
-from basicsr_ext.benchmark.run.store import FORMAT, Store, hash_of, save_picture
+from basicsr_ext.benchmark.run.store import Store, hash_of, save_picture
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
 from basicsr_ext.images.pictures import read_picture
 from basicsr_ext.processes import collectives
-
-__all__ = ["Outcome", "image_key", "restore_all"]
-
 
 _NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the seeds of the first ones
 

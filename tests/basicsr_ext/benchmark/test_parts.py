@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from basicsr_ext.benchmark.report import plots, tables
+from basicsr_ext.benchmark.report import plots, sheets, tables
 from basicsr_ext.benchmark.report.statistics import bootstrap_mean, paired
 from basicsr_ext.benchmark.run import measure
 from basicsr_ext.benchmark.run.store import Store
@@ -102,11 +102,11 @@ def test_the_csv_has_a_line_for_each_figure_and_image():
 def test_the_sheet_shows_every_method_and_the_original(tmp_path):
     for k, name in enumerate(("m0", "m1", "m2", "gt")):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((30, 40, 3), 60 * k, np.uint8))
-    assert plots.sheet(tmp_path, made(), "s", tmp_path / "sheet.png")
+    assert sheets.sheet(tmp_path, made(), "s", tmp_path / "sheet.png")
     page = cv2.imread(str(tmp_path / "sheet.png"))
     assert page.shape == (24 + 60, 4 * 66 - 6, 3), "crops are cut to the smallest image"
     assert [int(page[50, 66 * k + 30, 0]) for k in range(4)] == [0, 60, 120, 180]
-    assert not plots.sheet(tmp_path, made() | {"results": []}, "s", tmp_path / "none.png")
+    assert not sheets.sheet(tmp_path, made() | {"results": []}, "s", tmp_path / "none.png")
 
 
 def test_the_plot_leaves_out_what_has_no_figure(tmp_path):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_ext.commands.report import load_runs, sheet, table
+from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
 from basicsr_ext.common.errors import InputError
 
 

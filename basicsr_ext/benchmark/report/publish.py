@@ -1,0 +1,37 @@
+"""Everything that is made from the records of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr_ext.benchmark import page
+from basicsr_ext.benchmark.report import plots, sheets, tables
+from basicsr_ext.common.files import atomic_write_text
+from basicsr_ext.common.plain_json import json_text
+
+
+def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Write ``records.json``, tables, sheets, plots and the page to ``folder``, and print the table.
+
+    Yields a line for each of them, and for what failed or has no figure.
+    """
+    for result in records["results"]:
+        for name, reason in result.get("refused", {}).items():
+            yield f"note: no {name} of {result['method']}: {reason}"
+    path = folder / "records.json"
+    atomic_write_text(json_text(records), path)
+    for name, text in (("table.md", tables.markdown), ("table.csv", tables.csv_text), ("table.tex", tables.latex)):
+        atomic_write_text(text(records), path.with_name(name))
+    print(tables.markdown(records))
+    yield f"records: {path}"
+    for dataset in [dataset["name"] for dataset in records["datasets"]]:
+        target = path.with_name(f"sheet_{dataset}.png")
+        if sheets.sheet(folder, records, dataset, target):
+            yield f"sheet: {target}"
+    yield from plots.draw(path, records)
+    yield f"page: {page.write(path, path.with_name('report'))}"
+    for method in records["methods"]:
+        if method["status"] == "failed":
+            yield f"failed: {method['name']}: {method['reason']}"
