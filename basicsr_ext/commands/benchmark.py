@@ -14,9 +14,7 @@ _DESCRIPTION = "Compare methods on data sets by metrics. An interrupted run goes
 def run(argv: list[str]) -> int:
     """Run a benchmark; returns 1 if a method failed, else 0.
 
-    Raises:
-        InputError: the option file or what it names is wrong; lists every fault, before anything is restored.
-
+    Raises InputError if the option file or what it names is wrong; lists every fault, before anything is restored.
     """
     parser = argparse.ArgumentParser(prog="basicsr benchmark", description=_DESCRIPTION)
     arguments = parser.add_argument

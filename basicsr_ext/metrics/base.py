@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -35,7 +35,6 @@ class Cost:
         parameters: number of the networks' parameters.
         flops: floating-point operations of the whole restoration: all network calls.
         network_calls: how often the network was called, the NFE of a sampler.
-
     """
 
     seconds: float | None = None
@@ -59,7 +58,6 @@ class Sample:
         hole: where nothing of ``lq`` is known: h,w, True in the hole of an inpainting; None if there is none.
         draws: the image restored with several seeds.
         cost: what the restoration took.
-
     """
 
     index: int
@@ -88,7 +86,8 @@ class Metric:
         per_image: whether an image has a figure of its own.
         least: fewest images that give a figure.
         packages: modules that must be installed; ``extra`` is the extra of this package that brings them.
-
+        files: files of network weights that it reads.
+        about: what else another needs to get the same figure, such as crop and colour space.
     """
 
     higher_is_better: bool = False
@@ -99,6 +98,8 @@ class Metric:
     least: int = 1
     packages: tuple[str, ...] = ()
     extra: str = ""
+    files: tuple[WeightsFile, ...] = ()
+    about: Mapping[str, Any] = {}
 
     # Options that a metric has by making them fields of its own: pixels left out at every edge; where weights are
     crop_border: int = 0
@@ -120,9 +121,7 @@ class Metric:
     def update(self, sample: Sample) -> float | None:
         """Take an image; returns its figure if images have one.
 
-        Raises:
-            InputError: the sample lacks what the metric needs, or sizes differ.
-
+        Raises InputError if the sample lacks what the metric needs, or sizes differ.
         """
         for need in sorted(self.needs):
             if vars(sample)[need] is None:
@@ -144,9 +143,7 @@ class Metric:
     def compute(self) -> float:
         """The figure of all images taken so far.
 
-        Raises:
-            InputError: there are fewer images than the figure needs.
-
+        Raises InputError if there are fewer images than the figure needs.
         """
         if len(self.records) < self.least:
             raise InputError(
@@ -163,9 +160,7 @@ class Metric:
     def cropped(self, image: np.ndarray, sample: Sample) -> np.ndarray:
         """``image`` without the option ``crop_border`` at every edge.
 
-        Raises:
-            InputError: nothing is left.
-
+        Raises InputError if nothing is left.
         """
         border = self.crop_border
         if not 0 <= border < (min(image.shape[:2]) + 1) // 2:
@@ -184,16 +179,14 @@ class Metric:
         """Its registered name."""
         return next((name for name, cls in METRICS if cls is type(self)), type(self).__name__)
 
-    def weights_files(self) -> list[WeightsFile]:
+    def weights_files(self) -> Sequence[WeightsFile]:
         """The files of network weights that it reads."""
-        return []
+        return self.files
 
     def check(self) -> None:
         """Look for the packages and files that it needs, before anything is restored.
 
-        Raises:
-            InputError: one is missing; says how to get it.
-
+        Raises InputError if one is missing; says how to get it.
         """
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
@@ -211,7 +204,7 @@ class Metric:
         found |= {"unit": self.unit} if self.unit else {}
         found |= {"library": [module_version(package) for package in self.packages]} if self.packages else {}
         files = [file.identity(self.weights) for file in self.weights_files()]
-        return found | ({"weights": files} if files else {})
+        return {**found, **({"weights": files} if files else {}), **self.about}
 
     def provenance(self) -> dict[str, Any]:
         """Everything that another needs to get the same figure: :meth:`identity`, the images taken, and notes."""

@@ -13,9 +13,8 @@ from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.metrics.base import METRICS, Metric, metric_names
+from basicsr_ext.metrics.basicsr import BasicSRMetric
 from basicsr_ext.processes import collectives
-
-__all__ = ["build_metric", "build_metrics", "collect"]
 
 
 def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:
@@ -26,16 +25,12 @@ def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str
         where: dotted name of the block, for messages.
         weights: folder of network weights for metrics whose own option ``weights`` is not set.
 
-    Raises:
-        InputError: the type or an option is unknown or wrong.
-
+    Raises InputError if the type or an option is unknown or wrong.
     """
     if not isinstance(options, Mapping) or not isinstance(options.get("type"), str):
         raise InputError(f"{where}.type is missing; give the name of a metric; {did_you_mean('', metric_names())}")
     name = options["type"]
     if name not in METRICS and registries.find(METRIC_REGISTRY, name) is not None:
-        from basicsr_ext.metrics.basicsr import BasicSRMetric
-
         return BasicSRMetric.of(options, where)
     if name not in METRICS:
         raise UnknownName(f"{where}.type is {name!r}, which is not registered; {did_you_mean(name, metric_names())}")
@@ -54,9 +49,7 @@ def build_metrics(
 ) -> dict[str, Metric]:
     """Build the metrics of a block such as ``val.metrics``: name -> metric, each checked to have what it needs.
 
-    Raises:
-        InputError: a type or an option is unknown or wrong, or a package or a file of weights is missing.
-
+    Raises InputError if a type or an option is unknown or wrong, or a package or a file of weights is missing.
     """
     built = {name: build_metric(block, f"{where}.{name}", weights) for name, block in (options or {}).items()}
     for name, metric in built.items():
@@ -70,16 +63,19 @@ def build_metrics(
     return built
 
 
-def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Merge the metrics over all processes and compute each of them once, on rank 0: the same figures everywhere.
-
-    Raises:
-        InputError: a metric refuses its images; in every process.
-
-    """
+def share_records(metrics: Mapping[str, Metric]) -> None:
+    """Give the metrics of every process the images of all."""
     for records in collectives.gather_objects({name: metric.records for name, metric in metrics.items()}):
         for name, metric in metrics.items():
             metric.records.update(records[name])
+
+
+def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Merge the metrics over all processes and compute each of them once, on rank 0: the same figures everywhere.
+
+    Raises InputError if a metric refuses its images; in every process.
+    """
+    share_records(metrics)
     outcome: dict[str, float] | InputError = {}
     if collectives.is_main():
         try:

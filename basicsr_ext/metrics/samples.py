@@ -20,7 +20,6 @@ def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Ten
     Args:
         dataset: any data set; its ``degradation`` tells if it is one of ours.
         mask: 1,h,w, 1 in the hole of an inpainting, for degradations that have one.
-
     """
     ours = dataset_of(dataset)
     operator = ours.degradation if ours else None
@@ -47,7 +46,6 @@ def sample_of(
         index: number in the data set.
         restored: H,W,C uint8 in OpenCV's order.
         cost: of the restoration.
-
     """
     mask = batch["mask"][k] if "mask" in batch else None
     return Sample(

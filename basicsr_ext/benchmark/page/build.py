@@ -25,9 +25,7 @@ _KEYS = ("title", "methods", "datasets", "metrics", "results")
 def read(path: str | Path) -> dict[str, Any]:
     """The records of a benchmark.
 
-    Raises:
-        InputError: the file is missing, no JSON, or of another format than :data:`basicsr_ext.benchmark.FORMAT`.
-
+    Raises InputError if the file is missing, no JSON, or of another format than :data:`basicsr_ext.benchmark.FORMAT`.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,7 +53,6 @@ def write(records: str | Path, folder: str | Path, quality: int | None = None) -
     Raises:
         InputError: the records can not be read, a picture is missing or unreadable, or ``quality`` is out of range.
         OSError: the pictures can not be written.
-
     """
     if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"quality is {quality}; it must be from 1 to 100, or left out for exact pictures")

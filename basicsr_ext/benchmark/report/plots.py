@@ -29,7 +29,6 @@ def plot(records: Records, dataset: str, target: Path) -> bool:
 
     Returns:
         False if there is nothing to plot.
-
     """
     from matplotlib.figure import Figure
 

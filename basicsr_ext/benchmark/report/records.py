@@ -29,7 +29,7 @@ Found = Mapping[tuple[str, str], Figures]
 
 def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
     """Put together what was measured."""
-    store, images, outcome, found = measured
+    images, outcome, found = measured
     by_set = {name: [image for image in images if image.dataset == name] for name in bench.datasets}
     done = [method for method in bench.methods if method.name not in outcome.reasons]
     return {
@@ -48,10 +48,10 @@ def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
             "significance": "Wilcoxon's signed-rank test, two-sided, not corrected for the number of comparisons",
         },
         "methods": [_method(method, outcome, found) for method in bench.methods],
-        "datasets": [{"name": name, "images": [_image(store, i) for i in found_]} for name, found_ in by_set.items()],
+        "datasets": [{"name": name, "images": [_image(bench.store, i) for i in ours]} for name, ours in by_set.items()],
         "metrics": [_metric(name, metric) for name, metric in bench.metrics.items()],
         "results": [
-            _result(bench, store, method, by_set[name], found[method.name, name]) for method in done for name in by_set
+            _result(bench, method, by_set[name], found[method.name, name]) for method in done for name in by_set
         ],
         "significance": _significance(bench, done, by_set, found),
     }
@@ -112,12 +112,12 @@ def _metric(name: str, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _result(bench: Benchmark, store: Store, method: Method, images: list[Image], figures: Figures) -> dict[str, Any]:
+def _result(bench: Benchmark, method: Method, images: list[Image], figures: Figures) -> dict[str, Any]:
     rows = []
     for k, image in enumerate(images):
-        note, file = figures.notes[k], store.restored(method.name, image.dataset, image.name)
+        note, file = figures.notes[k], bench.store.restored(method.name, image.dataset, image.name)
         extras = note.get("extras", {})
-        row = {"image": image.name, "file": store.relative(file), "seconds": note.get("seconds")}
+        row = {"image": image.name, "file": bench.store.relative(file), "seconds": note.get("seconds")}
         row |= {name: values[k] for name, values in figures.values.items()}
         rows.append(row | {"trajectory": extras.get("walk"), "deviation": extras.get("std")})
     summary = {name: _summary(bench, figures, name) for name in bench.metrics}

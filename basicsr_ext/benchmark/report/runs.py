@@ -19,9 +19,7 @@ Run = dict[str, Any]
 def load_runs(folders: list[str | Path]) -> list[Run]:
     """Read ``metrics.json`` of each results folder; the folder itself is added under ``folder``.
 
-    Raises:
-        InputError: a folder holds no ``metrics.json``, or one that is not ours.
-
+    Raises InputError if a folder holds no ``metrics.json``, or one that is not ours.
     """
     runs = []
     for folder in map(Path, folders):
@@ -59,9 +57,7 @@ def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 
         path: of the PNG to write.
         crop: side of the central square that is shown of each image, in pixels; it is shown twice as large.
 
-    Raises:
-        InputError: a run saved no images, or an image is missing.
-
+    Raises InputError if a run saved no images, or an image is missing.
     """
     name = next(iter(runs[0]["datasets"]))
     stems = [record["image"] for record in runs[0]["datasets"][name]["images"]]

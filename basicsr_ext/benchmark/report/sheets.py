@@ -30,7 +30,6 @@ def sheet(
 
     Returns:
         False if no method restored the data set.
-
     """
     chosen = next(one for one in records["datasets"] if one["name"] == dataset)["images"][:rows]
     labels = {method["name"]: method["label"] for method in records["methods"]}
@@ -56,7 +55,6 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
     Raises:
         InputError: an image is missing, unreadable or smaller than ``crop``.
         OSError: the picture can not be written.
-
     """
     rows = len(columns[0][1])
     gap, head = 6, 24

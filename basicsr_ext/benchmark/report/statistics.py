@@ -34,7 +34,6 @@ def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
         values: n finite numbers, n >= 1.
         resamples: how often n of them are drawn with replacement.
         seed: the same draws of images for the same n, so that methods are compared on the same resamples.
-
     """
     mean = float(np.mean(values))
     if len(values) < 2:

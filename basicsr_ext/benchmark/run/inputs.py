@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
-from basicsr_ext.benchmark.run.store import Store, save_picture, tensor_digest
+from basicsr_ext.benchmark.run.store import GIVEN, Store, save_picture, tensor_digest
 from basicsr_ext.common.contracts import ListsPaths
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
@@ -32,9 +32,7 @@ class Image:
 def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
     """Read every image, shared out over the ranks, and write its ``gt`` and ``lq`` where they are not there yet.
 
-    Raises:
-        InputError: an image can not be read or written.
-
+    Raises InputError if an image can not be read or written.
     """
     todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
     mine = [_prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))]
@@ -45,7 +43,7 @@ def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
 
 def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> Image:
     item = items[index]
-    given, wanted = tensor_digest(item, ("lq", "mask", "cond")), tensor_digest(item, ("gt",))
+    given, wanted = tensor_digest(item, GIVEN), tensor_digest(item, ("gt",))
     for kind, key in (("gt", wanted), ("lq", given)):
         path = store.input(dataset, name, kind)
         note = store.read_note(path)

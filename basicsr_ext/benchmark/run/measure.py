@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,8 @@ from basicsr_ext.benchmark.run.store import Store, hash_of
 from basicsr_ext.benchmark.run.work import Outcome, restore_all
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.plain_json import finite
-from basicsr_ext.metrics import Cost, Metric, Sample
+from basicsr_ext.metrics import Cost, Sample
+from basicsr_ext.metrics.build import share_records
 from basicsr_ext.metrics.samples import known_operator
 from basicsr_ext.processes import collectives
 
@@ -39,7 +39,6 @@ class Figures(NamedTuple):
 class Measured(NamedTuple):
     """All that a benchmark found out; ``figures`` by method and data set, without methods that failed."""
 
-    store: Store
     images: list[Image]
     outcome: Outcome
     figures: dict[tuple[str, str], Figures]
@@ -48,107 +47,83 @@ class Measured(NamedTuple):
 def restore_and_measure(bench: Benchmark) -> Measured:
     """Restore what is not restored yet by every method, and measure it; shared out over the ranks.
 
-    Raises:
-        InputError: an image can not be read or written, or a folder of restored images lacks one.
-
+    Raises InputError if a file can not be read or written, or a folder of restored images lacks one.
     """
-    store = Store(bench.folder)
-    images = prepare(bench.datasets, store)
+    images = prepare(bench.datasets, bench.store)
     if faults := folder_faults(bench.methods, images):
         raise InputError("\n  - ".join(["folders of restored images", *faults]))
-    outcome = restore_all(bench, store, images)
+    outcome = restore_all(bench, images)
     collectives.barrier()
     found = {}
     for method in bench.methods:
         for dataset in bench.datasets if method.name not in outcome.reasons else ():
             chosen = [image for image in images if image.dataset == dataset]
-            found[method.name, dataset] = measure(bench, store, method, chosen, outcome.facts.get(method.name))
-    return Measured(store, images, outcome, found)
+            found[method.name, dataset] = _measure(bench, method, chosen, outcome.facts.get(method.name))
+    return Measured(images, outcome, found)
 
 
-def measure(bench: Benchmark, store: Store, method: Method, images: list[Image], facts: Facts | None) -> Figures:
-    """Measure the images of one data set, shared out over the ranks; the same figures on every rank.
-
-    Raises:
-        InputError: a file can not be read or written.
-
-    """
-    metrics: Mapping[str, Metric] = bench.metrics
-    keys = {name: hash_of(metric.identity()) for name, metric in metrics.items()}
-    refusals: dict[str, str] = {}
-    for metric in metrics.values():
+def _measure(bench: Benchmark, method: Method, images: list[Image], facts: Facts | None) -> Figures:
+    """Measure the images of one data set, shared out over the ranks; the same figures on every rank."""
+    found = Figures({}, {}, {}, [])
+    for metric in bench.metrics.values():
         metric.records.clear()
+    keys = {name: hash_of(metric.identity()) for name, metric in bench.metrics.items()}
     for k in collectives.shard_indices(len(images)):
-        cost = _cost_at(facts, images[k], images[0])
-        _measure_image(bench, keys, store, method, images[k], refusals, cost)
-    for shared in collectives.gather_objects(refusals):
-        refusals.update({name: reason for name, reason in shared.items() if name not in refusals})
-    for records in collectives.gather_objects({name: metric.records for name, metric in metrics.items()}):
-        for name, metric in metrics.items():
-            metric.records.update(records[name])
-    notes = [store.read_note(store.restored(method.name, image.dataset, image.name)) or {} for image in images]
-    return _figures(metrics, images, refusals, notes)
-
-
-def _figures(
-    metrics: Mapping[str, Metric], images: list[Image], refusals: dict[str, str], notes: list[dict[str, Any]]
-) -> Figures:
-    values: dict[str, list[float | None]] = {}
-    sets: dict[str, float | None] = {}
-    for name, metric in metrics.items():
+        cost = _cost_at(facts, images[k], images[0]) if facts else None
+        _measure_image(bench, method, images[k], cost, keys, found.refusals)
+    for shared in collectives.gather_objects(found.refusals):
+        found.refusals.update({name: reason for name, reason in shared.items() if name not in found.refusals})
+    share_records(bench.metrics)
+    for name, metric in bench.metrics.items():
         if metric.per_image:
-            values[name] = [finite(metric.records.get(image.index)) for image in images]  # PSNR may be infinite
-        sets[name] = None
-        if name not in refusals:
+            found.values[name] = [finite(metric.records.get(image.index)) for image in images]  # PSNR may be infinite
+        found.sets[name] = None
+        if name not in found.refusals:
             try:
-                sets[name] = finite(metric.compute())
+                found.sets[name] = finite(metric.compute())
             except InputError as error:
-                refusals[name] = str(error)
-    return Figures(values, sets, refusals, notes)
+                found.refusals[name] = str(error)
+    files = (bench.store.restored(method.name, image.dataset, image.name) for image in images)
+    found.notes.extend(bench.store.read_note(file) or {} for file in files)
+    return found
 
 
-def _cost_at(facts: Facts | None, image: Image, first: Image) -> Cost | None:
+def _cost_at(facts: Facts, image: Image, first: Image) -> Cost:
     """Parameters and FLOPs for an image; FLOPs were counted on ``first`` and taken to grow with the pixels."""
-    if facts is None:
-        return None
     share = image.width * image.height / (first.width * first.height)
     return Cost(None, None, facts.parameters, facts.flops * share, facts.network_calls)
 
 
 def _measure_image(
-    bench: Benchmark,
-    keys: Mapping[str, str],
-    store: Store,
-    method: Method,
-    image: Image,
-    refusals: dict[str, str],
-    cost: Cost | None,
+    bench: Benchmark, method: Method, image: Image, cost: Cost | None, keys: dict[str, str], refusals: dict[str, str]
 ) -> None:
-    path = store.restored(method.name, image.dataset, image.name)
-    note = store.read_note(path) or {}
+    """Let every metric take an image, or what its note holds under the key of the metric and the image."""
+    path = bench.store.restored(method.name, image.dataset, image.name)
+    note = bench.store.read_note(path) or {}
     known, sample = dict(note.get("measured", {})), None
     for name, metric in bench.metrics.items():
         place = hash_of([keys[name], image.gt_digest, image.input_digest])
-        if (held := _held(known.get(name), place, store)) is not None:
+        if (held := held_record(known.get(name), place, bench.store)) is not None:
             metric.records[image.index] = held
             continue
-        sample = sample or _sample(bench, store, path, image, note, cost)
+        sample = sample or _sample(bench, path, image, note, cost)
         try:
             metric.update(sample)
         except InputError as error:
             refusals.setdefault(name, str(error))
             continue
-        known[name] = _kept(metric.records[image.index], place, store, method, image, name)
+        file = bench.store.root / "measured" / method.name / image.dataset / f"{image.name}.{name}"
+        known[name] = kept_record(metric.records[image.index], place, bench.store, file)
     if known != note.get("measured"):
-        store.write_note(path, {**note, "measured": known})
+        bench.store.write_note(path, {**note, "measured": known})
 
 
-def _held(entry: Any, place: str, store: Store) -> Any:
-    """What is kept of an image under the key ``place``; None if there is nothing."""
+def held_record(entry: Any, place: str, store: Store) -> Any:
+    """What a note's ``entry`` keeps of an image under the key ``place``; None if there is nothing."""
     if not isinstance(entry, dict) or entry.get("key") != place:
         return None
     if "array" not in entry:
-        return float(entry["value"]) if entry.get("value") is not None else None
+        return entry.get("value")
     file = store.root / entry["array"]
     if not file.is_file():
         return None
@@ -159,31 +134,26 @@ def _held(entry: Any, place: str, store: Store) -> Any:
         return {key: value if value.ndim else value.item() for key, value in held.items()}
 
 
-def _kept(record: Any, place: str, store: Store, method: Method, image: Image, name: str) -> dict[str, Any]:
-    """The entry of a note: a number in it, arrays in a file beside it; other kinds are measured again."""
+def kept_record(record: Any, place: str, store: Store, file: Path) -> dict[str, Any]:
+    """The entry of a note: a number in it, arrays in a file of the name ``file``; other kinds are measured again."""
     if isinstance(record, (np.ndarray, dict)):
-        ending = "npz" if isinstance(record, dict) else "npy"
-        file = store.root / "measured" / method.name / image.dataset / f"{image.name}.{name}.{ending}"
+        file = file.with_name(f"{file.name}.{'npz' if isinstance(record, dict) else 'npy'}")
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             np.savez(file, **record) if isinstance(record, dict) else np.save(file, record)
         except OSError as error:
             raise InputError(f"{file}: can not be written ({error.strerror or error}); make space there") from error
         return {"key": place, "array": store.relative(file)}
-    if isinstance(record, (int, float)) and math.isfinite(record):
-        return {"key": place, "value": float(record)}
-    return {}
+    return {"key": place, "value": record} if isinstance(record, float) and math.isfinite(record) else {}
 
 
-def _sample(
-    bench: Benchmark, store: Store, path: Path, image: Image, note: Mapping[str, Any], cost: Cost | None
-) -> Sample:
-    paths = [path, *(store.input(image.dataset, image.name, kind) for kind in ("gt", "lq"))]
+def _sample(bench: Benchmark, path: Path, image: Image, note: dict[str, Any], cost: Cost | None) -> Sample:
+    paths = [path, *(bench.store.input(image.dataset, image.name, kind) for kind in ("gt", "lq"))]
     restored, gt, lq = (_read(file) for file in paths)
     if cost is not None:
         cost = replace(cost, seconds=note.get("seconds"), peak_memory=note.get("peak_memory"))
-    more = [_read(store.root / file) for name, file in note.get("extras", {}).items() if name.startswith("draw")]
-    draws = (restored, *more) if more else None
+    files = [file for name, file in note.get("extras", {}).items() if name.startswith("draw")]
+    draws = (restored, *(_read(bench.store.root / file) for file in files)) if files else None
     dataset, mask = bench.datasets[image.dataset], None
     if any("operator" in metric.needs for metric in bench.metrics.values()):
         mask = dataset[image.index].get("mask")

@@ -144,7 +144,6 @@ def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: 
         scale: of the benchmark, for ``interpolation``.
         folder: of the option file; paths are looked for in the current folder, then there.
         faults: every fault of the block, its option file, its weights and its flags.
-
     """
     where, label = f"methods.{name}", options.label or name
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from basicsr_ext.benchmark.run.store import GIVEN
 from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import model_class
@@ -20,7 +21,6 @@ from basicsr_ext.restoring.tiling import TiledNetwork
 
 Items = Sequence[Mapping[str, Any]]  # of a data set
 Restored = tuple[Tensor, dict[str, Tensor]]
-_GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item
 
 
 class Facts(NamedTuple):
@@ -50,7 +50,6 @@ class Runner:
 
         Returns:
             For each, C,H,W in [0, 1] on the CPU, and further pictures of that size by name.
-
         """
         raise NotImplementedError
 
@@ -113,7 +112,7 @@ class TrainedRunner(Runner):
 
     def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
         """Restore items: see the base."""
-        given = {key: torch.stack([item[key] for item in items]) for key in _GIVEN if key in items[0]}
+        given = {key: torch.stack([item[key] for item in items]) for key in GIVEN if key in items[0]}
         images, extras = self._restorer.restore(given.pop("lq"), **given, seed=seeds, **self._flags)
         return [(image, {name: pictures[k] for name, pictures in extras.items()}) for k, image in enumerate(images)]
 
@@ -121,16 +120,14 @@ class TrainedRunner(Runner):
         """The model's own picture of a restoration of several steps."""
         if self.network_calls < 2:
             return None
-        given = {key: item[key][None] for key in _GIVEN if key in item}
+        given = {key: item[key][None] for key in GIVEN if key in item}
         return self._restorer.walk(given.pop("lq"), **given, seed=seed, **self._flags)
 
 
 def load_foreign(path: Path) -> Any:
     """Load weights by the package spandrel, which finds out their architecture; only tensors are unpickled.
 
-    Raises:
-        InputError: the file is damaged, spandrel does not know its architecture, or that restores no single image.
-
+    Raises InputError if the file is damaged, spandrel does not know its architecture, or that restores no single image.
     """
     from spandrel import ImageModelDescriptor, ModelLoader
 

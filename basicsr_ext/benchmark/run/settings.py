@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from basicsr_ext.benchmark.run.methods import Method, MethodOptions, expand
+from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
@@ -63,6 +64,11 @@ class Benchmark:
     notes: list[str]
 
     @property
+    def store(self) -> Store:
+        """What is kept of it on disk."""
+        return Store(self.folder)
+
+    @property
     def draws(self) -> int:
         """How often each image is restored: once unless a metric compares draws."""
         return self.options.draws if any("draws" in metric.needs for metric in self.metrics.values()) else 1
@@ -71,10 +77,8 @@ class Benchmark:
 def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> Benchmark:
     """Read the option file, check it and all that it names, and build its data sets and metrics.
 
-    Raises:
-        InputError: lists every fault: unknown options, methods whose option file, weights or flags are wrong, data
-            that is missing or does not suit a method, metrics that are unknown or lack what they need.
-
+    Raises one InputError that lists every fault: unknown options, methods whose option file, weights or flags are
+    wrong, data that is missing or does not suit a method, metrics that are unknown or miss what they need.
     """
     opt = load_yaml(path)
     entries = list(overrides or ())

@@ -19,6 +19,8 @@ from basicsr_ext.common.files import atomic_write_text, digest
 from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.pictures import Picture, write_picture
 
+GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item of a data set
+
 
 def hash_of(thing: Any) -> str:
     """SHA-256 of what JSON can hold; other values count by their ``str``."""
@@ -39,9 +41,7 @@ def tensor_digest(tensors: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 def save_picture(path: Path, image: Tensor) -> None:
     """Write C,H,W in [0, 1] with 1 to 4 channels as an 8-bit PNG, whole or not at all.
 
-    Raises:
-        InputError: the folder or the disk refuses the file.
-
+    Raises InputError if the folder or the disk refuses the file.
     """
     alpha = image[-1:] if len(image) in (2, 4) else None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,12 +78,12 @@ class Store:
             return None
         return note if isinstance(note, dict) else None
 
-    def whole(self, path: Path, key: str) -> dict[str, Any] | None:
-        """The note of a restored image if it was made from ``key`` and neither it nor its extras were changed."""
+    def whole(self, path: Path, key: str) -> bool:
+        """Whether a restored image was made from ``key``, and neither it nor its extras were changed."""
         note = self.read_note(path)
         if note is None or note.get("key") != key or not path.is_file() or digest(path) != note.get("sha256"):
-            return None
-        return note if all((self.root / extra).is_file() for extra in note.get("extras", {}).values()) else None
+            return False
+        return all((self.root / extra).is_file() for extra in note.get("extras", {}).values())
 
     def write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         """Write the note of a file; raises SaveError, an InputError, where the disk refuses it."""

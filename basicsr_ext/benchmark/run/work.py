@@ -14,9 +14,9 @@ from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.run.inputs import Image
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
 from basicsr_ext.benchmark.run.peak_memory import PeakMemory
-from basicsr_ext.benchmark.run.runners import Facts
+from basicsr_ext.benchmark.run.runners import Facts, Runner
 from basicsr_ext.benchmark.run.settings import Benchmark
-from basicsr_ext.benchmark.run.store import Store, hash_of, save_picture
+from basicsr_ext.benchmark.run.store import GIVEN, hash_of, save_picture
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
@@ -55,36 +55,34 @@ def _seed(bench: Benchmark, image: Image) -> int:
     return bench.options.manual_seed * 1_000_003 + image.index
 
 
-def restore_all(bench: Benchmark, store: Store, images: list[Image]) -> Outcome:
+def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
     """Restore every image that is not there yet by every method; a method that fails leaves the others alone.
 
-    Raises:
-        InputError: a file can not be written.
-
+    Raises InputError if a file can not be written.
     """
-    outcome, todo = collectives.broadcast_object(_plan(bench, store, images) if collectives.is_main() else None)
+    outcome, todo = collectives.broadcast_object(_plan(bench, images) if collectives.is_main() else None)
     failed: dict[str, str] = {}
     with _Clock(outcome.facts, todo, images) as clock:
         for method in bench.methods:
             mine = [todo[method.name][k] for k in collectives.shard_indices(len(todo.get(method.name, ())))]
             if mine and method.name not in outcome.reasons:
-                reason = _restore(bench, store, method, mine, clock)
+                reason = _restore(bench, method, mine, clock)
                 failed |= {method.name: reason} if reason else {}
     for reasons in collectives.gather_objects(failed):
         outcome.reasons.update({name: reason for name, reason in reasons.items() if name not in outcome.reasons})
     return outcome
 
 
-def _plan(bench: Benchmark, store: Store, images: list[Image]) -> tuple[Outcome, dict[str, list[Image]]]:
+def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, list[Image]]]:
     """What is to be restored; and try every method that has work on one network call, since that tells how long."""
     outcome, todo = Outcome({}, {}), {}
     for method in bench.methods:
-        missing = [image for image in images if not _whole(bench, store, method, image)]
+        missing = [image for image in images if not _whole(bench, method, image)]
         todo[method.name] = missing
         if isinstance(method, FolderMethod):
             continue
         key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
-        note = store.read_note(store.facts(method.name))
+        note = bench.store.read_note(bench.store.facts(method.name))
         if note is not None and note.get("key") == key:
             outcome.facts[method.name] = Facts(*note["facts"])
             continue
@@ -94,20 +92,21 @@ def _plan(bench: Benchmark, store: Store, images: list[Image]) -> tuple[Outcome,
         except Exception as error:  # a stranger's model fails in whatever way it likes
             outcome.reasons[method.name] = _said(error)
         else:
-            store.write_note(store.facts(method.name), {"key": key, "facts": list(outcome.facts[method.name])})
+            note = {"key": key, "facts": list(outcome.facts[method.name])}
+            bench.store.write_note(bench.store.facts(method.name), note)
     return outcome, todo
 
 
-def _whole(bench: Benchmark, store: Store, method: Method, image: Image) -> bool:
-    path = store.restored(method.name, image.dataset, image.name)
-    return store.whole(path, image_key(bench, method, image)) is not None
+def _whole(bench: Benchmark, method: Method, image: Image) -> bool:
+    path = bench.store.restored(method.name, image.dataset, image.name)
+    return bench.store.whole(path, image_key(bench, method, image))
 
 
 def _item(bench: Benchmark, image: Image) -> Any:
     return bench.datasets[image.dataset][image.index]
 
 
-def _restore(bench: Benchmark, store: Store, method: Method, images: list[Image], clock: _Clock) -> str | None:
+def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Clock) -> str | None:
     """Restore some images by one method; returns why it failed, if it did."""
     runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
@@ -124,7 +123,7 @@ def _restore(bench: Benchmark, store: Store, method: Method, images: list[Image]
         except Exception as error:  # as above
             return _said(error)
         for image, one in zip(group, made):
-            _keep(bench, store, method, image, one)
+            _keep(bench, method, image, one)
         clock.end(method, group)
     return None
 
@@ -135,23 +134,22 @@ def _groups(bench: Benchmark, method: Method, images: list[Image]) -> Iterator[t
         yield from (([image], []) for image in images)
         return
     loaded = ((image, _item(bench, image)) for image in images)
-    alike = lambda pair: shapes_of(pair[1], ("lq", "mask", "cond"))  # noqa: E731
-    for group in in_groups(loaded, alike, bench.options.batch_size):
+    for group in in_groups(loaded, lambda pair: shapes_of(pair[1], GIVEN), bench.options.batch_size):
         yield [image for image, _ in group], [item for _, item in group]
 
 
-def _keep(bench: Benchmark, store: Store, method: Method, image: Image, made: Made) -> None:
-    path = store.restored(method.name, image.dataset, image.name)
+def _keep(bench: Benchmark, method: Method, image: Image, made: Made) -> None:
+    path = bench.store.restored(method.name, image.dataset, image.name)
     save_picture(path, made.restored)
-    files = {name: store.extra(method.name, image.dataset, image.name, name) for name in made.extras}
+    files = {name: bench.store.extra(method.name, image.dataset, image.name, name) for name in made.extras}
     for name, file in files.items():
         save_picture(file, made.extras[name])
     note = made.note | {"key": image_key(bench, method, image), "sha256": digest(path)}
-    note["extras"] = {name: store.relative(file) for name, file in files.items()}
-    store.write_note(path, note)
+    note["extras"] = {name: bench.store.relative(file) for name, file in files.items()}
+    bench.store.write_note(path, note)
 
 
-def _timed(bench: Benchmark, runner: Any, images: list[Image], items: list[Any]) -> list[Made]:
+def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[Any]) -> list[Made]:
     """Restore images at once; each takes an equal share of the seconds."""
     seeds = [_seed(bench, image) for image in images]
     with PeakMemory(runner.device) as memory:
@@ -174,7 +172,7 @@ def _timed(bench: Benchmark, runner: Any, images: list[Image], items: list[Any])
 
 
 def _draws(
-    bench: Benchmark, runner: Any, items: list[Any], seeds: list[int], first: list[torch.Tensor]
+    bench: Benchmark, runner: Runner, items: list[Any], seeds: list[int], first: list[torch.Tensor]
 ) -> list[dict[str, torch.Tensor]]:
     """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
     found: list[dict[str, torch.Tensor]] = [{} for _ in items]
@@ -201,18 +199,16 @@ def _said(error: Exception) -> str:
 
 
 class _Clock:
-    """A bar over the seconds that the restorations of this rank are expected to take."""
+    """A bar over the seconds that the restorations of this rank are expected to take, by each method's pace."""
 
     def __init__(self, facts: Mapping[str, Facts], todo: Mapping[str, list[Image]], images: list[Image]) -> None:
-        self._facts, self._first = facts, images[0]
-        shares = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
-        self._count = sum(map(len, shares.values()))
-        self._left = {name: sum(map(self._pixels, found)) for name, found in shares.items() if name in facts}
-        self._pace = {name: fact.seconds / self._pixels(self._first) for name, fact in facts.items()}
-        self._done, self._start = 0, time.perf_counter()
-        layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
-        quiet = not (self._count and collectives.is_main())
-        self._bar = tqdm(total=self._count, bar_format=layout, disable=quiet, file=sys.stderr)
+        pixels = images[0].width * images[0].height
+        self._pace = {name: fact.seconds / pixels for name, fact in facts.items()}
+        mine = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
+        total = sum(self._expected(name, image) for name, found in mine.items() for image in found)
+        layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
+        quiet = not (any(mine.values()) and collectives.is_main())
+        self._bar = tqdm(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
 
     def __enter__(self) -> _Clock:
         return self
@@ -220,26 +216,14 @@ class _Clock:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    @staticmethod
-    def _pixels(image: Image) -> int:
-        return image.width * image.height
-
-    @property
-    def seconds_left(self) -> float:
-        """Expected from the pace of each method: of its images so far, or of its one network call before."""
-        return sum(pixels * self._pace[name] for name, pixels in self._left.items())
+    def _expected(self, method: str, image: Image) -> float:
+        """Seconds; copying from a folder takes next to none."""
+        return self._pace.get(method, 1e-9) * image.width * image.height
 
     def begin(self, method: Method, images: list[Image]) -> None:
         """Show what is restored now."""
-        minutes, seconds = divmod(round(self.seconds_left), 60)
-        self._bar.set_description_str(f"{method.name} {images[0].name}", refresh=False)
-        self._bar.set_postfix_str(f"{minutes}:{seconds:02d} left")
-        self._since = time.perf_counter()
+        self._bar.set_description_str(f"{method.name} {images[0].name}")
 
     def end(self, method: Method, images: list[Image]) -> None:
-        """Count images, and correct the pace of their method."""
-        if method.name in self._left:
-            pixels = sum(map(self._pixels, images))
-            self._left[method.name] -= pixels
-            self._pace[method.name] = (time.perf_counter() - self._since) / pixels
-        self._bar.update(len(images))
+        """Count images."""
+        self._bar.update(sum(self._expected(method.name, image) for image in images))

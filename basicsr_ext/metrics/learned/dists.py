@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +11,6 @@ from torch import nn
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, trunk
-from basicsr_ext.metrics.learned.weights import WeightsFile
 
 _STAGES = ((0, 4), (5, 9), (10, 16), (17, 23), (24, 30))  # layers of VGG16; what lies between is pooled in DISTS' way
 
@@ -52,17 +50,11 @@ class DISTS(Metric):
 
     packages = ("DISTS_pytorch",)
     extra = "perceptual"
-
-    def weights_files(self) -> list[WeightsFile]:
-        """VGG16's trunk; the weights of the layers are part of the package."""
-        return [TRUNKS["vgg16"]]
+    files = (TRUNKS["vgg16"],)  # the weights of its layers are part of the package
+    about = {"colour space": "RGB"}
 
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
         model, device = loaded(build_dists, TRUNKS["vgg16"], self.weights), metric_device()
         with exact():
             return float(model(*(to_rgb(image).to(device) / 255 for image in self.pair(sample))))
-
-    def identity(self) -> dict[str, Any]:
-        """With the colour space."""
-        return super().identity() | {"colour space": "RGB"}

@@ -12,7 +12,6 @@ import numpy as np
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.lpips import LPIPS, lpips_distance
-from basicsr_ext.metrics.learned.weights import WeightsFile
 
 
 @METRICS.register("diversity")
@@ -29,11 +28,8 @@ class Diversity(Metric):
     extra = "perceptual"
 
     def __post_init__(self) -> None:
-        self.packages = ("lpips",) if self.by == "lpips" else ()
-
-    def weights_files(self) -> list[WeightsFile]:
-        """LPIPS' where it is used."""
-        return LPIPS(self.net).weights_files() if self.by == "lpips" else []
+        if self.by == "lpips":
+            self.packages, self.files = LPIPS.packages, LPIPS(self.net).files
 
     def measure(self, sample: Sample) -> float:
         """The spread of one image; raises InputError for fewer than two draws."""

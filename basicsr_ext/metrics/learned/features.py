@@ -45,7 +45,6 @@ class Features:
         run: turns B,3,H,W RGB in [0, 255] into B,D.
         least: the smallest side that it takes, in pixels.
         packages: modules that it needs.
-
     """
 
     file: WeightsFile
@@ -141,11 +140,11 @@ FEATURES: dict[str, Features] = {
     "efficientnet_lite0": Features(
         EFFICIENTNET, build_efficientnet, _efficientnet_pooled, least=32, packages=("efficientnet_lite_pytorch",)
     ),
-    # shallower layers of the FID's network
-    "inception_64": Features(_INCEPTION, _inception, _inception_layer("64"), packages=("torch_fidelity",)),
-    "inception_192": Features(_INCEPTION, _inception, _inception_layer("192"), packages=("torch_fidelity",)),
-    "inception_768": Features(_INCEPTION, _inception, _inception_layer("768"), packages=("torch_fidelity",)),
 }
+for _layer in ("64", "192", "768"):  # shallower layers of the FID's network
+    FEATURES[f"inception_{_layer}"] = Features(
+        _INCEPTION, _inception, _inception_layer(_layer), packages=("torch_fidelity",)
+    )
 
 
 def features(name: str, views: list[np.ndarray], chosen: str | None = None) -> np.ndarray:
@@ -156,9 +155,7 @@ def features(name: str, views: list[np.ndarray], chosen: str | None = None) -> n
         views: of one size, in OpenCV's order of channels.
         chosen: the option ``weights``.
 
-    Raises:
-        InputError: the weights are missing or wrong.
-
+    Raises InputError if the weights are missing or wrong.
     """
     spec = FEATURES[name]
     net, device = loaded(spec.build, spec.file, chosen), metric_device()

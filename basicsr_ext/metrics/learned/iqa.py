@@ -70,6 +70,7 @@ class IQA(Metric):
 
     packages = ("pyiqa",)
     extra = "iqa"
+    about = {"licence": LICENCE, "colour space": "RGB"}
 
     def check(self) -> None:
         """Look for pyiqa and build the metric, so that a missing file is told before anything is restored."""
@@ -106,7 +107,3 @@ class IQA(Metric):
         images = self.pair(sample) if self._model.metric_mode == "FR" else (sample.restored,)
         with exact():
             return float(self._model(*(to_rgb(image) / 255 for image in images)))
-
-    def identity(self) -> dict[str, Any]:
-        """With the licence."""
-        return super().identity() | {"licence": LICENCE, "colour space": "RGB"}

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import nn
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, trunk
-from basicsr_ext.metrics.learned.weights import WeightsFile
 
 _TRUNK_OF = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
@@ -48,9 +47,7 @@ def lpips_distance(net: str, first: np.ndarray, second: np.ndarray, chosen: str 
         second: another.
         chosen: the option ``weights``.
 
-    Raises:
-        InputError: the weights are missing or wrong.
-
+    Raises InputError if the weights are missing or wrong.
     """
     model, device = loaded(_BUILDERS[net], TRUNKS[_TRUNK_OF[net]], chosen), metric_device()
     with exact():
@@ -71,15 +68,11 @@ class LPIPS(Metric):
 
     packages = ("lpips",)
     extra = "perceptual"
+    about = {"version": "0.1", "colour space": "RGB"}
 
-    def weights_files(self) -> list[WeightsFile]:
-        """The trunk; the linear layers are part of the package."""
-        return [TRUNKS[_TRUNK_OF[self.net]]]
+    def __post_init__(self) -> None:
+        self.files = (TRUNKS[_TRUNK_OF[self.net]],)  # the linear layers are part of the package
 
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
         return lpips_distance(self.net, *self.pair(sample), self.weights)
-
-    def identity(self) -> dict[str, Any]:
-        """With the version of the linear layers and the colour space."""
-        return super().identity() | {"version": "0.1", "colour space": "RGB"}

@@ -68,9 +68,7 @@ def loaded(build: Callable[[Path], nn.Module], file: WeightsFile, chosen: str | 
 def trunk(name: str, path: Path) -> nn.Sequential:
     """The convolutional part of a network of :data:`TRUNKS`; a file that holds this part alone will do.
 
-    Raises:
-        InputError: the file is missing or belongs to another network.
-
+    Raises InputError if the file is missing or belongs to another network.
     """
     from torchvision.models import get_model
 

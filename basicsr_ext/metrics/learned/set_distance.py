@@ -18,7 +18,7 @@ from basicsr_ext.images.arrays import digest_of
 from basicsr_ext.images.pictures import EXTENSIONS
 from basicsr_ext.metrics.base import Metric, Sample
 from basicsr_ext.metrics.learned.features import FEATURES, features
-from basicsr_ext.metrics.learned.weights import WeightsFile, weights_folders
+from basicsr_ext.metrics.learned.weights import weights_folders
 
 ENOUGH = 2000  # images, below which FID mostly shows its bias
 _MOST_KNOWN = 20000
@@ -47,16 +47,14 @@ class SetDistance(Metric):
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.reference else frozenset({"gt"})
         self.packages = tuple(dict.fromkeys((*FEATURES[self.network].packages, "torch_fidelity")))
+        self.files = (FEATURES[self.network].file,)
+        self.about = {"features": self.network, "colour space": "RGB", "crop": "none"}
         self._view: tuple[int, ...] = ()  # the options that `views` depends on
 
     @property
     def network(self) -> str:
         """The name of the features, one of FEATURES."""
         return "inception"
-
-    def weights_files(self) -> list[WeightsFile]:
-        """The file of the feature network."""
-        return [FEATURES[self.network].file]
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """The figure from features N,D and M,D float32."""
@@ -86,7 +84,7 @@ class SetDistance(Metric):
         return features(self.network, self.views(image), self.weights)
 
     def _weights_digest(self) -> str:
-        return known_digest(FEATURES[self.network].file.find(self.weights))
+        return known_digest(self.files[0].find(self.weights))
 
     def reduce(self, records: list[dict[str, Any]]) -> float:
         """The distance of all features, in the order of the images."""
@@ -127,10 +125,6 @@ class SetDistance(Metric):
             return {"set": "ground truth of the data set", "images": len(digests), "sha256": whole}
         files = _files(self.reference, self.title)
         return {"set": Path(self.reference).name, "images": len(files), "sha256": _set_digest(files)}
-
-    def identity(self) -> dict[str, Any]:
-        """With the network and what it sees."""
-        return super().identity() | {"features": self.network, "colour space": "RGB", "crop": "none"}
 
     def provenance(self) -> dict[str, Any]:
         """With the reference set."""

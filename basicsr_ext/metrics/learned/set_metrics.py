@@ -60,6 +60,8 @@ class FID(SetDistance):
         super().__post_init__()
         if self.mode == "legacy_pytorch" and self.layer != 2048:
             raise ValueError(f"layer is {self.layer}, but mode legacy_pytorch has 2048 alone; leave one of them out")
+        resize = "bilinear to 299, TensorFlow 1.x" if self.mode == "tensorflow" else "bilinear to 299, not antialiased"
+        self.about = {**self.about, "resize": resize}
 
     @property
     def network(self) -> str:
@@ -79,11 +81,6 @@ class FID(SetDistance):
             f"FID of {count} images mostly shows how few they are: it is biased below {ENOUGH}; "
             "use kid or patch_fid instead"
         ]
-
-    def identity(self) -> dict[str, Any]:
-        """With what the resizing is."""
-        resize = "bilinear to 299, TensorFlow 1.x" if self.mode == "tensorflow" else "bilinear to 299, not antialiased"
-        return super().identity() | {"resize": resize}
 
 
 @METRICS.register("kid")
@@ -144,6 +141,7 @@ class PatchFID(SetDistance):
         if self.stride < 1:
             raise InputError(f"patch_fid.stride is {self.stride}; set a number of pixels from 1")
         self._view = (self.patch, self.stride)
+        self.about = {**self.about, "crop": f"{self.patch} every {self.stride} pixels"}
 
     @property
     def network(self) -> str:
@@ -178,10 +176,6 @@ class PatchFID(SetDistance):
             f"{self.crops} crops give no full covariance of {first['restored'].shape[1]} features; "
             "set a smaller stride, or features with fewer dimensions (alexnet has 256)"
         ]
-
-    def identity(self) -> dict[str, Any]:
-        """With the crops."""
-        return super().identity() | {"crop": f"{self.patch} every {self.stride} pixels"}
 
     def provenance(self) -> dict[str, Any]:
         """With the number of crops."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torchvision
@@ -30,9 +30,7 @@ def _resnet50(path: Path) -> nn.Module:
 def classify(net: str, image: np.ndarray, weights: str | None = None) -> int:
     """ImageNet class, 0 to 999, of an image H,W,C uint8: shorter side to 256, antialiased, then the centre 224.
 
-    Raises:
-        InputError: the weights are missing or wrong.
-
+    Raises InputError if the weights are missing or wrong.
     """
     build = {"resnet50": _resnet50, "efficientnet_lite0": build_efficientnet}[net]
     model = loaded(build, _FILES[net], weights)
@@ -62,10 +60,9 @@ class Top1(Metric):
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.labels else frozenset({"gt"})
         self.packages = ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
-
-    def weights_files(self) -> list[WeightsFile]:
-        """The file of the classifier."""
-        return [_FILES[self.net]]
+        self.files = (_FILES[self.net],)
+        against = "labels" if self.labels else "the class of the ground truth (agreement)"
+        self.about = {"against": against, "crop": "256, centre 224", "colour space": "RGB"}
 
     @cached_property
     def _classes(self) -> dict[str, int]:
@@ -87,8 +84,3 @@ class Top1(Metric):
             raise InputError(f"top1.labels is {self.labels}, which has no line for {sample.name}; add one")
         right = self._classes[sample.name] if self.labels else classify(self.net, self.pair(sample)[1], self.weights)
         return 100.0 * (classify(self.net, sample.restored, self.weights) == right)
-
-    def identity(self) -> dict[str, Any]:
-        """With what counts as right."""
-        against = "labels" if self.labels else "the class of the ground truth (agreement)"
-        return super().identity() | {"against": against, "crop": "256, centre 224", "colour space": "RGB"}

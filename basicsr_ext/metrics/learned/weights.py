@@ -41,7 +41,6 @@ class WeightsFile:
         url: where it is from.
         licence: of the weights.
         package: installed package that holds the same weights, and under which path, if there is one.
-
     """
 
     name: str
@@ -52,9 +51,7 @@ class WeightsFile:
     def find(self, chosen: str | None = None) -> Path:
         """The file on this machine; ``chosen`` is the option ``weights``: the file itself or a folder that has it.
 
-        Raises:
-            InputError: it is nowhere; names the file, its source, its licence and where to put it.
-
+        Raises InputError if it is nowhere; names the file, its source, its licence and where to put it.
         """
         if chosen and Path(chosen).expanduser().is_file():
             return Path(chosen).expanduser()
@@ -77,9 +74,7 @@ class WeightsFile:
     def load(self, chosen: str | None = None) -> dict[str, Tensor]:
         """Read the tensors of the file, without running anything that it holds.
 
-        Raises:
-            InputError: the file is missing or is not a file of weights.
-
+        Raises InputError if the file is missing or is not a file of weights.
         """
         path = self.find(chosen)
         try:
@@ -134,9 +129,7 @@ def _read_flax(path: Path) -> dict[str, Tensor]:
 def fill(module: Net, state: Mapping[str, Tensor], path: Path, what: str, prefix: str = "") -> Net:
     """Load the tensors of ``state`` whose names begin with ``prefix`` into ``module``; returns it, ready to evaluate.
 
-    Raises:
-        InputError: a tensor is missing or has another shape: the file belongs to another network.
-
+    Raises InputError if a tensor is missing or has another shape: the file belongs to another network.
     """
     own = module.state_dict()
     for name, value in own.items():

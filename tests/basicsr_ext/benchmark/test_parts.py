@@ -2,7 +2,6 @@
 
 import csv
 import io
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -120,12 +119,11 @@ def test_the_plot_leaves_out_what_has_no_figure(tmp_path):
 
 def test_what_sets_are_measured_by_is_read_back_as_it_was_kept(tmp_path):
     store = Store(tmp_path)
-    method, image = SimpleNamespace(name="m"), SimpleNamespace(dataset="d", name="i")
     record = {"restored": np.arange(6, dtype=np.float32).reshape(2, 3), "digest": "abc"}
     for kept in (record, record["restored"], 0.25):
-        entry = measure._kept(kept, "key", store, method, image, "fid")
-        held = measure._held(entry, "key", store)
-        assert measure._held(entry, "another key", store) is None
+        entry = measure.kept_record(kept, "key", store, tmp_path / "measured" / "m" / "d" / "i.fid")
+        held = measure.held_record(entry, "key", store)
+        assert measure.held_record(entry, "another key", store) is None
         if kept is record:
             assert held["digest"] == "abc" and held["restored"].dtype == np.float32
             held, kept = held["restored"], kept["restored"]

@@ -557,6 +557,61 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch):
         build_metrics({"x": {"type": "iqa", "metric": "musiq"}})
 
 
+PYIQA = """
+import torch
+
+URL = "https://download.pytorch.org/models/musiq_koniq.pth"
+
+
+def list_models():
+    return ["musiq", "psnr"]
+
+
+class Model:
+    def __init__(self, name):
+        self.metric_mode, self.lower_better = ("FR", False) if name == "psnr" else ("NR", True)
+
+    def __call__(self, image, *gt):
+        return (image - gt[0]).abs().mean() if gt else image.mean()
+
+
+def create_metric(name, device):
+    if name == "musiq":
+        torch.hub.load_state_dict_from_url(URL, weights_only=True)
+    return Model(name)
+"""
+
+
+def test_pyiqa_downloads_nothing_and_leaves_the_environment_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "pyiqa.py").write_text(PYIQA)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
+    monkeypatch.setattr("basicsr_ext.metrics.base.module_version", lambda name: f"{name} 1")
+    before, root = dict(os.environ), tmp_path / "root"
+    options = {"type": "iqa", "metric": "musiq", "weights": str(root)}
+    with pytest.raises(InputError) as error:
+        build_metrics({"x": options})
+    for word in (
+        "musiq_koniq.pth is missing",
+        "get it from https://download.pytorch.org/models/musiq_koniq.pth",
+        f"put it into {root}/hub/checkpoints",
+    ):
+        assert word in str(error.value)
+    with pytest.raises(InputError, match="iqa.metric is 'musik'.*did you mean musiq"):
+        build_metrics({"x": {**options, "metric": "musik"}})
+    (root / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save({}, root / "hub" / "checkpoints" / "musiq_koniq.pth")
+    metric = build_metrics({"x": options})["x"]
+    image = picture(0)[0]
+    assert (metric.better, metric.needs) == ("lower", frozenset())
+    assert metric.update(Sample(0, "a", image)) == pytest.approx(image.mean() / 255, abs=1e-3)
+    full = build_metrics({"x": {"type": "iqa", "metric": "psnr"}})["x"]
+    assert full.better == "higher" and full.update(sample(0)) > 0
+    assert dict(os.environ) == before and "non-commercial" in full.identity()["licence"]
+    with pytest.raises(InputError, match="iqa needs the ground truth"):
+        full.update(Sample(1, "b", image))
+
+
 def test_sets_that_are_too_small_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"fid needs at least 2 image\(s\) but was given 1"):
         measured({"type": "fid", "layer": 64}, 1).compute()
