@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,6 @@ def _saved(run: Run, dataset: str, stem: str) -> Path:
 
 
 def _original(folder: Path, stem: str) -> Path:
-    for path in sorted(folder.glob(f"{stem}.*")):
+    for path in sorted(folder.glob(f"{glob.escape(stem)}.*")):
         return path
     raise InputError(f"{folder} holds no image named {stem!r}; the originals need the names of the restored images")

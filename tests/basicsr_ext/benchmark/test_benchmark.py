@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -158,6 +159,19 @@ def test_nothing_is_restored_twice(here, restorations):
     restorations.clear()
     cv2.imwrite(str(here / "lq/002.png"), np.full((16, 16, 3), 90, np.uint8))
     assert run() == 0 and [name for _, name in restorations] == ["002"] * 4
+
+
+def test_a_folder_of_the_first_version_goes_on_where_it_stopped(tmp_path, restorations, monkeypatch):
+    """What it restored and measured has the same keys, and stands in the same records."""
+    shutil.copytree(Path(__file__).parents[2] / "assets" / "benchmark_83b37dd", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = records(tmp_path)
+    assert run() == 0 and restorations == []
+    after = records(tmp_path)
+    assert after["results"] == before["results"] and after["methods"] == before["methods"]
+    assert list(after) == list(before) and after["datasets"] == before["datasets"]
+    (tmp_path / "results/bench/restored/rrdb/pairs/001.png").unlink()
+    assert run() == 0 and restorations == [("TrainedRunner", "001")]
 
 
 def test_an_interrupted_run_goes_on(here, restorations, monkeypatch, capsys):
