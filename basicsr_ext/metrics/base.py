@@ -20,8 +20,6 @@ from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.common.versions import module_version
 from basicsr_ext.metrics.learned.weights import WeightsFile
 
-__all__ = ["METRICS", "Cost", "Metric", "MetricRegistry", "Sample", "metric_names"]
-
 T = TypeVar("T")
 
 
@@ -121,7 +119,7 @@ class Metric:
     def update(self, sample: Sample) -> float | None:
         """Take an image; returns its figure if images have one.
 
-        Raises InputError if the sample lacks what the metric needs, or sizes differ.
+        Raises InputError if the sample does not have what the metric needs, or sizes differ.
         """
         for need in sorted(self.needs):
             if vars(sample)[need] is None:

@@ -51,8 +51,8 @@ def write(records: str | Path, folder: str | Path, quality: int | None = None) -
         quality: None copies the pictures as they are; 1 to 100 stores them as WebP of that quality, for a small page.
 
     Raises:
-        InputError: the records can not be read, a picture is missing or unreadable, or ``quality`` is out of range.
-        OSError: the pictures can not be written.
+        InputError: the records cannot be read, a picture is missing or unreadable, or ``quality`` is out of range.
+        OSError: the pictures cannot be written.
     """
     if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"quality is {quality}; it must be from 1 to 100, or left out for exact pictures")
@@ -82,7 +82,7 @@ def render(records: dict[str, Any]) -> str:
 
 
 def _json_in_html(value: Any) -> str:
-    """JSON that can not end the element it stands in."""
+    """JSON that cannot end the element it stands in."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

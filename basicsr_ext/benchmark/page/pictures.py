@@ -75,7 +75,7 @@ class _Place:
         data = np.fromfile(source, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
-            raise InputError(f"{source} can not be read as an image; remove it and run the benchmark again")
+            raise InputError(f"{source} cannot be read as an image; remove it and run the benchmark again")
         return image
 
     def thumbnail(self, image: np.ndarray) -> str:

@@ -54,7 +54,7 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
 
     Raises:
         InputError: an image is missing, unreadable or smaller than ``crop``.
-        OSError: the picture can not be written.
+        OSError: the picture cannot be written.
     """
     rows = len(columns[0][1])
     gap, head = 6, 24

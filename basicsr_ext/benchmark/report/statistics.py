@@ -47,7 +47,7 @@ def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
 def paired(values: np.ndarray, baseline: np.ndarray, resamples: int, seed: int) -> Paired:
     """Compare two methods on the same images: ``values`` - ``baseline``, both n finite numbers.
 
-    The p-value is two-sided, and exact for few images: with n of them it can not fall below 2 / 2^n. It is None for
+    The p-value is two-sided, and exact for few images: with n of them it cannot fall below 2 / 2^n. It is None for
     one image, and 1 where no pair differs.
     """
     difference = values - baseline

@@ -32,7 +32,7 @@ class Image:
 def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
     """Read every image, shared out over the ranks, and write its ``gt`` and ``lq`` where they are not there yet.
 
-    Raises InputError if an image can not be read or written.
+    Raises InputError if an image cannot be read or written.
     """
     todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
     mine = [_prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))]

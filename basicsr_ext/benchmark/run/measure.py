@@ -47,7 +47,7 @@ class Measured(NamedTuple):
 def restore_and_measure(bench: Benchmark) -> Measured:
     """Restore what is not restored yet by every method, and measure it; shared out over the ranks.
 
-    Raises InputError if a file can not be read or written, or a folder of restored images lacks one.
+    Raises InputError if a file cannot be read or written, or one is missing in a folder of restored images.
     """
     images = prepare(bench.datasets, bench.store)
     if faults := folder_faults(bench.methods, images):
@@ -142,7 +142,7 @@ def kept_record(record: Any, place: str, store: Store, file: Path) -> dict[str, 
         try:
             np.savez(file, **record) if isinstance(record, dict) else np.save(file, record)
         except OSError as error:
-            raise InputError(f"{file}: can not be written ({error.strerror or error}); make space there") from error
+            raise InputError(f"{file}: cannot be written ({error.strerror or error}); make space there") from error
         return {"key": place, "array": store.relative(file)}
     return {"key": place, "value": record} if isinstance(record, float) and math.isfinite(record) else {}
 
@@ -166,5 +166,5 @@ def _read(path: Path) -> np.ndarray:
     """H,W,C uint8 in OpenCV's order."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise InputError(f"{path} can not be read; remove it and start again")
+        raise InputError(f"{path} cannot be read; remove it and start again")
     return pixels if pixels.ndim == 3 else pixels[:, :, None]

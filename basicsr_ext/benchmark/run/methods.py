@@ -70,7 +70,7 @@ class Method:
         raise NotImplementedError
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
-        """Why the images of a data set, such as ``item``, can not be restored."""
+        """Why the images of a data set, such as ``item``, cannot be restored."""
         return []
 
 

@@ -58,7 +58,7 @@ def _seed(bench: Benchmark, image: Image) -> int:
 def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
     """Restore every image that is not there yet by every method; a method that fails leaves the others alone.
 
-    Raises InputError if a file can not be written.
+    Raises InputError if a file cannot be written.
     """
     outcome, todo = collectives.broadcast_object(_plan(bench, images) if collectives.is_main() else None)
     failed: dict[str, str] = {}

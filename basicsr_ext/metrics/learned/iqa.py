@@ -92,7 +92,7 @@ class IQA(Metric):
                 model = pyiqa.create_metric(self.metric, device=metric_device())
             except (RuntimeError, OSError) as error:  # wrong weights, or some that only its hub has
                 reason = str(error).strip().splitlines()[0]
-                raise InputError(f"iqa.metric {self.metric} can not be built: {reason}") from error
+                raise InputError(f"iqa.metric {self.metric} cannot be built: {reason}") from error
         self.higher_is_better = not model.lower_better
         self.needs = frozenset({"gt"} if model.metric_mode == "FR" else ())
         return model

@@ -111,7 +111,7 @@ class SetDistance(Metric):
                 return np.load(place, allow_pickle=False)
         found = np.concatenate([self._features(_read(path)) for path in files])
         for place in places:
-            with contextlib.suppress(OSError):  # a folder that can not be written merely costs time
+            with contextlib.suppress(OSError):  # a folder that cannot be written merely costs time
                 place.parent.mkdir(parents=True, exist_ok=True)
                 np.save(place, found)
                 break
@@ -148,7 +148,7 @@ def _files(reference: str, title: str) -> list[Path]:
 def _read(path: Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(f"{path} can not be read as an image; remove or replace it")
+        raise InputError(f"{path} cannot be read as an image; remove or replace it")
     return image
 
 

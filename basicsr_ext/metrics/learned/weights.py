@@ -81,7 +81,7 @@ class WeightsFile:
             found = _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
         except Exception as error:  # zip, pickle and torch each complain in their own way
             raise InputError(
-                f"{path} can not be read as weights ({type(error).__name__}); get {self.name} from {self.url}"
+                f"{path} cannot be read as weights ({type(error).__name__}); get {self.name} from {self.url}"
             ) from None
         return found
 

