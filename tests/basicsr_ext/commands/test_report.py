@@ -5,9 +5,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+from basicsr_ext import cli
 from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
 from basicsr_ext.common.errors import InputError
+from tests.support.basicsr_runs import write_images
 
 
 def make_run(folder, name, level, psnr):
@@ -65,3 +68,27 @@ def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
     assert "| bicubic | set | 26.12 | 0.500 |" in printed and str(run / "visualization") in printed
     with pytest.raises(InputError, match="--sheet needs --originals"):
         main([str(run), "--sheet", "x.png"])
+
+
+def test_a_figure_that_json_does_not_have_is_an_empty_cell(tmp_path, monkeypatch, capsys):
+    """The PSNR of equal images is infinite: `metrics.json` holds null, and files with Infinity are read too."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "gt", 2, 16)
+    block = {"type": "PairedImageDataset", "name": "set", "dataroot_gt": "gt", "dataroot_lq": "gt"}
+    opt = {"name": "same", "model_type": "RestorationModel", "scale": 1, "num_gpu": 0}
+    opt |= {"network_g": {"type": "Interpolation", "scale": 1, "mode": "nearest-exact"}, "datasets": {"test": block}}
+    opt["val"] = {"metrics": {"psnr_y": {"type": "calculate_psnr", "crop_border": 0}}, "pbar": False}
+    (tmp_path / "same.yml").write_text(yaml.safe_dump(opt))
+    assert cli.main(["test", "-opt", "same.yml"]) == 0
+    path = tmp_path / "results/same/metrics.json"
+    found = json.loads(path.read_text(), parse_constant=refuse)["datasets"]["set"]
+    assert found["mean"]["psnr_y"] is None and [image["psnr_y"] for image in found["images"]] == [None, None]
+    capsys.readouterr()
+    assert cli.main(["report", "results/same"]) == 0 and "| same | set |  |" in capsys.readouterr().out
+    found["mean"]["psnr_y"] = float("inf")
+    path.write_text(json.dumps({"name": "same", "datasets": {"set": found}}))
+    assert cli.main(["report", "results/same"]) == 0 and "| same | set | inf |" in capsys.readouterr().out
