@@ -28,11 +28,13 @@ from basicsr.utils.matlab_functions import imresize  # noqa: E402
 
 from basicsr_ext import cli  # noqa: E402
 from basicsr_ext.common import plugins  # noqa: E402
+from basicsr_ext.common.contracts import DatasetContract  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.metrics import METRICS, Cost, Metric, Sample, build_metric, build_metrics, collect  # noqa: E402
 from basicsr_ext.metrics.learned.features import features  # noqa: E402
 from basicsr_ext.metrics.learned.set_metrics import FID, frechet  # noqa: E402
 from basicsr_ext.metrics.learned.weights import WeightsFile  # noqa: E402
+from basicsr_ext.metrics.samples import known_operator  # noqa: E402
 from basicsr_ext.options.check import inspect_options  # noqa: E402
 from basicsr_ext.options.resolve import resolve  # noqa: E402
 from basicsr_ext.processes.launch import find_launch  # noqa: E402
@@ -319,6 +321,27 @@ def test_consistency_is_the_psnr_after_the_degradation():
     spoilt = lq.copy()
     spoilt[hole] = 0
     assert metric.update(Sample(2, "c", restored, lq=spoilt, operator=halve, hole=hole)) > 55
+
+
+def test_an_operator_is_known_where_a_data_set_of_ours_degrades_every_image_by_the_same():
+    class Data(DatasetContract):
+        def __init__(self, degradation):
+            self.degradation = degradation
+
+    class Fixed:
+        def forward(self, x, mask=None):
+            return x[..., ::2] if mask is None else x * (1 - mask)
+
+    class Drawn(Fixed):
+        drawn_options = ("sigma",)
+
+    class Undrawn(Fixed):
+        drawn_options = ()
+
+    x = torch.ones(1, 3, 4, 4)
+    assert known_operator(Data(Fixed()))(x).shape[-1] == known_operator(Data(Undrawn()))(x).shape[-1] == 2
+    assert not known_operator(Data(Fixed()), torch.ones(1, 4, 4))(x).any()
+    assert [known_operator(data) for data in (Data(Drawn()), Data(None), Data(len), [1])] == [None] * 4
 
 
 def test_diversity_is_the_spread_of_the_draws():
