@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -95,3 +96,14 @@ def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
     for folder in folders:
         for leftover in Path(folder).glob(".*.unfinished"):
             leftover.unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _digest_at(path: Path, changed: int, size: int) -> str:
+    return digest(path)
+
+
+def known_digest(path: str | os.PathLike[str]) -> str:
+    """:func:`digest` of a file that may be asked for often: read again only when its size or time has changed."""
+    status = os.stat(path)
+    return _digest_at(Path(path), status.st_mtime_ns, status.st_size)
