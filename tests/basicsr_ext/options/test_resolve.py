@@ -13,8 +13,10 @@ import torch
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.options.check import inspect_options
-from basicsr_ext.options.resolve import apply_overrides, check, load_yaml, parse_block, resolve
+from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.options.check import check, inspect_options
+from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.resolve import resolve
 from basicsr_ext.preflight.start import parse_options
 from basicsr_ext.processes import launch
 from tests.support.cli_runs import bridge_options, options, write
