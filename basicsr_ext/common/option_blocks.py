@@ -205,7 +205,7 @@ def documented_kinds(function: Callable[..., Any], named: Collection[str]) -> di
 
     Whatever may be a number is taken as one, since docstrings are not exact; other words tell nothing.
     """
-    text = f"{inspect.getdoc(function)}\n{inspect.getdoc(function.__init__)}"  # type: ignore[misc]
+    text = f"{inspect.getdoc(function)}\n{inspect.getdoc(function.__init__)}"
     kinds = {"int": float, "float": float, "int | float": float, "float | int": float, "str": str}
     found = re.findall(r"^\s*(\w+) \(([\w| ]+?)(?:, optional)?\):", text, re.MULTILINE)
     return {name: kinds[words] | None for name, words in found if name in named and words in kinds}

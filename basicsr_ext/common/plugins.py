@@ -40,7 +40,7 @@ _loaded: dict[str, Plugin] = {}
 def load_entry_points() -> list[Plugin]:
     """Load every installed plugin; one that fails is reported in its ``Plugin.error``, nothing is raised."""
     points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    found = [_load(point.name, f"entry point {point.value}", lambda p=point: p.load()()) for point in points]
+    found = [_load(point.name, f"entry point {point.value}", lambda p: p.load()(), point) for point in points]
     return list(dict.fromkeys(found))
 
 
@@ -55,17 +55,17 @@ def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> li
     found = []
     for name in plugins or ():
         source = str(_find_file(name, folder)) if name.endswith(".py") else name
-        plugin = _load(name, source, lambda s=source: _register(_import(s)))
+        plugin = _load(name, source, _register, source)
         if not plugin.ok:
             raise InputError(f"plugins: {name} cannot be loaded: {plugin.error}; repair it or take it off the list")
         found.append(plugin)
     return found
 
 
-def _load(name: str, source: str, load: Callable[[], object]) -> Plugin:
+def _load(name: str, source: str, load: Callable[..., object], *arguments: object) -> Plugin:
     if source not in _loaded:
         try:
-            load()
+            load(*arguments)
             _loaded[source] = Plugin(name, source)
         except Exception as error:  # a stranger's code may raise anything; its own words are what helps
             _loaded[source] = Plugin(name, source, f"{type(error).__name__}: {error}")
@@ -89,8 +89,8 @@ def built_in() -> metadata.EntryPoint | None:
     return points[0] if points else None
 
 
-def _register(module: ModuleType) -> None:
-    register = vars(module).get("register")
+def _register(source: str) -> None:
+    register = vars(_import(source)).get("register")
     if callable(register):
         register()
 

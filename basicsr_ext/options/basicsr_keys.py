@@ -115,11 +115,11 @@ def phase_of(name: object) -> str:
 
 def fields_of(cls: type) -> set[str]:
     """Names of the fields of a dataclass of options."""
-    return {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {field.name for field in dataclasses.fields(cls)}
 
 
 def own_options(cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a data set's block that ``cls``, the dataclass of its options, must know: BasicSR reads the others."""
+    """The keys of a data set's block that ``cls``, the dataclass of its options, must know, not the loader's."""
     own = fields_of(cls)
     return {key: value for key, value in block.items() if key in own or key not in LOADER_KEYS}
 

@@ -46,7 +46,7 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
         elif str(name).endswith("_opt") and isinstance(block, Mapping):
             parts.check_loss(f"train.{name}", block, is_train, found)
     if isinstance(train.get("scheduler"), Mapping):
-        parts.check_scheduler(train["scheduler"], train.get("total_iter"), model, is_train, found)
+        parts.check_scheduler(train, model, is_train, found)
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         parts.check_metric(str(name), metric, model, found)
     if not found.faults:

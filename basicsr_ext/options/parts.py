@@ -64,9 +64,8 @@ def check_network(where: str, block: Mapping[str, Any], model: type[RestorerCont
     found.faults.extend(call_faults(cls, _without(block, "type"), where))
     takes = model.network_takes if where == "network_g" else ()
     if not _forward_takes(cls, takes):
-        fitting = [
-            n for n in registries.names(ARCH_REGISTRY) if _forward_takes(registries.find(ARCH_REGISTRY, n), takes)
-        ]
+        names = registries.names(ARCH_REGISTRY)
+        fitting = [name for name in names if _forward_takes(registries.find(ARCH_REGISTRY, name), takes)]
         found.faults.append(
             f"{where}.type is {block['type']}, which {model.__name__} cannot use: it calls its network with "
             f"({', '.join(takes)}); networks that take these: {', '.join(fitting)}"
@@ -86,7 +85,7 @@ def _forward_takes(cls: Any, names: Sequence[str]) -> bool:
 
 
 def check_loss(where: str, block: Mapping[str, Any], tried: bool, found: Findings) -> None:
-    """Check the block of a loss; ``tried`` builds it, unless it is a stranger's or PerceptualLoss, which load networks."""
+    """Check the block of a loss; ``tried`` builds BasicSR's own, all but PerceptualLoss, which loads a network."""
     from basicsr.utils.registry import LOSS_REGISTRY
 
     cls = _named(LOSS_REGISTRY, where, block, found)
@@ -117,13 +116,12 @@ def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tr
     found.faults.extend(faults)
 
 
-def check_scheduler(
-    block: Mapping[str, Any], total_iter: Any, model: type | None, tried: bool, found: Findings
-) -> None:
+def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
     """Check ``train.scheduler``; ``tried`` builds the schedule."""
     import torch
 
-    where, name, known = "train.scheduler", block.get("type"), registries.known_schedulers()
+    where, block, known = "train.scheduler", train["scheduler"], registries.known_schedulers()
+    name = block.get("type")
     if not isinstance(name, str) or name not in known:
         if not _brings_own(model, "setup_schedulers"):
             found.faults.append(f"{where}.type is {name!r}, which is no scheduler; {did_you_mean(name, known)}")
@@ -132,7 +130,7 @@ def check_scheduler(
     faults = call_faults(known[name], arguments, where, ("optimizer", "last_epoch"))
     lists = {key: block[key] for key in ("milestones", "periods", "restarts", "restart_weights") if key in block}
     lists = {key: convert(value, list[float], f"{where}.{key}", faults) for key, value in lists.items()}
-    faults = faults or _schedule_faults(where, name, lists, total_iter)
+    faults = faults or _schedule_faults(where, name, lists, train.get("total_iter"))
     if tried and not faults:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
         faults = _refusal(where, lambda: known[name](optimizer, **arguments))
@@ -156,7 +154,7 @@ def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], to
 
 
 def check_metric(name: str, block: Any, model: type | None, found: Findings) -> None:
-    """Check a metric, what it needs, and that the model's validation can take it; one of BasicSR's measures an image."""
+    """Check a metric, what it needs, and that the model can take it; one of BasicSR's is tried on an image."""
     from basicsr.utils.registry import METRIC_REGISTRY
 
     from basicsr_ext.metrics import build_metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
     phases = {name: phase_of(name) for name in datasets}
     wanted = ("train", "val") if is_train else ("test",) if "test" in phases.values() else ("val",)
     dropped = [name for name, phase in phases.items() if phase in PHASES and phase not in wanted]
-    opt["datasets"] = type(datasets)((name, block) for name, block in datasets.items() if name not in dropped)
+    opt["datasets"] = OrderedDict((name, block) for name, block in datasets.items() if name not in dropped)
     return [f"datasets.{name} is left to `basicsr test`" for name in dropped if phases[name] == "test"]
 
 

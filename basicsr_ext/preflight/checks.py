@@ -57,7 +57,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     """
     from basicsr_ext.preflight import networks
 
-    faults, notes = [], []
+    faults: list[str] = []
+    notes: list[str] = []
     folder = opt["path"]["experiments_root" if is_train else "results_root"]
     owner = folder_lock.held_by(folder) if here.is_main else None
     if owner is not None:

@@ -201,9 +201,8 @@ def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], siz
             wrong.append(f"{entry['gt']} ({gt[0]}x{gt[1]}) with {entry['lq']} ({lq[0]}x{lq[1]})")
     if not wrong:
         return []
-    return [
-        f"{where}: {len(wrong)} GT image(s) are not scale = {scale} times their LQ (height x width): {listed(wrong, _SHOWN)}"
-    ]
+    said = f"GT image(s) are not scale = {scale} times their LQ (height x width)"
+    return [f"{where}: {len(wrong)} {said}: {listed(wrong, _SHOWN)}"]
 
 
 def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) -> list[str]:

@@ -79,7 +79,7 @@ def test_step_lr_falls_every_so_many_iterations():
 )
 def test_blocks_are_checked_against_the_schedule(block, fault):
     found = Findings()
-    check_scheduler(block, 100, None, True, found)
+    check_scheduler({"scheduler": block, "total_iter": 100}, None, True, found)
     assert len(found.faults) == (fault is not None)
     assert fault is None or found.faults[0].startswith(fault)
 
