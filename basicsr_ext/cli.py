@@ -15,8 +15,6 @@ from importlib import metadata
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
 from basicsr_ext.processes.launch import is_main_process, rank_of_process
 
-__all__ = ["COMMANDS", "GROUP", "Command", "main"]
-
 ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
 GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
 

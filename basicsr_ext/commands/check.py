@@ -17,8 +17,6 @@ from typing import Any
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["run"]
-
 
 def run(argv: list[str]) -> int:
     """Check an option file by a rehearsal in a temporary folder; returns 0, or raises what a run would raise.

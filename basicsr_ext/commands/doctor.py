@@ -13,8 +13,6 @@ from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.versions import version_of
 
-__all__ = ["run"]
-
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "lmdb", "tensorboard", "basicsr")
 _IMPORTS = {"opencv-python": "cv2"}
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES")

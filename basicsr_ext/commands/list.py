@@ -6,8 +6,6 @@ import argparse
 import json
 import sys
 
-__all__ = ["run"]
-
 
 def run(argv: list[str]) -> int:
     """Print the names, as text or JSON; failed plugins go to stderr."""

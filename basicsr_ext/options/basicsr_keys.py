@@ -10,51 +10,41 @@ from typing import Any, Literal, get_args
 from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import convert, is_near
 
-__all__ = ["LOADER_KEYS", "PHASES", "SECTIONS", "Findings", "check_section", "fields_of", "known_in", "own_options"]
-__all__ += ["phase_of", "whole_keys"]
-
 PHASES = ("train", "val", "test")
 
 Table = dict[str, tuple[Any, float | None]]  # name -> (type, least value or None)
 
 
-def _table(kinds: Mapping[str, Any], least: Mapping[str, float] | None = None) -> Table:
-    """A section: names, separated by spaces -> their type; and the least values of some."""
-    return {name: (kind, (least or {}).get(name)) for names, kind in kinds.items() for name in names.split()}
+def _table(kinds: Mapping[str, Any]) -> Table:
+    """A section: names, separated by spaces, ``name>=least`` where there is a least value -> their type."""
+    words = [(word.partition(">="), kind) for names, kind in kinds.items() for word in names.split()]
+    return {name: (kind, float(least) if least else None) for (name, _, least), kind in words}
 
 
 _LOADER = _table(
     {
         "name type phase": str,
-        "scale": int | float,
+        "scale>=1": int | float,
         "io_backend": dict,
-        "num_worker_per_gpu batch_size_per_gpu num_prefetch_queue": int,
-        "dataset_enlarge_ratio": Literal["auto"] | int | float,
+        "num_worker_per_gpu>=0 batch_size_per_gpu>=1 num_prefetch_queue>=1": int,
+        "dataset_enlarge_ratio>=1": Literal["auto"] | int | float,
         "prefetch_mode": Literal["cpu", "cuda"] | None,
         "pin_memory persistent_workers use_shuffle": bool,
-    },
-    {
-        "scale": 1,
-        "num_worker_per_gpu": 0,
-        "batch_size_per_gpu": 1,
-        "num_prefetch_queue": 1,
-        "dataset_enlarge_ratio": 1,
-    },
+    }
 )
 LOADER_KEYS = frozenset(_LOADER)
 SECTIONS: dict[str, Table] = {
     "": _table(
         {
             "name model_type": str,
-            "scale": int | float,
-            "num_gpu": Literal["auto"] | int,
-            "manual_seed": int | None,
+            "scale>=1": int | float,
+            "num_gpu>=0": Literal["auto"] | int,
+            "manual_seed>=0": int | None,
             "find_unused_parameters": bool,
             "plugins": list[str] | None,
             "datasets network_g network_d": dict,
             "path train val logger dist_params": dict | None,
-        },
-        {"scale": 1, "num_gpu": 0, "manual_seed": 0},
+        }
     ),
     "path": _table(
         {
@@ -66,39 +56,40 @@ SECTIONS: dict[str, Table] = {
     ),
     "train": _table(
         {
-            "total_iter warmup_iter net_d_iters net_d_init_iters": int,
-            "ema_decay": float,
+            "total_iter>=1 warmup_iter>=-1 net_d_iters>=1 net_d_init_iters>=0": int,
+            "ema_decay>=0": float,
             "optim_g optim_d scheduler": dict,
             "pixel_opt perceptual_opt gan_opt ldl_opt": dict | None,
-        },
-        {"total_iter": 1, "warmup_iter": -1, "net_d_iters": 1, "net_d_init_iters": 0, "ema_decay": 0},
+        }
     ),
     "val": _table(
-        {"val_freq": int, "save_img pbar": bool, "suffix": str | int | float | None, "metrics": dict | None},
-        {"val_freq": 1},
+        {
+            "val_freq>=1": int,
+            "save_img pbar": bool,
+            "suffix": str | int | float | None,
+            "metrics": dict | None,
+        }
     ),
     "logger": _table(
         {
-            "print_freq save_checkpoint_freq max_failed_saves": int,
-            "keep_last": int | None,
+            "print_freq>=1 save_checkpoint_freq>=1 max_failed_saves>=1": int,
+            "keep_last>=1": int | None,
             "keep_best": str | None,
             "save_safetensors use_tb_logger": bool,
             "wandb": dict | None,
-        },
-        {"print_freq": 1, "save_checkpoint_freq": 1, "max_failed_saves": 1, "keep_last": 1},
+        }
     ),
-    "dist_params": _table({"backend": str, "port": int, "timeout": float}, {"port": 1, "timeout": 0}),
+    "dist_params": _table({"backend": str, "port>=1": int, "timeout>=0": float}),
     "datasets.*": _LOADER
     | _table(
         {
             "dataroot_gt dataroot_lq meta_info_file meta_info": str | list[str] | None,
             "filename_tmpl": str,
-            "gt_size": int | None,
+            "gt_size>=1": int | None,
             "use_hflip use_rot": bool,
             "color": str | None,
             "mean std": list[float] | None,
-        },
-        {"gt_size": 1},
+        }
     ),
 }
 _PATTERNS = {

@@ -12,8 +12,6 @@ from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.options import parts
 from basicsr_ext.options.basicsr_keys import PHASES, SECTIONS, Findings, check_section, fields_of, known_in, phase_of
 
-__all__ = ["Findings", "check", "dataset_faults", "inspect_options", "known_names", "model_class"]
-
 _LONGEST_NAME = 160  # bytes; what is added for logs, locks and images fits into the 255 of most file systems
 
 
@@ -34,7 +32,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     _sections(opt, model, is_train, found)
     for name, dataset in _mapping(opt.get("datasets")).items():
         found.faults.extend(_phase_faults(name, dataset, is_train))
-        _dataset(opt, name, dataset, phase_of(name), found)
+        given = {"phase": phase_of(name)} | ({"scale": opt["scale"]} if "scale" in opt else {})
+        parts.check_dataset(f"datasets.{name}", dataset, given, found)
     restorer = restorer_class_of(model)
     for name, network in opt.items():
         if str(name).startswith("network_") and isinstance(network, Mapping):
@@ -52,18 +51,6 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     if not found.faults:
         found.faults.extend(restorer.option_faults(opt))
     return found
-
-
-def dataset_faults(opt: Mapping[str, Any], name: str, block: Any, phase: str) -> list[str]:
-    """Faults of the block ``datasets.<name>`` for a phase that its name need not tell."""
-    found = Findings()
-    _dataset(opt, name, block, phase, found)
-    return found.faults
-
-
-def _dataset(opt: Mapping[str, Any], name: str, block: Any, phase: str, found: Findings) -> None:
-    scale = {"scale": opt["scale"]} if "scale" in opt else {}
-    parts.check_dataset(f"datasets.{name}", block, {"phase": phase} | scale, found)
 
 
 def _phase_faults(name: str, block: Any, is_train: bool) -> list[str]:

@@ -13,8 +13,6 @@ import yaml
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.options.basicsr_keys import known_in
 
-__all__ = ["apply_overrides", "load_yaml", "parse_value"]
-
 # YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -168,7 +166,7 @@ def apply_overrides(
 
 
 def _check_key(block: Any, keys: list[str], entry: str, known: Callable[[list[str]], Collection[str]]) -> None:
-    """Refuse to set the last of ``keys`` in ``block``, to which the others lead, where it is no block or knows none."""
+    """Refuse to set the last of ``keys`` in ``block``, to which the others lead, where it is not a block or has no such option."""
     *parents, key = keys
     if not isinstance(block, MutableMapping):
         where = ".".join(parents)

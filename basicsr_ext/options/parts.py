@@ -13,9 +13,6 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import call_faults, convert, parse_block, shown
 from basicsr_ext.options.basicsr_keys import Findings, check_section, own_options
 
-__all__ = ["check_dataset", "check_loss", "check_metric", "check_network", "check_optimizer", "check_scheduler"]
-__all__ += ["dataset_options", "parameters_of"]
-
 _SIDE = 192  # pixels; NIQE needs two blocks of 96
 _ON_GPUS = ("fused", "foreach", "capturable")  # options of optimisers that a CPU may refuse
 
@@ -89,12 +86,11 @@ def check_loss(where: str, block: Mapping[str, Any], tried: bool, found: Finding
     from basicsr.utils.registry import LOSS_REGISTRY
 
     cls = _named(LOSS_REGISTRY, where, block, found)
-    if cls is None:
-        return
-    faults = call_faults(cls, _without(block, "type"), where)
-    if tried and not faults and cls.__module__.startswith("basicsr.") and cls.__name__ != "PerceptualLoss":
-        faults = _refusal(where, lambda: cls(**_without(block, "type")))
-    found.faults.extend(faults)
+    if cls is not None:
+        tried = tried and cls.__module__.startswith("basicsr.") and cls.__name__ != "PerceptualLoss"
+        arguments = _without(block, "type")
+        faults = call_faults(cls, arguments, where)
+        found.faults.extend(faults or _refusal(where, lambda: cls(**arguments), tried))
 
 
 def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
@@ -105,14 +101,13 @@ def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tr
     if not isinstance(name, str) or name not in known:
         if not _brings_own(model, "get_optimizer"):
             listing = did_you_mean(name, known)
-            found.faults.append(f"{where}.type is {name!r}, which is no optimiser that fits any network; {listing}")
+            found.faults.append(f"{where}.type is {name!r}, which is not an optimiser of torch for any network; {listing}")
         return
     faults = call_faults(known[name], _without(block, "type"), where, ("params",))
     if "lr" not in block:
         faults.append(f"{where}.lr is missing; give the learning rate, such as 1e-4")
-    if tried and not faults:
-        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2, 3, 3), (2,))]
-        faults = _refusal(where, lambda: known[name](parameters, **_without(block, "type", *_ON_GPUS)))
+    convolution, arguments = torch.nn.Conv2d(2, 2, 3), _without(block, "type", *_ON_GPUS)
+    faults = faults or _refusal(where, lambda: known[name](convolution.parameters(), **arguments), tried)
     found.faults.extend(faults)
 
 
@@ -121,20 +116,17 @@ def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, f
     import torch
 
     where, block, known = "train.scheduler", train["scheduler"], registries.known_schedulers()
-    name = block.get("type")
+    name, arguments = block.get("type"), _without(block, "type")
     if not isinstance(name, str) or name not in known:
         if not _brings_own(model, "setup_schedulers"):
-            found.faults.append(f"{where}.type is {name!r}, which is no scheduler; {did_you_mean(name, known)}")
+            found.faults.append(f"{where}.type is {name!r}, which is not a schedule; {did_you_mean(name, known)}")
         return
-    arguments = _without(block, "type")
     faults = call_faults(known[name], arguments, where, ("optimizer", "last_epoch"))
     lists = {key: block[key] for key in ("milestones", "periods", "restarts", "restart_weights") if key in block}
     lists = {key: convert(value, list[float], f"{where}.{key}", faults) for key, value in lists.items()}
     faults = faults or _schedule_faults(where, name, lists, train.get("total_iter"))
-    if tried and not faults:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
-        faults = _refusal(where, lambda: known[name](optimizer, **arguments))
-    found.faults.extend(faults)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
+    found.faults.extend(faults or _refusal(where, lambda: known[name](optimizer, **arguments), tried))
 
 
 def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], total_iter: Any) -> list[str]:
@@ -204,11 +196,11 @@ def _brings_own(model: type | None, method: str) -> bool:
     return any(method in vars(cls) and not cls.__module__.startswith(("basicsr.", "basicsr_ext.")) for cls in bases)
 
 
-def _refusal(where: str, attempt: Callable[[], Any]) -> list[str]:
+def _refusal(where: str, attempt: Callable[[], Any], tried: bool = True) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            attempt()
+            attempt() if tried else None
         except Exception as error:  # the class refuses its arguments in whatever way it likes
             return [f"{where}: {str(error) or type(error).__name__}"]
     return []

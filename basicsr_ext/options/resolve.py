@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.basicsr_keys import PHASES, Findings, phase_of, whole_keys
 from basicsr_ext.processes.launch import Launch
-
-__all__ = ["raise_faults", "resolve", "resolve_dataset", "select_datasets"]
 
 
 def raise_faults(found: Findings, source: str) -> None:
@@ -58,11 +56,9 @@ def resolve(
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
-    _whole(opt, whole_keys(""))
+    _whole(opt, "")
     notes = _resolve_gpus(opt, here)
-    for section in ("path", "logger"):
-        if not opt.get(section):
-            opt[section] = {}
+    opt.update((section, {}) for section in ("path", "logger") if not opt.get(section))
     if opt.get("val") is None and not is_train:
         opt["val"] = {}  # in training its absence means: do not validate
     _resolve_defaults(opt, is_train)
@@ -96,11 +92,9 @@ def _set_defaults(block: dict[str, Any], **defaults: Any) -> None:
     block.update((key, value) for key, value in defaults.items() if block.get(key) is None)
 
 
-def _whole(block: Mapping[str, Any] | None, keys: Iterable[str]) -> None:
+def _whole(block: dict[str, Any], section: str) -> None:
     """Turn 5e3 into 5000 where a whole number is meant: YAML reads it as a float."""
-    for key in keys:
-        if block and isinstance(block.get(key), float):
-            block[key] = int(block[key])  # type: ignore[index]
+    block.update((key, int(block[key])) for key in whole_keys(section) if isinstance(block.get(key), float))
 
 
 def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
@@ -109,15 +103,14 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
         _set_defaults(opt["val"], suffix=None, save_img=not is_train, **({"val_freq": 5000} if is_train else {}))
         _resolve_metrics(opt["val"].get("metrics") or {})
     for section in ("logger", "val", "train"):
-        _whole(opt.get(section), whole_keys(section))
+        _whole(opt.get(section) or {}, section)
     opt["path"].setdefault("resume_state", None)
     opt["path"].setdefault("strict_load_g", True)
     opt["path"].setdefault("pretrain_network_g", None)
     if is_train and "debug" in opt["name"]:
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8
-        opt["logger"]["print_freq"] = 1
-        opt["logger"]["save_checkpoint_freq"] = 8
+        opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
 
 
 def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
@@ -132,7 +125,7 @@ def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
 def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any], phase: str | None = None) -> None:
     """Fill in place what a data set needs and its block ``datasets.<name>``, which tells the phase, left out."""
     dataset["phase"] = phase or phase_of(name)
-    _whole(dataset, whole_keys("datasets.*"))
+    _whole(dataset, "datasets.*")
     dataset.setdefault("name", name)
     if "scale" in opt:
         dataset["scale"] = opt["scale"]
@@ -186,9 +179,7 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
             path["param_key_g"] = networks.best_key(found)
         said = "is not set" if start is None else f"is {start}, where the training began"
         return [f"path.pretrain_network_g {said}: {found} is tested"]
-    if start is not None:
-        return []
-    if networks.has_weights(opt):
+    if start is None and networks.has_weights(opt):
         raise InputError(
             f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
             "train that run first, or give the file of a trained network"

@@ -11,8 +11,6 @@ from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight import data
 from basicsr_ext.processes.launch import Launch
 
-__all__ = ["check_run", "device_faults", "missing_files"]
-
 
 def missing_files(opt: Mapping[str, Any]) -> list[str]:
     """Faults of the folders and files that the options name; quick, builds nothing."""

@@ -14,8 +14,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.image_files import image_size, lmdb_sizes
 
-__all__ = ["check_dataset", "files_of", "missing_data", "training_size_faults"]
-
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
 _LONGEST_EPOCH = 1 << 27  # images; their order takes 1 GiB
@@ -53,8 +51,7 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
 
     cls = registries.find(DATASET_REGISTRY, block["type"])
     before = len(faults)
-    if block["type"] in _PAIRED:
-        faults.extend(_name_faults(where, block))
+    faults.extend(_name_faults(where, block) if block["type"] in _PAIRED else [])
     if len(faults) > before:
         return None, None
     try:
@@ -98,16 +95,14 @@ def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
     lq_names, gt_names = (sorted(e.name for e in os.scandir(d) if e.is_file() and e.name[0] != ".") for d in (lq, gt))
     template = block.get("filename_tmpl") or "{}"
     wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in gt_names}
-    lonely_gt = [name for expected, name in wanted.items() if expected not in set(lq_names)]
-    lonely_lq = [name for name in lq_names if name not in wanted]
-    if not lonely_gt and not lonely_lq:
-        return []
+    there = set(lq_names)
+    lonely = {
+        f"dataroot_gt ({gt})": [name for expected, name in wanted.items() if expected not in there],
+        f"dataroot_lq ({lq})": [name for name in lq_names if name not in wanted],
+    }
+    said = [f"{len(n)} in {root} without a partner: {listed(n, _SHOWN)}" for root, n in lonely.items() if n]
     text = f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})"
-    if lonely_gt:
-        text += f"; {len(lonely_gt)} in dataroot_gt ({gt}) without a partner: {listed(lonely_gt, _SHOWN)}"
-    if lonely_lq:
-        text += f"; {len(lonely_lq)} in dataroot_lq ({lq}) without a partner: {listed(lonely_lq, _SHOWN)}"
-    return [text]
+    return ["; ".join([text, *said])] if said else []
 
 
 def _is_lmdb(block: Mapping[str, Any]) -> bool:
@@ -173,17 +168,10 @@ def _small_faults(where: str, block: Mapping[str, Any], entries: list[Files], si
     crop = block.get("gt_size")
     if block.get("phase") != "train" or not crop or block.get("resize"):
         return []
-    small = {}
-    for entry in entries:
-        height, width = sizes.get(f"gt:{entry.get('gt')}", (crop, crop))
-        if min(height, width) < crop:
-            small[entry["gt"]] = f"{entry['gt']} ({height}x{width})"
-    if not small:
-        return []
-    return [
-        f"{where}.gt_size is {crop}, but {len(small)} image(s) are smaller (height x width): "
-        f"{listed(small.values(), _SHOWN)}; lower gt_size or remove them"
-    ]
+    known = {path: sizes[f"gt:{path}"] for path in (entry.get("gt") for entry in entries) if f"gt:{path}" in sizes}
+    small = [f"{path} ({height}x{width})" for path, (height, width) in known.items() if min(height, width) < crop]
+    said = f"image(s) are smaller (height x width): {listed(small, _SHOWN)}; lower gt_size or remove them"
+    return [f"{where}.gt_size is {crop}, but {len(small)} {said}"] if small else []
 
 
 def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
@@ -195,14 +183,10 @@ def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], siz
     wrong = []
     for entry in entries:
         lq, gt = (sizes.get(f"{side}:{entry.get(side)}") for side in ("lq", "gt"))
-        if lq is None or gt is None:
-            continue
-        if not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
+        if lq and gt and not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
             wrong.append(f"{entry['gt']} ({gt[0]}x{gt[1]}) with {entry['lq']} ({lq[0]}x{lq[1]})")
-    if not wrong:
-        return []
-    said = f"GT image(s) are not scale = {scale} times their LQ (height x width)"
-    return [f"{where}: {len(wrong)} {said}: {listed(wrong, _SHOWN)}"]
+    said = f"GT image(s) are not scale = {scale} times their LQ (height x width): {listed(wrong, _SHOWN)}"
+    return [f"{where}: {len(wrong)} {said}"] if wrong else []
 
 
 def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) -> list[str]:

@@ -13,8 +13,6 @@ from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.preflight.data import files_of
 
-__all__ = ["data_faults"]
-
 
 def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int, list[str]]:
     """Read every image of the data set that ``block`` (resolved options) describes; its number of images, and faults.

@@ -17,16 +17,6 @@ from basicsr_ext.common.option_blocks import documented_kinds
 from basicsr_ext.options.basicsr_keys import SECTIONS
 from docs.make.meanings import MEANINGS
 
-__all__ = [
-    "Key",
-    "describe_arguments",
-    "describe_dataclass",
-    "describe_opt",
-    "describe_section",
-    "introduction",
-    "yaml_text",
-]
-
 _ENTRY = re.compile(r"(?P<names>[\w, ]+?)(?: \([^)]*\))?: (?P<text>.+)")
 _ROLE = re.compile(r":(?P<role>\w+):`~?(?P<name>[\w.]+)`")
 _SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Source", "Example", "Examples", "Reference", "Ref")

@@ -24,8 +24,6 @@ from docs.make.describe import Key, describe_arguments, describe_dataclass, desc
 from docs.make.json_schema import by_type, is_open, json_object, json_value
 from docs.make.meanings import SECTION_INTROS
 
-__all__ = ["Block", "blocks", "main", "markdown", "schema"]
-
 Schema = dict[str, Any]
 _HEAD = """# Options
 

@@ -11,8 +11,9 @@ from basicsr_ext.benchmark.run.methods import Method, MethodOptions, expand
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
-from basicsr_ext.options.check import dataset_faults
+from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.parts import check_dataset
 from basicsr_ext.options.resolve import resolve_dataset
 from basicsr_ext.preflight import checks, data
 from basicsr_ext.processes.launch import Launch
@@ -164,16 +165,16 @@ def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str
     blocks = {name: dict(block) for name, block in options.datasets.items() if isinstance(block, Mapping)}
     from basicsr.data import build_dataset
 
-    scale = {"scale": options.scale}
-    wrong = [] if options.datasets else ["datasets is missing; give at least one data set"]
+    found = Findings([] if options.datasets else ["datasets is missing; give at least one data set"])
     for key, block in options.datasets.items():
-        wrong += dataset_faults(scale, key, block, "test")
+        check_dataset(f"datasets.{key}", block, {"phase": "test", "scale": options.scale}, found)
+    wrong = found.faults
     for key, block in blocks.items():
         wrong += data.missing_data(f"datasets.{key}", block)
     built: dict[str, Any] = {}
     for key, block in blocks.items() if not wrong else ():
         where = f"datasets.{key}"
-        resolve_dataset(scale, key, block, "test")
+        resolve_dataset({"scale": options.scale}, key, block, "test")
         name = str(block["name"])
         wrong += _name_faults(where, name)
         if name in built:

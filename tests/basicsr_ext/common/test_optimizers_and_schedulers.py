@@ -73,8 +73,8 @@ def test_step_lr_falls_every_so_many_iterations():
             {"type": "StepLR", "step_size": 1, "gama": 1},
             "train.scheduler.gama is not an option of StepLR",
         ),
-        ({"type": "StepLr"}, "train.scheduler.type is 'StepLr', which is no scheduler; did you mean StepLR?"),
-        ({"type": "ReduceLROnPlateau"}, "train.scheduler.type is 'ReduceLROnPlateau', which is no scheduler"),
+        ({"type": "StepLr"}, "train.scheduler.type is 'StepLr', which is not a schedule; did you mean StepLR?"),
+        ({"type": "ReduceLROnPlateau"}, "train.scheduler.type is 'ReduceLROnPlateau', which is not a schedule"),
     ],
 )
 def test_blocks_are_checked_against_the_schedule(block, fault):
