@@ -51,7 +51,7 @@ def exec_writes_locals() -> bool:
 
 
 def build_environment(folder: Path, environment: dict[str, str]) -> dict[str, str]:
-    """Environment variables of the build, after writing the older ``exec`` into ``folder`` if this Python does not have it."""
+    """Environment variables of the build, after writing the older ``exec`` into ``folder`` if Python has the new."""
     if exec_writes_locals():
         return dict(environment)
     (folder / "sitecustomize.py").write_text(SHIM, encoding="utf-8")

@@ -166,7 +166,7 @@ def apply_overrides(
 
 
 def _check_key(block: Any, keys: list[str], entry: str, known: Callable[[list[str]], Collection[str]]) -> None:
-    """Refuse to set the last of ``keys`` in ``block``, to which the others lead, where it is not a block or has no such option."""
+    """Refuse to set the last of ``keys`` in ``block`` where that is not a block or has no such option."""
     *parents, key = keys
     if not isinstance(block, MutableMapping):
         where = ".".join(parents)

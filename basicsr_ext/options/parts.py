@@ -101,7 +101,7 @@ def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tr
     if not isinstance(name, str) or name not in known:
         if not _brings_own(model, "get_optimizer"):
             listing = did_you_mean(name, known)
-            found.faults.append(f"{where}.type is {name!r}, which is not an optimiser of torch for any network; {listing}")
+            found.faults.append(f"{where}.type is {name!r}, which is not an optimiser for any network; {listing}")
         return
     faults = call_faults(known[name], _without(block, "type"), where, ("params",))
     if "lr" not in block:
