@@ -12,13 +12,13 @@ from basicsr_ext.common.option_blocks import convert, is_near
 
 PHASES = ("train", "val", "test")
 
-Table = dict[str, tuple[Any, float | None]]  # name -> (type, least value or None)
+Table = dict[str, tuple[Any, int | None]]  # name -> (type, least value or None)
 
 
 def _table(kinds: Mapping[str, Any]) -> Table:
     """A section: names, separated by spaces, ``name>=least`` where there is a least value -> their type."""
     words = [(word.partition(">="), kind) for names, kind in kinds.items() for word in names.split()]
-    return {name: (kind, float(least) if least else None) for (name, _, least), kind in words}
+    return {name: (kind, int(least) if least else None) for (name, _, least), kind in words}
 
 
 _LOADER = _table(
@@ -153,7 +153,7 @@ def check_section(where: str, block: Mapping[str, Any], read: Collection[str], o
                 found.notes.append(f"{option} is not an option that the toolkit knows; it may have no effect")
 
 
-def _check_value(value: Any, kind: Any, least: float | None, option: str, faults: list[str]) -> None:
+def _check_value(value: Any, kind: Any, least: int | None, option: str, faults: list[str]) -> None:
     before = len(faults)
     fitted = convert(value, kind, option, faults)
     if len(faults) == before and least is not None and isinstance(fitted, (int, float)) and fitted < least:
