@@ -51,7 +51,7 @@ def names(registry: Any) -> list[str]:
 
 def providers(registry: Any) -> dict[str, str]:
     """Map each usable name to the module that provides it."""
-    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}
+    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}  # a partial has none
 
 
 def _is_registry(thing: object) -> bool:

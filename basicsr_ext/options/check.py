@@ -32,7 +32,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     _sections(opt, model, is_train, found)
     for name, dataset in _mapping(opt.get("datasets")).items():
         found.faults.extend(_phase_faults(name, dataset, is_train))
-        given = {"phase": phase_of(name)} | ({"scale": opt["scale"]} if "scale" in opt else {})
+        given = {"phase": phase_of(name) if phase_of(name) in PHASES else "test"}
+        given |= {"scale": opt["scale"]} if "scale" in opt else {}
         parts.check_dataset(f"datasets.{name}", dataset, given, found)
     restorer = restorer_class_of(model)
     for name, network in opt.items():

@@ -332,7 +332,8 @@ def test_a_test_set_of_a_name_of_its_own_is_refused_where_the_data_set_asks_for_
     opt = make(tmp_path)
     opt["datasets"] = {"kodak": opt["datasets"]["val"]}
     faults = check(opt, is_train=False)
-    assert any("datasets.kodak tells no phase" in fault and "val_kodak" in fault for fault in faults) is refused
+    assert len(faults) == refused
+    assert all("datasets.kodak tells no phase" in fault and "val_kodak" in fault for fault in faults)
     opt["datasets"] = {"test_kodak": opt["datasets"]["kodak"]}
     assert check(opt, is_train=False) == []
 
