@@ -32,7 +32,7 @@ setup(
         "i2sb_plugin": ["py.typed", "weights/*.safetensors"],
         "basicsr_ext": ["py.typed", "benchmark/page/parts/*"],
     },
-    # BasicSR's source release can not be built by Python 3.13: `python -m basicsr_ext.install` does it there.
+    # BasicSR's source release cannot be built by Python 3.13: `python -m basicsr_ext.install` does it there.
     install_requires=[*RUNTIME, 'basicsr>=1.4.2; python_version < "3.13"'],
     extras_require=EXTRAS,
     entry_points={

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import sys
@@ -13,10 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
-from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
 from basicsr_ext.processes.launch import is_main_process, rank_of_process
-
-__all__ = ["COMMANDS", "GROUP", "Command", "main"]
 
 ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
 GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
@@ -64,13 +61,12 @@ def _commands() -> dict[str, Command]:
 
 
 def _run(name: str, command: Command, rest: list[str]) -> int:
-    module, _, function = command.target.partition(":")
     try:
-        run = getattr(importlib.import_module(module), function)
+        run = metadata.EntryPoint(name, command.target, GROUP).load()
     except (ImportError, AttributeError) as error:
-        if module.startswith(f"{_ROOM}."):
+        if name in COMMANDS:
             raise
-        raise InputError(f"{name}: {command.target} can not be loaded: {error}; repair its plugin") from error
+        raise InputError(f"{name}: {command.target} cannot be loaded: {error}; repair its plugin") from error
     return _with_other_ranks(run, rest) if command.shared else run(rest)
 
 
@@ -97,12 +93,16 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
     return (str(error), 3) if isinstance(error, NonFiniteLoss) else (None, 1)
 
 
-def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
+def _command(words: Sequence[str], known: dict[str, Command]) -> str:
+    """The name of the command that the first word is; ends the process, with usage, where it is none."""
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
         commands.add_parser(name, help=command.help, add_help=False)
-    return parser
+    for word in words:
+        if word not in known and not word.startswith("-"):
+            parser.error(f"there is no command {word}; {did_you_mean(word, known)}")
+    return parser.parse_known_args(words)[0].command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,9 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = _commands()
-    parsed, _ = _parser(known).parse_known_args(words[:1])
+    name = _command(words[:1], known)
     try:
-        return _run(parsed.command, known[parsed.command], words[1:])
+        return _run(name, known[name], words[1:])
     except (InputError, NonFiniteLoss) as error:
         message, code = _verdict(error)
         if is_main_process():

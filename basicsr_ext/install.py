@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["REQUIREMENT", "SHIM", "build_environment", "exec_writes_locals", "install_commands", "main"]
-
 REQUIREMENT = "basicsr==1.4.2"
 SETUPTOOLS = "setuptools>=70"
 
@@ -53,7 +51,7 @@ def exec_writes_locals() -> bool:
 
 
 def build_environment(folder: Path, environment: dict[str, str]) -> dict[str, str]:
-    """Environment variables of the build, after writing the older ``exec`` into ``folder`` if this Python lacks it."""
+    """Environment variables of the build, after writing the older ``exec`` into ``folder`` if Python has the new."""
     if exec_writes_locals():
         return dict(environment)
     (folder / "sitecustomize.py").write_text(SHIM, encoding="utf-8")

@@ -21,7 +21,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY  # noqa: E402
 
 from basicsr_ext.common.option_blocks import parse_block  # noqa: E402
 from basicsr_ext.models import register  # noqa: E402
-from i2sb_plugin.data.image_source import LOADER_KEYS  # noqa: E402
+from basicsr_ext.options.basicsr_keys import own_options  # noqa: E402
 from i2sb_plugin.degradations import build_degradation  # noqa: E402
 from i2sb_plugin.models.bridge_options import BridgeOptions, SamplerOptions  # noqa: E402
 from i2sb_plugin.samplers import step_grid  # noqa: E402
@@ -69,10 +69,9 @@ def test_its_data_sets_and_degradations_build(path):
     opt = load_yaml(path)
     for name, block in opt["datasets"].items():
         given = {"phase": name.split("_")[0], "scale": opt["scale"]}
-        options = {k: v for k, v in {**block, **given}.items() if k not in LOADER_KEYS}
         cls = DATASET_REGISTRY.get(block["type"])
         if hasattr(cls, "Options"):  # BasicSR's own are checked by their words alone, above
-            assert parse_block(cls.Options, options, name)[1] == []
+            assert parse_block(cls.Options, own_options(cls.Options, block | given), name)[1] == []
         if "degradation" in block:
             degradation = build_degradation(block["degradation"])
             lq = degradation(torch.rand(3, 64, 64), torch.Generator().manual_seed(0)).lq

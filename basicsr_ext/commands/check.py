@@ -6,23 +6,22 @@ With ``--data``, decode every image instead.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["run"]
-
 
 def run(argv: list[str]) -> int:
     """Check an option file by a rehearsal in a temporary folder; returns 0, or raises what a run would raise.
 
-    With ``--data`` no network is built; returns 1 if any image can not be used.
+    With ``--data`` no network is built; returns 1 if any image cannot be used.
     """
     from basicsr_ext.options.arguments import add_arguments
 
@@ -33,37 +32,35 @@ def run(argv: list[str]) -> int:
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
     from basicsr_ext import repairs
-    from basicsr_ext.options import resolve
+    from basicsr_ext.options.file import load_yaml
     from basicsr_ext.preflight import checks, start
     from basicsr_ext.processes.launch import Launch
     from basicsr_ext.training import memory_advice
 
     repairs.apply()
-    is_train = "train" in (resolve.load_yaml(args.opt).get("datasets") or {})
+    is_train = "train" in (load_yaml(args.opt).get("datasets") or {})
     opt, notes = start.prepare(args, os.getcwd(), is_train, Launch())
     if args.data:
         return _check_data(opt)
-    notes += checks.check_run(opt, is_train, Launch())
-    for note in notes:
+    for note in notes + checks.check_run(opt, is_train, Launch()):
         print(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:
         _move_paths(opt, folder)
         with memory_advice.explained(is_train):
-            _rehearse(opt, is_train, print)
+            _rehearse(opt, is_train)
     print(f"{args.opt}: all well; nothing was kept")
     return 0
 
 
 def _check_data(opt: dict[str, Any]) -> int:
-    from basicsr_ext.preflight.every_image import data_faults, processes
+    from basicsr_ext.common.cores import usable_cores
+    from basicsr_ext.preflight.every_image import data_faults
 
     total = 0
     for name, block in opt["datasets"].items():
-        count, faults = data_faults(f"datasets.{name}", block, processes())
+        count, faults = data_faults(f"datasets.{name}", block, usable_cores())
         total += len(faults)
-        print(f"datasets.{name}: {count:,} images, {len(faults) or 'no'} fault(s)")
-        for fault in faults:
-            print(f"  {fault}")
+        print(f"datasets.{name}: {count:,} images, {len(faults) or 'no'} fault(s)", *faults, sep="\n  ")
     return 1 if total else 0
 
 
@@ -76,7 +73,7 @@ def _move_paths(opt: dict[str, Any], folder: str) -> None:
             Path(opt["path"][key]).mkdir()
 
 
-def _rehearse(opt: dict[str, Any], is_train: bool, say: Callable[[str], None]) -> None:
+def _rehearse(opt: dict[str, Any], is_train: bool) -> None:
     from basicsr.data import build_dataset
     from basicsr.models import build_model
     from basicsr.utils import set_random_seed
@@ -86,19 +83,20 @@ def _rehearse(opt: dict[str, Any], is_train: bool, say: Callable[[str], None]) -
     set_random_seed(opt["manual_seed"])
     datasets = {name: build_dataset(block) for name, block in opt["datasets"].items()}
     for name, dataset in datasets.items():
-        say(f"datasets.{name}: {type(dataset).__name__}, {len(dataset)} images")
+        print(f"datasets.{name}: {type(dataset).__name__}, {len(dataset)} images")
     model = build_model(opt)
-    for name, network in ((n, getattr(model, n)) for n in ("net_g", "net_d") if hasattr(model, n)):
-        count = sum(p.numel() for p in network.parameters())
-        say(f"{name.replace('net', 'network')}: {type(model.get_bare_model(network)).__name__}, {count:,} parameters")
+    for name in ("net_g", "net_d"):
+        if (network := vars(model).get(name)) is not None:
+            kind, count = type(model.get_bare_model(network)).__name__, sum(p.numel() for p in network.parameters())
+            print(f"{name.replace('net', 'network')}: {kind}, {count:,} parameters")
     if is_train:
-        with _shapes_fit("datasets.train: one batch can not be trained"):
-            _train_once(model, datasets["train"], opt, say)
+        with _shapes_fit("datasets.train: one batch cannot be trained"):
+            _train_once(model, datasets["train"], opt)
     for name, dataset in datasets.items():
         if name != "train" and opt.get("val") is not None:
-            with _shapes_fit(f"datasets.{name}: one image can not be restored"):
+            with _shapes_fit(f"datasets.{name}: one image cannot be restored"):
                 _validate_once(model, dataset, opt, is_train)
-            say(f"datasets.{name}: one image restored and measured")
+            print(f"datasets.{name}: one image restored and measured")
 
 
 @contextmanager
@@ -113,43 +111,25 @@ def _shapes_fit(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {said}; network_g, the data and the losses must fit each other") from error
 
 
-def _train_once(model: Any, dataset: Any, opt: dict[str, Any], say: Callable[[str], None]) -> None:
+def _train_once(model: Any, dataset: Any, opt: dict[str, Any]) -> None:
+    import torch
     from torch.utils.data import DataLoader
 
     batch_size = opt["datasets"]["train"]["batch_size_per_gpu"] * max(1, opt["num_gpu"])
     indices = [k % len(dataset) for k in range(batch_size)]
     batch = next(iter(DataLoader(dataset, batch_size=batch_size, sampler=indices)))
-    shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in batch.items() if hasattr(value, "shape"))
+    shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in batch.items() if torch.is_tensor(value))
     model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
     model.feed_data(batch)
     model.optimize_parameters(1)
     log = {key: value for key, value in model.get_current_log().items() if "/" not in key}
     losses = ", ".join(f"{key} {float(value):.4g}" for key, value in log.items())
-    say(f"one batch: {shapes}; {losses}")
-
-
-class _FirstOnly:
-    """A data set cut to its first image, otherwise as it is."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Any:
-        if index != 0:
-            raise IndexError(index)
-        return self._dataset[0]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_dataset":
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
+    print(f"one batch: {shapes}; {losses}")
 
 
 def _validate_once(model: Any, dataset: Any, opt: dict[str, Any], is_train: bool) -> None:
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(_FirstOnly(dataset), batch_size=1, shuffle=False)  # type: ignore[arg-type]
-    model.validation(loader, 1 if is_train else opt["name"], None, False)
+    first = copy.copy(dataset)  # cut to its first image, otherwise as it is
+    first.__class__ = type(type(dataset).__name__, (type(dataset),), {"__len__": lambda self: 1})
+    model.validation(DataLoader(first, batch_size=1, shuffle=False), 1 if is_train else opt["name"], None, False)

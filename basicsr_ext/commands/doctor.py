@@ -6,17 +6,15 @@ import argparse
 import importlib.util
 import os
 import platform
-from importlib import metadata
 
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
+from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError
-
-__all__ = ["run"]
+from basicsr_ext.common.versions import version_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "lmdb", "tensorboard", "basicsr")
 _IMPORTS = {"opencv-python": "cv2"}
-_SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python"), "basicsr": ("basicsr-fixed",)}
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES")
 
 
@@ -41,13 +39,7 @@ def run(argv: list[str]) -> int:
 
 
 def _version(name: str, wrong: list[str]) -> str:
-    found = None
-    for candidate in (name, *_SUBSTITUTES.get(name, ())):
-        try:
-            found = f"{metadata.version(candidate)}{'' if candidate == name else f' ({candidate})'}"
-            break
-        except metadata.PackageNotFoundError:
-            continue
+    found = version_of(name)
     if found is None and importlib.util.find_spec(_IMPORTS.get(name, name)) is None:
         cure = "python -m basicsr_ext.install" if name == "basicsr" else f"pip install {name}"
         wrong.append(f"{name} is not installed; run: {cure}")
@@ -59,7 +51,7 @@ def _device(wrong: list[str]) -> str:
     try:
         import torch
     except ImportError as error:
-        wrong.append(f"torch can not be imported ({error}); reinstall it: pip install --force-reinstall torch")
+        wrong.append(f"torch cannot be imported ({error}); reinstall it: pip install --force-reinstall torch")
         return "unknown"
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
@@ -90,7 +82,8 @@ def _speed() -> None:
         "               workers degrade (datasets.train.degrade_on: device)",
     ]
     for name, network in ARCH_REGISTRY:
-        lines += [f"{name:<14} {line}" for line in getattr(network, "speed_lines", lambda _: [])(device)]
+        if isinstance(network, type) and issubclass(network, NetworkContract):
+            lines += [f"{name:<14} {line}" for line in network.speed_lines(device)]
     for line in lines:
         print(f"  {line}")
 
@@ -100,8 +93,8 @@ def _repairs(wrong: list[str]) -> None:
     try:
         found = repairs.apply()
     except (InputError, ImportError) as error:
-        wrong.append(f"BasicSR can not be used: {error}")
-        print("  none: BasicSR can not be imported")
+        wrong.append(f"BasicSR cannot be used: {error}")
+        print("  none: BasicSR cannot be imported")
         return
     for repair in found:
         print(f"  {'applied' if repair.applied else 'not needed':<10} {repair.name}: {repair.fault}")

@@ -6,15 +6,6 @@ import argparse
 import json
 import sys
 
-__all__ = ["registered", "run"]
-
-
-def registered() -> dict[str, dict[str, str]]:
-    """Names by registry, each with the module that provides it; plugins must be loaded before."""
-    from basicsr_ext.common import registries
-
-    return {kind: registries.providers(registry) for kind, registry in sorted(registries.all_registries().items())}
-
 
 def run(argv: list[str]) -> int:
     """Print the names, as text or JSON; failed plugins go to stderr."""
@@ -23,12 +14,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--plugins", nargs="+", default=[], help="modules or files to load, as in `plugins:`")
     args = parser.parse_args(argv)
     from basicsr_ext import repairs
-    from basicsr_ext.common import plugins
+    from basicsr_ext.common import plugins, registries
 
     repairs.apply()
     found = plugins.load_entry_points()
     plugins.load_listed(args.plugins)
-    names = registered()
+    names = {kind: registries.providers(registry) for kind, registry in sorted(registries.all_registries().items())}
     for plugin in found:
         if not plugin.ok:
             print(f"plugin {plugin.name} failed to load: {plugin.error}", file=sys.stderr)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from basicsr_ext.images.packing.crops import Cutting
 from basicsr_ext.images.packing.pack import KINDS, prepare, verify
 
-__all__ = ["run"]
-
 
 def run(argv: Sequence[str]) -> int:
     """Run the command with its arguments; returns 0, or raises InputError."""

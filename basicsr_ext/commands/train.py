@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from basicsr_ext.common.errors import Interrupted
 
-__all__ = ["test", "train"]
-
 
 def train(rest: list[str]) -> int:
     """Train by an option file; returns 0."""

@@ -40,6 +40,7 @@ class RestorerContract:
         takes_cond: whether the network needs condition images beside the one to restore.
         lq_channels: channels of the images that it takes; None for those of the network.
         val_limit: images of a validation batch that memory was found to hold; None for all.
+        network_takes: what ``network_g`` is called with, by position, such as ("x", "time", "cond"); () for anything.
         extras: pictures B,C,H,W in [0, 1] that the last ``restore`` left beside its result, by name.
 
     """
@@ -50,6 +51,7 @@ class RestorerContract:
     takes_cond: bool = False
     lq_channels: int | None = None
     val_limit: int | None = None
+    network_takes: ClassVar[tuple[str, ...]] = ()
     extras: Mapping[str, Tensor] = {}
 
     @classmethod

@@ -9,14 +9,13 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from basicsr_ext.common.errors import did_you_mean
 
 __all__ = ["call_faults", "convert", "documented_kinds", "is_near", "parse_block", "shown", "type_name"]
 
 T = TypeVar("T")
-_SCALARS = (bool, int, float, str)
 _SEQUENCES = (list, tuple, set, frozenset, Sequence, Collection)
 
 
@@ -33,28 +32,19 @@ def parse_block(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> 
         return None, [f"{where} is {shown(mapping)}, but it must be a block of `key: value` lines"]
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    faults: list[str] = []
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if key not in fields:
-            faults.append(f"{where}.{key} is not an option; {did_you_mean(key, fields)}")
-        else:
-            values[key] = convert(value, hints[key], f"{where}.{key}", faults)
+    unknown = [key for key in mapping if key not in fields]
+    faults = [f"{where}.{key} is not an option; {did_you_mean(key, fields)}" for key in unknown]
+    values = {k: convert(v, hints[k], f"{where}.{k}", faults) for k, v in mapping.items() if k in fields}
     for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in mapping:
+        if name not in mapping and field.default is field.default_factory is dataclasses.MISSING:
             faults.append(f"{where}.{name} is missing; give a {type_name(hints[name])}")
     if faults:
         return None, faults
     try:
         return cls(**values), []
     except (ValueError, TypeError, KeyError) as error:
-        return None, [_located(error, where)]
-
-
-def _located(error: Exception, where: str) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return text if text.startswith(where) else f"{where}: {text}"
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        return None, [text if text.startswith(where) else f"{where}: {text}"]
 
 
 def convert(value: Any, kind: Any, where: str, faults: list[str]) -> Any:
@@ -62,8 +52,6 @@ def convert(value: Any, kind: Any, where: str, faults: list[str]) -> Any:
 
     Annotations that say nothing about plain values (a Tensor, a TypeVar) accept everything.
     """
-    if kind is Any or kind is inspect.Parameter.empty:
-        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         instance, found = parse_block(kind, value, where)
         faults.extend(found)
@@ -76,11 +64,11 @@ def convert(value: Any, kind: Any, where: str, faults: list[str]) -> Any:
 
 def _fit(value: Any, kind: Any) -> tuple[Any, bool]:
     """Return the value in the form that ``kind`` asks for, and whether it fits."""
-    origin = get_origin(kind)
     if kind is None or kind is type(None):
         return value, value is None
-    if kind in _SCALARS:
+    if kind in (bool, int, float, str):
         return _fit_scalar(value, kind)
+    origin = get_origin(kind)
     if origin is Literal:
         return value, any(value == allowed and type(value) is type(allowed) for allowed in get_args(kind))
     if origin is Union or isinstance(kind, types.UnionType):
@@ -88,34 +76,27 @@ def _fit(value: Any, kind: Any) -> tuple[Any, bool]:
     base = origin or kind
     if base in _SEQUENCES:
         return _fit_sequence(value, base, get_args(kind))
-    if isinstance(base, type) and issubclass(base, Mapping):
-        return value, isinstance(value, Mapping)
-    return value, True
+    return value, not (isinstance(base, type) and issubclass(base, Mapping)) or isinstance(value, Mapping)
 
 
 def _fit_scalar(value: Any, kind: type) -> tuple[Any, bool]:
-    if kind is float:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return (float(value) if fits else value), fits
-    if kind is int:
-        fits = not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value % 1 == 0))
-        return (int(value) if fits else value), fits
-    return value, isinstance(value, kind)
+    if kind not in (int, float):
+        return value, isinstance(value, kind)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and (kind is float or value % 1 == 0)
+    return (kind(value) if fits else value), fits
 
 
 def _fit_union(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, bool]:
-    for kind in kinds:  # the exact type first, so that 1 stays an int in `float | int`
-        if kind is type(value):
-            return value, True
+    if type(value) in kinds:  # the exact type first, so that 1 stays an int in `float | int`
+        return value, True
     for kind in kinds:
-        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-            instance, found = parse_block(kind, value, "")  # type: ignore[arg-type]
-            if not found:
-                return instance, True
-            continue
-        if _is_foreign(kind) and not isinstance(value, kind):
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+            fitted, found = parse_block(kind, value, "")
+            fits = not found
+        elif _is_foreign(kind) and not isinstance(value, kind):
             continue  # a Tensor beside a float: a plain value is meant to be the float
-        fitted, fits = _fit(value, kind)
+        else:
+            fitted, fits = _fit(value, kind)
         if fits:
             return fitted, True
     plain = [kind for kind in kinds if kind is not type(None) and not _is_foreign(kind)]
@@ -131,11 +112,12 @@ def _fit_sequence(value: Any, base: Any, parts: tuple[Any, ...]) -> tuple[Any, b
     if not isinstance(value, (list, tuple)):
         return value, False
     if base is tuple and parts and parts[-1] is not Ellipsis:
-        if len(parts) != len(value):
-            return value, False
-        fitted = [_fit(item, part) for item, part in zip(value, parts)]
+        kinds = parts
     else:
-        fitted = [_fit(item, parts[0]) if parts else (item, True) for item in value]
+        kinds = (parts[0] if parts else Any,) * len(value)
+    if len(kinds) != len(value):
+        return value, False
+    fitted = [_fit(item, kind) for item, kind in zip(value, kinds)]
     items = [item for item, _ in fitted]
     return (tuple(items) if base is tuple else items), all(fits for _, fits in fitted)
 
@@ -157,7 +139,11 @@ def type_name(kind: Any) -> str:
         return "list" + (f" ({count}each a {type_name(parts[0])})" if parts else "")
     if dataclasses.is_dataclass(kind) or (isinstance(base, type) and issubclass(base, Mapping)):
         return "block of `key: value` lines"
-    return getattr(kind, "__name__", str(kind))
+    return _name(kind)
+
+
+def _name(thing: Any) -> str:
+    return thing.__name__ if isinstance(thing, (type, types.FunctionType)) else str(thing)
 
 
 def _article(words: str) -> str:
@@ -191,30 +177,25 @@ def call_faults(
         parameters = dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    named = {
-        name: p
-        for name, p in parameters.items()
-        if name not in given and p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    }
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    settable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {name: p for name, p in parameters.items() if name not in given and p.kind in settable}
     hints = documented_kinds(function, named) | _hints(function)
     faults: list[str] = []
     for key, value in mapping.items():
         if key in named:
             _check_argument(value, named[key], hints.get(key), f"{where}.{key}", faults)
         elif not open_ended or is_near(key, [name for name in named if name not in mapping], cutoff=0.85):
-            title = getattr(function, "__name__", str(function))
-            faults.append(f"{where}.{key} is not an option of {title}; {did_you_mean(key, named)}")
+            faults.append(f"{where}.{key} is not an option of {_name(function)}; {did_you_mean(key, named)}")
     for name, parameter in named.items():
-        if parameter.default is inspect.Parameter.empty and name not in mapping:
-            faults.append(f"{where}.{name} is missing: {getattr(function, '__name__', function)} needs it; give it")
+        if parameter.default is parameter.empty and name not in mapping:
+            faults.append(f"{where}.{name} is missing: {_name(function)} needs it; give it")
     return faults
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):
         return {}
 
@@ -224,16 +205,15 @@ def documented_kinds(function: Callable[..., Any], named: Collection[str]) -> di
 
     Whatever may be a number is taken as one, since docstrings are not exact; other words tell nothing.
     """
-    text = "\n".join(inspect.getdoc(thing) or "" for thing in (function, getattr(function, "__init__", None)) if thing)
+    text = f"{inspect.getdoc(function)}\n{inspect.getdoc(function.__init__)}"
     kinds = {"int": float, "float": float, "int | float": float, "float | int": float, "str": str}
     found = re.findall(r"^\s*(\w+) \(([\w| ]+?)(?:, optional)?\):", text, re.MULTILINE)
-    return {name: Optional[kinds[words]] for name, words in found if name in named and words in kinds}  # noqa: UP045
+    return {name: kinds[words] | None for name, words in found if name in named and words in kinds}
 
 
 def _check_argument(value: Any, parameter: inspect.Parameter, hint: Any, where: str, faults: list[str]) -> None:
-    default = parameter.default
     if hint is not None:
-        if value is not None or default is not None:
+        if value is not None or parameter.default is not None:
             convert(value, hint, where, faults)
-    elif isinstance(value, str) and isinstance(default, (int, float)):
+    elif isinstance(value, str) and isinstance(parameter.default, (int, float)):
         faults.append(f"{where} is the text {value!r}, but it must be a number or true or false; remove the quotes")

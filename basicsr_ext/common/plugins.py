@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -39,14 +39,9 @@ _loaded: dict[str, Plugin] = {}
 
 def load_entry_points() -> list[Plugin]:
     """Load every installed plugin; one that fails is reported in its ``Plugin.error``, nothing is raised."""
-    found = []
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
-        source = f"entry point {point.value}"
-        if source not in _loaded:
-            _loaded[source] = _attempt(point.name, source, lambda p=point: p.load()())
-        if _loaded[source] not in found:
-            found.append(_loaded[source])
-    return found
+    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
+    found = [_load(point.name, f"entry point {point.value}", lambda p: p.load()(), point) for point in points]
+    return list(dict.fromkeys(found))
 
 
 def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> list[Plugin]:
@@ -55,18 +50,26 @@ def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> li
     A file is looked for in the current folder, then in ``folder`` (that of the option file). A module with a function
     ``register`` is asked to register; otherwise its import is the registration.
 
-    Raises InputError if one of them can not be loaded: the option file asks for it.
+    Raises InputError if one of them cannot be loaded: the option file asks for it.
     """
     found = []
     for name in plugins or ():
         source = str(_find_file(name, folder)) if name.endswith(".py") else name
-        if source not in _loaded:
-            _loaded[source] = _attempt(name, source, lambda s=source: _register(_import(s)))
-        plugin = _loaded[source]
+        plugin = _load(name, source, _register, source)
         if not plugin.ok:
-            raise InputError(f"plugins: {name} can not be loaded: {plugin.error}; repair it or take it off the list")
+            raise InputError(f"plugins: {name} cannot be loaded: {plugin.error}; repair it or take it off the list")
         found.append(plugin)
     return found
+
+
+def _load(name: str, source: str, load: Callable[..., object], *arguments: object) -> Plugin:
+    if source not in _loaded:
+        try:
+            load(*arguments)
+            _loaded[source] = Plugin(name, source)
+        except Exception as error:  # a stranger's code may raise anything; its own words are what helps
+            _loaded[source] = Plugin(name, source, f"{type(error).__name__}: {error}")
+    return _loaded[source]
 
 
 def failures() -> list[Plugin]:
@@ -86,16 +89,8 @@ def built_in() -> metadata.EntryPoint | None:
     return points[0] if points else None
 
 
-def _attempt(name: str, source: str, load) -> Plugin:  # type: ignore[no-untyped-def]
-    try:
-        load()
-    except Exception as error:  # a stranger's code may raise anything; its own words are what helps
-        return Plugin(name, source, f"{type(error).__name__}: {error}")
-    return Plugin(name, source)
-
-
-def _register(module: ModuleType) -> None:
-    register = getattr(module, "register", None)
+def _register(source: str) -> None:
+    register = vars(_import(source)).get("register")
     if callable(register):
         register()
 
@@ -119,11 +114,9 @@ def _import(source: str) -> ModuleType:
 
 
 def _find_file(name: str, folder: Path | None) -> Path:
-    places = [Path.cwd(), *([folder] if folder else [])]
+    places = [place.resolve() for place in (Path.cwd(), folder) if place is not None]
     for place in places:
         path = (place / Path(name).expanduser()).resolve()
         if path.is_file():
             return path
-    raise InputError(
-        f"plugins: no file {name} in {' or '.join(str(place.resolve()) for place in places)}; correct the name"
-    )
+    raise InputError(f"plugins: no file {name} in {' or '.join(map(str, places))}; correct the name")

@@ -1,4 +1,4 @@
-"""Look into BasicSR's registries: what is registered, by whom, and what a registered class reads."""
+"""What an option file may name: entries of BasicSR's registries, torch's optimisers, schedules; what classes read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,32 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from types import ModuleType
 from typing import Any
 
-__all__ = ["all_registries", "find", "mentioned_keys", "names", "needed_keys", "providers"]
+__all__ = [
+    "all_registries",
+    "find",
+    "known_optimizers",
+    "known_schedulers",
+    "mentioned_keys",
+    "names",
+    "needed_keys",
+    "providers",
+]
 
 _SUFFIX = "_basicsr"
+# What an option file cannot give: closures, sparse gradients, matrices alone; functions, other schedules, a metric
+_NO_OPTIMIZERS = ("Optimizer", "LBFGS", "SparseAdam", "Muon")
+_NO_SCHEDULERS = (
+    "LRScheduler",
+    "LambdaLR",
+    "MultiplicativeLR",
+    "SequentialLR",
+    "ChainedScheduler",
+    "ReduceLROnPlateau",
+)
 
 
 def find(registry: Any, name: object) -> Any | None:
@@ -31,7 +51,7 @@ def names(registry: Any) -> list[str]:
 
 def providers(registry: Any) -> dict[str, str]:
     """Map each usable name to the module that provides it."""
-    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}
+    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}  # a partial has none
 
 
 def _is_registry(thing: object) -> bool:
@@ -102,3 +122,27 @@ def _words(module: str) -> frozenset[str]:
         return frozenset()
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return frozenset(text for text in texts if isinstance(text, str) and text.isidentifier())
+
+
+def known_optimizers() -> dict[str, type[Any]]:
+    """The optimisers of torch that an option file can build for any network, by name."""
+    import torch
+
+    return _subclasses(torch.optim, torch.optim.Optimizer, _NO_OPTIMIZERS)
+
+
+def known_schedulers() -> dict[str, type[Any]]:
+    """Schedules by name; a name that both have means BasicSR's, not torch's. All are stepped once per iteration."""
+    from basicsr.models import lr_scheduler
+    from torch.optim import lr_scheduler as torch_schedulers
+
+    return _subclasses(torch_schedulers, torch_schedulers.LRScheduler, _NO_SCHEDULERS) | {
+        "MultiStepLR": lr_scheduler.MultiStepRestartLR,
+        "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
+        "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
+    }
+
+
+def _subclasses(module: ModuleType, base: type, without: Collection[str]) -> dict[str, type[Any]]:
+    found = {name: thing for name, thing in vars(module).items() if isinstance(thing, type) and issubclass(thing, base)}
+    return {name: cls for name, cls in found.items() if not name.startswith("_") and name not in without}

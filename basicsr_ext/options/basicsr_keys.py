@@ -1,132 +1,123 @@
-"""The options that BasicSR itself reads: names, types and least values, by section."""
+"""The options that BasicSR itself reads, by section: names, types and least values; and the check against them."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
-from typing import Any, Literal, Optional, Union, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, get_args
 
-__all__ = ["LOADER_KEYS", "SECTIONS", "is_known", "section_keys", "section_types", "whole_keys"]
+from basicsr_ext.common.errors import did_you_mean
+from basicsr_ext.common.option_blocks import convert, is_near
 
-# Optional and Union are spelt out: these annotations are evaluated at run time on Python 3.10 too
-_OptStr = Optional[str]  # noqa: UP045
-_OptBlock = Optional[dict]  # noqa: UP045
+PHASES = ("train", "val", "test")
 
-# name -> (type, least value or None)
-_TOP: dict[str, tuple[Any, float | None]] = {
-    "name": (str, None),
-    "model_type": (str, None),
-    "scale": (Union[int, float], 1),  # noqa: UP007
-    "num_gpu": (Union[Literal["auto"], int], 0),  # noqa: UP007
-    "manual_seed": (Optional[int], 0),  # noqa: UP045
-    "find_unused_parameters": (bool, None),
-    "plugins": (Optional[list[str]], None),  # noqa: UP045
-    "datasets": (dict, None),
-    "network_g": (dict, None),
-    "network_d": (dict, None),
-    "path": (_OptBlock, None),
-    "train": (_OptBlock, None),
-    "val": (_OptBlock, None),
-    "logger": (_OptBlock, None),
-    "dist_params": (_OptBlock, None),
-}
-_PATH: dict[str, tuple[Any, float | None]] = {
-    "pretrain_network_g": (_OptStr, None),
-    "pretrain_network_d": (_OptStr, None),
-    "strict_load_g": (bool, None),
-    "strict_load_d": (bool, None),
-    "param_key_g": (_OptStr, None),
-    "param_key_d": (_OptStr, None),
-    "resume_state": (_OptStr, None),
-    "ignore_resume_networks": (Union[str, list[str], None], None),  # noqa: UP007
-    "experiments_root": (_OptStr, None),
-    "results_root": (_OptStr, None),
-}
-_TRAIN: dict[str, tuple[Any, float | None]] = {
-    "total_iter": (int, 1),
-    "warmup_iter": (int, -1),
-    "ema_decay": (float, 0),
-    "optim_g": (dict, None),
-    "optim_d": (dict, None),
-    "scheduler": (dict, None),
-    "pixel_opt": (_OptBlock, None),
-    "perceptual_opt": (_OptBlock, None),
-    "gan_opt": (_OptBlock, None),
-    "ldl_opt": (_OptBlock, None),
-    "net_d_iters": (int, 1),
-    "net_d_init_iters": (int, 0),
-}
-_VAL: dict[str, tuple[Any, float | None]] = {
-    "val_freq": (int, 1),
-    "save_img": (bool, None),
-    "suffix": (Union[str, int, float, None], None),  # noqa: UP007
-    "pbar": (bool, None),
-    "metrics": (_OptBlock, None),
-}
-_LOGGER: dict[str, tuple[Any, float | None]] = {
-    "print_freq": (int, 1),
-    "save_checkpoint_freq": (int, 1),
-    "keep_last": (Optional[int], 1),  # noqa: UP045
-    "keep_best": (_OptStr, None),
-    "save_safetensors": (bool, None),
-    "max_failed_saves": (int, 1),
-    "use_tb_logger": (bool, None),
-    "wandb": (_OptBlock, None),
-}
-_DIST: dict[str, tuple[Any, float | None]] = {
-    "backend": (str, None),
-    "port": (int, 1),
-    "timeout": (float, 0),
-}
-_LOADER: dict[str, tuple[Any, float | None]] = {
-    "name": (str, None),
-    "type": (str, None),
-    "phase": (str, None),
-    "scale": (Union[int, float], 1),  # noqa: UP007
-    "io_backend": (dict, None),
-    "num_worker_per_gpu": (int, 0),
-    "batch_size_per_gpu": (int, 1),
-    "dataset_enlarge_ratio": (Union[Literal["auto"], int, float], 1),  # noqa: UP007
-    "prefetch_mode": (Optional[Literal["cpu", "cuda"]], None),  # noqa: UP045
-    "num_prefetch_queue": (int, 1),
-    "pin_memory": (bool, None),
-    "persistent_workers": (bool, None),
-    "use_shuffle": (bool, None),
-}
-_DATASET: dict[str, tuple[Any, float | None]] = {
-    **_LOADER,
-    "dataroot_gt": (Union[str, list[str], None], None),  # noqa: UP007
-    "dataroot_lq": (Union[str, list[str], None], None),  # noqa: UP007
-    "meta_info_file": (Union[str, list[str], None], None),  # noqa: UP007
-    "meta_info": (Union[str, list[str], None], None),  # noqa: UP007
-    "filename_tmpl": (str, None),
-    "gt_size": (Optional[int], 1),  # noqa: UP045
-    "use_hflip": (bool, None),
-    "use_rot": (bool, None),
-    "color": (_OptStr, None),
-    "mean": (Optional[list[float]], None),  # noqa: UP045
-    "std": (Optional[list[float]], None),  # noqa: UP045
-}
-SECTIONS: dict[str, dict[str, tuple[Any, float | None]]] = {
-    "": _TOP,
-    "path": _PATH,
-    "train": _TRAIN,
-    "val": _VAL,
-    "logger": _LOGGER,
-    "dist_params": _DIST,
-    "datasets.*": _DATASET,
+Table = dict[str, tuple[Any, int | None]]  # name -> (type, least value or None)
+
+
+def _table(kinds: Mapping[str, Any]) -> Table:
+    """A section: names, separated by spaces, ``name>=least`` where there is a least value -> their type."""
+    words = [(word.partition(">="), kind) for names, kind in kinds.items() for word in names.split()]
+    return {name: (kind, int(least) if least else None) for (name, _, least), kind in words}
+
+
+_LOADER = _table(
+    {
+        "name type phase": str,
+        "scale>=1": int | float,
+        "io_backend": dict,
+        "num_worker_per_gpu>=0 batch_size_per_gpu>=1 num_prefetch_queue>=1": int,
+        "dataset_enlarge_ratio>=1": Literal["auto"] | int | float,
+        "prefetch_mode": Literal["cpu", "cuda"] | None,
+        "pin_memory persistent_workers use_shuffle": bool,
+    }
+)
+LOADER_KEYS = frozenset(_LOADER)
+SECTIONS: dict[str, Table] = {
+    "": _table(
+        {
+            "name model_type": str,
+            "scale>=1": int | float,
+            "num_gpu>=0": Literal["auto"] | int,
+            "manual_seed>=0": int | None,
+            "find_unused_parameters": bool,
+            "plugins": list[str] | None,
+            "datasets network_g network_d": dict,
+            "path train val logger dist_params": dict | None,
+        }
+    ),
+    "path": _table(
+        {
+            "pretrain_network_g pretrain_network_d param_key_g param_key_d": str | None,
+            "resume_state experiments_root results_root": str | None,
+            "strict_load_g strict_load_d": bool,
+            "ignore_resume_networks": str | list[str] | None,
+        }
+    ),
+    "train": _table(
+        {
+            "total_iter>=1 warmup_iter>=-1 net_d_iters>=1 net_d_init_iters>=0": int,
+            "ema_decay>=0": float,
+            "optim_g optim_d scheduler": dict,
+            "pixel_opt perceptual_opt gan_opt ldl_opt": dict | None,
+        }
+    ),
+    "val": _table(
+        {
+            "val_freq>=1": int,
+            "save_img pbar": bool,
+            "suffix": str | int | float | None,
+            "metrics": dict | None,
+        }
+    ),
+    "logger": _table(
+        {
+            "print_freq>=1 save_checkpoint_freq>=1 max_failed_saves>=1": int,
+            "keep_last>=1": int | None,
+            "keep_best": str | None,
+            "save_safetensors use_tb_logger": bool,
+            "wandb": dict | None,
+        }
+    ),
+    "dist_params": _table({"backend": str, "port>=1": int, "timeout>=0": float}),
+    "datasets.*": _LOADER
+    | _table(
+        {
+            "dataroot_gt dataroot_lq meta_info_file meta_info": str | list[str] | None,
+            "filename_tmpl": str,
+            "gt_size>=1": int | None,
+            "use_hflip use_rot": bool,
+            "color": str | None,
+            "mean std": list[float] | None,
+        }
+    ),
 }
 _PATTERNS = {
     "": re.compile(r"network_\w+"),
     "path": re.compile(r"(pretrain_network|strict_load|param_key)_\w+"),
     "train": re.compile(r"optim_\w+|\w+_opt"),
 }
-LOADER_KEYS = frozenset(_LOADER)
 
 
-def section_types(section: str) -> dict[str, tuple[Any, float | None]]:
-    """Return name -> (type, least value) of a section: "", "path", "train", "val", "logger", "datasets.*"."""
-    return SECTIONS[section]
+def phase_of(name: object) -> str:
+    """The phase of a data set by the name of its block: what stands before the first ``_``, see ``PHASES``."""
+    return str(name).split("_")[0]
+
+
+def fields_of(cls: type) -> set[str]:
+    """Names of the fields of a dataclass of options."""
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+def own_options(cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a data set's block that ``cls``, the dataclass of its options, must know, not the loader's."""
+    own = fields_of(cls)
+    return {key: value for key, value in block.items() if key in own or key not in LOADER_KEYS}
+
+
+def known_in(keys: Sequence[str]) -> Table:
+    """The options that BasicSR reads in the block that ``keys`` lead to; an empty table if it knows no such block."""
+    return SECTIONS.get("datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys), {})
 
 
 def whole_keys(section: str) -> list[str]:
@@ -135,16 +126,35 @@ def whole_keys(section: str) -> list[str]:
     return [name for name, parts in kinds.items() if int in parts and float not in parts]
 
 
-def section_keys(section: str, key: object) -> bool:
-    """Tell whether BasicSR reads ``key`` in ``section``, by name or by pattern (``network_*``, ``*_opt``)."""
-    pattern = _PATTERNS.get(section)
-    return key in SECTIONS[section] or bool(pattern and isinstance(key, str) and pattern.fullmatch(key))
+@dataclasses.dataclass
+class Findings:
+    """What is wrong (``faults``) and what is merely odd (``notes``)."""
+
+    faults: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def is_known(keys: Sequence[str]) -> bool:
-    """Tell whether a path of keys such as ("train", "ema_decay") is one of the options that BasicSR reads."""
-    *parents, key = keys
-    section = ".".join(parents)
-    if len(parents) == 2 and parents[0] == "datasets":
-        section = "datasets.*"
-    return section in SECTIONS and section_keys(section, key)
+def check_section(where: str, block: Mapping[str, Any], read: Collection[str], own: set[str], found: Findings) -> None:
+    """Check a section of BasicSR's own: types of known keys; strange keys are faults only if near to a known one.
+
+    ``where`` is its dotted name, "" for the top. ``read`` are words that the class in charge may read, ``own`` keys
+    that it declares.
+    """
+    types, pattern = SECTIONS["datasets.*" if where.startswith("datasets.") else where], _PATTERNS.get(where)
+    for key, value in block.items():
+        option = f"{where}.{key}" if where else str(key)
+        if key in types:
+            _check_value(value, *types[key], option, found.faults)
+        elif key not in read and key not in own and not (pattern and pattern.fullmatch(str(key))):
+            known = {*types, *own}
+            if is_near(key, known):
+                found.faults.append(f"{option} is not an option; {did_you_mean(key, known)}")
+            else:
+                found.notes.append(f"{option} is not an option that the toolkit knows; it may have no effect")
+
+
+def _check_value(value: Any, kind: Any, least: int | None, option: str, faults: list[str]) -> None:
+    before = len(faults)
+    fitted = convert(value, kind, option, faults)
+    if len(faults) == before and least is not None and isinstance(fitted, (int, float)) and fitted < least:
+        faults.append(f"{option} is {value!r}, but it must be at least {least:g}")

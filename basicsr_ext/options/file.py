@@ -11,9 +11,7 @@ from typing import Any
 import yaml
 
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.options.basicsr_keys import SECTIONS
-
-__all__ = ["apply_overrides", "load_yaml", "parse_value"]
+from basicsr_ext.options.basicsr_keys import known_in
 
 # YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
 _FLOAT = re.compile(
@@ -25,7 +23,7 @@ _FLOAT = re.compile(
     re.VERBOSE,
 )
 
-
+_MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 100_000  # a few lines of aliases of aliases can stand for more than the memory holds
 
 
@@ -34,20 +32,22 @@ class _Loader(yaml.SafeLoader):
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[str, Any]:
-    seen: dict[Any, int] = {}
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.constructor.ConstructorError(None, None, "expected a block of `key: value` lines", node.start_mark)
+    seen: dict[str, int] = {}
     for key_node, _ in node.value:
-        key = key_node.value
-        if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+        key, problem = key_node.value, None
+        if not isinstance(key_node, yaml.ScalarNode):
+            problem = "the key is a list or a block, not text; put text that begins with [ or { in quotes"
+        elif key_node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", _MERGE):
+            problem = f"the key {key} is not text; put it in quotes"
+        elif key in seen and key_node.tag != _MERGE:
             problem = f"{key!r} stands here and in line {seen[key]}; keep one of them"
+        if problem:
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         seen[key] = key_node.start_mark.line + 1
     loader.flatten_mapping(node)
-    pairs = loader.construct_pairs(node, deep=True)
-    for (key_node, _), (key, _) in zip(node.value, pairs):
-        if not isinstance(key, str):
-            problem = f"the key {_excerpt(key)} is no text; write it in quotes"
-            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-    return OrderedDict(pairs)
+    return OrderedDict(loader.construct_pairs(node, deep=True))
 
 
 def _excerpt(value: Any) -> str:
@@ -87,19 +87,12 @@ def _load(text: str, source: str) -> Any:
     try:
         loaded = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{source}:{mark.line + 1}" if mark else source
-        problem = _problem(error)
-        if isinstance(error, yaml.reader.ReaderError):
-            place = f"{source}:{text.count(chr(10), 0, error.position) + 1}"
-        if "could not determine a constructor" in problem:
-            tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
-            problem = f"the tag {tag} is refused: option files hold plain values only; remove the tag"
-        raise InputError(f"{place}: {problem}") from error
-    except ValueError as error:  # `!!float abc`, an impossible date
-        raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
+        place, problem = _problem(error, text)
+        raise InputError(f"{source}{place}: {problem}") from error
     except RecursionError as error:
         raise InputError(f"{source}: lists or blocks lie too deep in each other; look for stray [ and {{") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # `!!float abc`, an impossible date
+        raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
     if (count := _values(loaded, {})) > _MOST_VALUES:
         raise InputError(f"{source}: its aliases (*name) stand for {count:,} values; write fewer of them")
     return loaded
@@ -114,33 +107,41 @@ def _values(tree: Any, known: dict[int, int]) -> int:
     return known[id(tree)]
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: yaml.YAMLError, text: str) -> tuple[str, str]:
+    """The line, as ``:3``, and what is wrong there."""
     if isinstance(error, yaml.reader.ReaderError):
-        return f"the character U+{int(error.character):04X} is not allowed in YAML; remove it"
-    problem = str(getattr(error, "problem", None) or error)
+        line = text.count("\n", 0, error.position) + 1
+        return f":{line}", f"the character U+{int(error.character):04X} is not allowed in YAML; remove it"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "", str(error)
+    place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+    problem = error.problem or str(error)
+    if "could not determine a constructor" in problem:
+        tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
+        return place, f"the tag {tag} is refused: option files hold plain values only; remove the tag"
     if isinstance(error, yaml.constructor.ConstructorError):
-        return problem
-    return f"not valid YAML, {problem}; look at the colons, quotes, brackets and indentation there and just before"
+        return place, problem
+    return (
+        place,
+        f"not valid YAML, {problem}; look at the colons, quotes, brackets and indentation there and just before",
+    )
 
 
 def parse_value(text: str, source: str = "value") -> Any:
     """Read one value as in an option file: ``1e-4``, ``-1``, ``[1, 2]``, ``true``, ``~``; ``none`` is ``~`` too."""
-    if text == "":
-        return ""
+    if text in ("", "-"):
+        return text
     if text.lower() == "none":
         return None
-    return _load(text, source)
-
-
-def _toolkit_names(keys: list[str]) -> Collection[str]:
-    generic = "datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys)
-    return SECTIONS.get(generic, ())
+    value = _load(text, source)
+    folded = isinstance(value, str) and "\n" in text and text[0] not in "'\"|>"
+    return text if folded else value  # YAML would make one line of text without quotes
 
 
 def apply_overrides(
     opt: MutableMapping[str, Any],
     overrides: Iterable[str] | None,
-    known: Callable[[list[str]], Collection[str]] = _toolkit_names,
+    known: Callable[[list[str]], Collection[str]] = known_in,
 ) -> None:
     """Set options in place from ``a:b=value`` entries (``--force_yml``).
 
@@ -153,33 +154,26 @@ def apply_overrides(
         if not equals or not all(keys):
             raise InputError(f"--force_yml {entry}: not of the form a:b=value, such as train:ema_decay=0.999")
         value = parse_value(text.strip(), f"--force_yml {entry}")
-        may_add: Callable[[list[str]], Collection[str]] | None = None if name.strip().startswith("+") else known
-        _assign(opt, keys, value, entry, may_add)
-
-
-def _assign(
-    opt: MutableMapping[str, Any],
-    keys: list[str],
-    value: Any,
-    entry: str,
-    known: Callable[[list[str]], Collection[str]] | None,
-) -> None:
-    block: Any = opt
-    for depth, key in enumerate(keys):
-        if not isinstance(block, MutableMapping):
-            where = ".".join(keys[:depth])
-            what = f"{where} is {_excerpt(block)}, not a block, so it has no option {key}"
-            raise InputError(f"--force_yml {entry}: {what}; correct the name, or set {where} to a block first")
-        if key not in block and known is not None:
-            names = known(keys[:depth])
-            if key not in names:
-                raise InputError(
-                    f"--force_yml {entry}: there is no option {'.'.join(keys[: depth + 1])}; "
-                    f"{did_you_mean(key, [*map(str, block), *names])}; write +{entry} to create it"
-                )
-        if depth == len(keys) - 1:
-            block[key] = value
-        else:
+        *parents, last = keys
+        block: Any = opt
+        for depth, key in enumerate(parents):
+            _check_key(block, keys[: depth + 1], entry, known)
             if block.get(key) is None:
                 block[key] = OrderedDict()
             block = block[key]
+        _check_key(block, keys, entry, known)
+        block[last] = value
+
+
+def _check_key(block: Any, keys: list[str], entry: str, known: Callable[[list[str]], Collection[str]]) -> None:
+    """Refuse to set the last of ``keys`` in ``block`` where that is not a block or has no such option."""
+    *parents, key = keys
+    if not isinstance(block, MutableMapping):
+        where = ".".join(parents)
+        what = f"{where} is {_excerpt(block)}, not a block, so it has no option {key}"
+        raise InputError(f"--force_yml {entry}: {what}; correct the name, or set {where} to a block first")
+    if key not in block and not entry.lstrip().startswith("+") and key not in (names := known(parents)):
+        raise InputError(
+            f"--force_yml {entry}: there is no option {'.'.join(keys)}; "
+            f"{did_you_mean(key, [*map(str, block), *names])}; write +{entry} to create it"
+        )

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.option_blocks import parse_block
-from basicsr_ext.options.basicsr_keys import whole_keys
-from basicsr_ext.options.check import Findings, check
-from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.basicsr_keys import PHASES, Findings, phase_of, whole_keys
 from basicsr_ext.processes.launch import Launch
-
-__all__ = [
-    "apply_overrides",
-    "check",
-    "load_yaml",
-    "parse_block",
-    "raise_faults",
-    "resolve",
-    "resolve_dataset",
-]
 
 
 def raise_faults(found: Findings, source: str) -> None:
@@ -43,12 +31,11 @@ def select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
     datasets = opt.get("datasets")
     if not isinstance(datasets, Mapping):
         return []
-    phases = {name: str(name).split("_")[0] for name in datasets}
+    phases = {name: phase_of(name) for name in datasets}
     wanted = ("train", "val") if is_train else ("test",) if "test" in phases.values() else ("val",)
-    dropped = [name for name, phase in phases.items() if phase in ("train", "val", "test") and phase not in wanted]
-    opt["datasets"] = type(datasets)((name, block) for name, block in datasets.items() if name not in dropped)
-    tests = [name for name in dropped if phases[name] == "test"]
-    return [f"datasets.{name} is left to `basicsr test`" for name in tests]
+    dropped = [name for name, phase in phases.items() if phase in PHASES and phase not in wanted]
+    opt["datasets"] = OrderedDict((name, block) for name, block in datasets.items() if name not in dropped)
+    return [f"datasets.{name} is left to `basicsr test`" for name in dropped if phases[name] == "test"]
 
 
 def resolve(
@@ -69,11 +56,9 @@ def resolve(
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
-    _whole(opt, whole_keys(""))
+    _whole(opt, "")
     notes = _resolve_gpus(opt, here)
-    for section in ("path", "logger"):
-        if not opt.get(section):
-            opt[section] = {}
+    opt.update((section, {}) for section in ("path", "logger") if not opt.get(section))
     if opt.get("val") is None and not is_train:
         opt["val"] = {}  # in training its absence means: do not validate
     _resolve_defaults(opt, is_train)
@@ -103,36 +88,29 @@ def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
     return []
 
 
-def _set_defaults(block: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-    for key, value in defaults.items():
-        if block.get(key) is None:
-            block[key] = value
+def _set_defaults(block: dict[str, Any], **defaults: Any) -> None:
+    block.update((key, value) for key, value in defaults.items() if block.get(key) is None)
 
 
-def _whole(block: Mapping[str, Any] | None, keys: Iterable[str]) -> None:
+def _whole(block: dict[str, Any], section: str) -> None:
     """Turn 5e3 into 5000 where a whole number is meant: YAML reads it as a float."""
-    for key in keys:
-        if block and isinstance(block.get(key), float):
-            block[key] = int(block[key])  # type: ignore[index]
+    block.update((key, int(block[key])) for key in whole_keys(section) if isinstance(block.get(key), float))
 
 
 def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
-    logger = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
-    _set_defaults(opt["logger"], logger)
+    _set_defaults(opt["logger"], print_freq=100, save_checkpoint_freq=5000, use_tb_logger=False)
     if opt.get("val") is not None:
-        opt["val"].setdefault("suffix", None)
-        _set_defaults(opt["val"], {"save_img": not is_train} | ({"val_freq": 5000} if is_train else {}))
+        _set_defaults(opt["val"], suffix=None, save_img=not is_train, **({"val_freq": 5000} if is_train else {}))
         _resolve_metrics(opt["val"].get("metrics") or {})
     for section in ("logger", "val", "train"):
-        _whole(opt.get(section), whole_keys(section))
+        _whole(opt.get(section) or {}, section)
     opt["path"].setdefault("resume_state", None)
     opt["path"].setdefault("strict_load_g", True)
     opt["path"].setdefault("pretrain_network_g", None)
     if is_train and "debug" in opt["name"]:
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8
-        opt["logger"]["print_freq"] = 1
-        opt["logger"]["save_checkpoint_freq"] = 8
+        opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
 
 
 def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
@@ -144,25 +122,25 @@ def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
             block["better"] = "lower"
 
 
-def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any]) -> None:
-    """Fill in place what a data set needs and its block ``datasets.<name>`` left out."""
-    dataset["phase"] = name.split("_")[0]
-    _whole(dataset, whole_keys("datasets.*"))
+def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any], phase: str | None = None) -> None:
+    """Fill in place what a data set needs and its block ``datasets.<name>``, which tells the phase, left out."""
+    dataset["phase"] = phase or phase_of(name)
+    _whole(dataset, "datasets.*")
     dataset.setdefault("name", name)
     if "scale" in opt:
         dataset["scale"] = opt["scale"]
+    expand = os.path.expanduser
     for key, value in dataset.items():
-        if key.startswith(("dataroot", "meta_info")):
-            expand = os.path.expanduser
-            dataset[key] = [expand(v) for v in value] if isinstance(value, list) else expand(value) if value else value
+        if value and key.startswith(("dataroot", "meta_info")):
+            dataset[key] = [expand(v) for v in value] if isinstance(value, list) else expand(value)
     if dataset.get("io_backend") is None:
-        given = [dataset[key] for key in dataset if key.startswith("dataroot") and dataset[key]]
+        given = [value for key, value in dataset.items() if key.startswith("dataroot") and value]
         roots = [root for value in given for root in (value if isinstance(value, list) else [value])]
         lmdb = bool(roots) and all(root.endswith(".lmdb") for root in roots)
         dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
     if dataset["phase"] == "train":
-        _set_defaults(dataset, {"num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1})
-        _set_defaults(dataset, {"persistent_workers": True, "pin_memory": bool(opt.get("num_gpu"))})
+        _set_defaults(dataset, num_worker_per_gpu=0, dataset_enlarge_ratio=1)
+        _set_defaults(dataset, persistent_workers=True, pin_memory=bool(opt.get("num_gpu")))
     if dataset["phase"] != "train" or dataset["num_worker_per_gpu"] == 0:
         dataset.pop("persistent_workers", None)  # torch refuses it for a loader without workers
 
@@ -173,9 +151,7 @@ def _resolve_train_paths(opt: dict[str, Any], root: str) -> None:
     base = os.path.abspath(path.get("experiments_root") or os.path.join(root, "experiments"))
     folder = os.path.join(base, opt["name"])
     path["experiments_root"] = path["log"] = folder
-    path["models"] = os.path.join(folder, "models")
-    path["training_states"] = os.path.join(folder, "training_states")
-    path["visualization"] = os.path.join(folder, "visualization")
+    path |= {key: os.path.join(folder, key) for key in ("models", "training_states", "visualization")}
 
 
 def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand: bool) -> list[str]:
@@ -203,9 +179,7 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
             path["param_key_g"] = networks.best_key(found)
         said = "is not set" if start is None else f"is {start}, where the training began"
         return [f"path.pretrain_network_g {said}: {found} is tested"]
-    if start is not None:
-        return []
-    if networks.has_weights(opt):
+    if start is None and networks.has_weights(opt):
         raise InputError(
             f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
             "train that run first, or give the file of a trained network"

@@ -11,17 +11,17 @@ from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight import data
 from basicsr_ext.processes.launch import Launch
 
-__all__ = ["check_run", "device_faults", "missing_files"]
-
 
 def missing_files(opt: Mapping[str, Any]) -> list[str]:
     """Faults of the folders and files that the options name; quick, builds nothing."""
-    faults = []
+    return [fault for name, block in _datasets(opt) for fault in data.missing_data(f"datasets.{name}", block)]
+
+
+def _datasets(opt: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The data sets of options that are not yet checked."""
     datasets = opt.get("datasets")
-    for name, block in datasets.items() if isinstance(datasets, Mapping) else ():
-        if isinstance(block, Mapping):
-            faults.extend(data.missing_data(f"datasets.{name}", block))
-    return faults
+    blocks = datasets.items() if isinstance(datasets, Mapping) else ()
+    return [(name, block) for name, block in blocks if isinstance(block, Mapping)]
 
 
 def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
@@ -40,13 +40,10 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
     val = opt.get("val")
     if isinstance(val, Mapping) and val.get("cuda_graph") is True and (count == 0 or wanted == 0):
         faults.append(NO_GRAPHS)
-    datasets = opt.get("datasets")
-    for name, block in datasets.items() if isinstance(datasets, Mapping) else ():
-        if not isinstance(block, Mapping) or block.get("prefetch_mode") != "cuda":
-            continue
-        if count == 0 or wanted == 0:
+    for name, block in _datasets(opt):
+        if block.get("prefetch_mode") == "cuda" and (count == 0 or wanted == 0):
             faults.append(f"datasets.{name}.prefetch_mode is cuda, but the run is on the CPU; set it to cpu or ~")
-        elif block.get("pin_memory") is not True:
+        elif block.get("prefetch_mode") == "cuda" and block.get("pin_memory") is not True:
             faults.append(f"datasets.{name}.prefetch_mode is cuda, which needs pin_memory: true; set it")
     return faults
 
@@ -58,7 +55,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     """
     from basicsr_ext.preflight import networks
 
-    faults, notes = [], []
+    faults: list[str] = []
+    notes: list[str] = []
     folder = opt["path"]["experiments_root" if is_train else "results_root"]
     owner = folder_lock.held_by(folder) if here.is_main else None
     if owner is not None:

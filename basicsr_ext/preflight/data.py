@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.common import registries
+from basicsr_ext.common.contracts import DatasetContract, dataset_of
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from basicsr_ext.images.image_files import image_size, lmdb_sizes
-
-__all__ = ["check_dataset", "missing_data", "training_size_faults"]
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
@@ -21,11 +21,7 @@ _PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")  # BasicSR's, which 
 _REFUSALS = (ValueError, AssertionError, LookupError, TypeError, OSError, AttributeError, UnboundLocalError)
 
 Size = tuple[int, int]
-
-
-def _first(lines: list[str]) -> str:
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return ", ".join(lines[:_SHOWN]) + more
+Files = dict[str, str]  # of one item, by side: lq, gt
 
 
 def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
@@ -38,8 +34,8 @@ def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
             if not isinstance(name, str) or ":" in name[2:]:  # sample:train and the like belong to the data set
                 continue
             path = Path(os.path.expanduser(name))
-            what = "folder" if key.startswith("dataroot") else "file"
             if not path.exists():
+                what = "folder" if key.startswith("dataroot") else "file"
                 faults.append(f"{where}.{key} is {name}, but there is no such {what}; correct the path")
             elif path.is_dir() and not any(path.iterdir()):
                 faults.append(f"{where}.{key} is {name}, an empty folder; put images there or correct the path")
@@ -55,8 +51,7 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
 
     cls = registries.find(DATASET_REGISTRY, block["type"])
     before = len(faults)
-    if block["type"] in _PAIRED:
-        faults.extend(_name_faults(where, block))
+    faults.extend(_name_faults(where, block) if block["type"] in _PAIRED else [])
     if len(faults) > before:
         return None, None
     try:
@@ -77,8 +72,9 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
     except _REFUSALS as error:
         faults.append(_said(where, error))
         return dataset, None
-    finally:
-        _let_go_of_databases(dataset)
+    finally:  # so that LMDBs of BasicSR's file client close unless another data set reads on by them
+        if "file_client" in vars(dataset):
+            dataset.file_client = None
 
 
 def _said(where: str, error: Exception) -> str:
@@ -87,13 +83,7 @@ def _said(where: str, error: Exception) -> str:
         return text if text.startswith("datasets.") else f"{where}: {text}"
     if isinstance(error, KeyError) and not isinstance(error, ValueError):
         return f"{where}.{text} is missing: the data set needs it; give it"
-    return f"{where} can not be read: {text or type(error).__name__}"
-
-
-def _let_go_of_databases(dataset: Any) -> None:
-    """Drop the LMDB handles of BasicSR's file client, so that they close unless another data set reads on by them."""
-    if getattr(dataset, "file_client", None) is not None:
-        dataset.file_client = None
+    return f"{where} cannot be read: {text or type(error).__name__}"
 
 
 def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
@@ -105,26 +95,24 @@ def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
     lq_names, gt_names = (sorted(e.name for e in os.scandir(d) if e.is_file() and e.name[0] != ".") for d in (lq, gt))
     template = block.get("filename_tmpl") or "{}"
     wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in gt_names}
-    lonely_gt = [name for expected, name in wanted.items() if expected not in set(lq_names)]
-    lonely_lq = [name for name in lq_names if name not in wanted]
-    if not lonely_gt and not lonely_lq:
-        return []
+    there = set(lq_names)
+    lonely = {
+        f"dataroot_gt ({gt})": [name for expected, name in wanted.items() if expected not in there],
+        f"dataroot_lq ({lq})": [name for name in lq_names if name not in wanted],
+    }
+    said = [f"{len(n)} in {root} without a partner: {listed(n, _SHOWN)}" for root, n in lonely.items() if n]
     text = f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})"
-    if lonely_gt:
-        text += f"; {len(lonely_gt)} in dataroot_gt ({gt}) without a partner: {_first(lonely_gt)}"
-    if lonely_lq:
-        text += f"; {len(lonely_lq)} in dataroot_lq ({lq}) without a partner: {_first(lonely_lq)}"
-    return [text]
+    return ["; ".join([text, *said])] if said else []
 
 
 def _is_lmdb(block: Mapping[str, Any]) -> bool:
     return (block.get("io_backend") or {}).get("type") == "lmdb"
 
 
-def _entries(dataset: Any) -> list[dict[str, str]]:
-    """The files of a data set as [{"lq": path, "gt": path}, ...]; what does not tell its paths is not scanned."""
+def files_of(dataset: Any) -> list[Files]:
+    """The files of each item of a data set as {"lq": path, "gt": path}; none where it does not tell its paths."""
     entries = []
-    for item in getattr(dataset, "paths", None) or ():
+    for item in dataset.paths if isinstance(dataset, DatasetContract) else vars(dataset).get("paths") or ():
         pair = {"gt": item} if isinstance(item, (str, Path)) else item
         if not isinstance(pair, Mapping):
             return []
@@ -133,41 +121,40 @@ def _entries(dataset: Any) -> list[dict[str, str]]:
 
 
 def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str], notes: list[str]) -> None:
-    entries = _entries(dataset)
+    entries = files_of(dataset)
     looked_at = list(range(len(entries)))
     if len(entries) > SCANNED:
         notes.append(f"{where}: {SCANNED} of {len(entries)} images were looked at before the start")
         looked_at = [k * len(entries) // SCANNED for k in range(SCANNED)]
     entries = [entries[k] for k in looked_at]
     sizes: dict[str, Size] = {}
-    unreadable = _read_sizes(where, block, entries, sizes)
+    unreadable = _read_sizes(block, entries, sizes)
     allowed = (block.get("skip_bad") or 0) * len(entries) if block.get("phase") == "train" else 0
     if len(unreadable) > allowed:
         more = f", more than skip_bad {block['skip_bad']:g} of them" if allowed else ""
-        faults.append(f"{where}: {len(unreadable)} unreadable file(s){more}: {_first(unreadable)}")
+        faults.append(f"{where}: {len(unreadable)} unreadable file(s){more}: {listed(unreadable, _SHOWN)}")
         return
     if unreadable:
-        notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {_first(unreadable)}")
-    if hasattr(dataset, "header_faults") and not allowed:  # what a data set of ours refuses, such as other channels
-        refused = [fault for k in looked_at for fault in dataset.header_faults(k)]
-        faults.extend([f"{where}: {_first(refused)}"] if refused else [])
-    if block["type"] in _PAIRED or hasattr(type(dataset), "Options"):
+        names = listed(unreadable, _SHOWN)
+        notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {names}")
+    ours = dataset_of(dataset)
+    if ours and not allowed:  # what a data set of ours refuses, such as other channels
+        refused = [fault for k in looked_at for fault in ours.header_faults(k)]
+        faults.extend([f"{where}: {listed(refused, _SHOWN)}"] if refused else [])
+    if ours or block["type"] in _PAIRED:
         faults.extend(_small_faults(where, block, entries, sizes))
         faults.extend(_size_faults(where, block, entries, sizes))
 
 
-def _read_sizes(
-    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
-) -> list[str]:
-    """Fill ``sizes`` by "side:path"; returns what can not be read."""
-    unreadable = []
+def _read_sizes(block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
+    """Fill ``sizes`` by "side:path"; returns what cannot be read."""
     if _is_lmdb(block):
         for side in ("lq", "gt"):
             root = block.get(f"dataroot_{side}")
-            listed = isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt"))
-            known = lmdb_sizes(root) if listed else {}
-            sizes.update({f"{side}:{key}": size for key, size in known.items()})
+            if isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt")):
+                sizes.update({f"{side}:{key}": size for key, size in lmdb_sizes(root).items()})
         return []
+    unreadable = []
     for side, path in dict.fromkeys((s, p) for entry in entries for s, p in entry.items()):
         twin = next((sizes[f"{s}:{path}"] for s in ("lq", "gt") if f"{s}:{path}" in sizes), None)
         try:
@@ -177,28 +164,17 @@ def _read_sizes(
     return list(dict.fromkeys(unreadable))
 
 
-def _small_faults(
-    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
-) -> list[str]:
+def _small_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
     crop = block.get("gt_size")
     if block.get("phase") != "train" or not crop or block.get("resize"):
         return []
-    small = {}
-    for entry in entries:
-        height, width = sizes.get(f"gt:{entry.get('gt')}", (crop, crop))
-        if min(height, width) < crop:
-            small[entry["gt"]] = f"{entry['gt']} ({height}x{width})"
-    if not small:
-        return []
-    return [
-        f"{where}.gt_size is {crop}, but {len(small)} image(s) are smaller (height x width): "
-        f"{_first(list(small.values()))}; lower gt_size or remove them"
-    ]
+    known = {path: sizes[f"gt:{path}"] for path in (entry.get("gt") for entry in entries) if f"gt:{path}" in sizes}
+    small = [f"{path} ({height}x{width})" for path, (height, width) in known.items() if min(height, width) < crop]
+    said = f"image(s) are smaller (height x width): {listed(small, _SHOWN)}; lower gt_size or remove them"
+    return [f"{where}.gt_size is {crop}, but {len(small)} {said}"] if small else []
 
 
-def _size_faults(
-    where: str, block: Mapping[str, Any], entries: list[dict[str, str]], sizes: dict[str, Size]
-) -> list[str]:
+def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
     """GT must be LQ times scale; BasicSR's own data set cuts off a rest below `scale` outside training."""
     if not block.get("dataroot_lq"):  # made from GT while training
         return []
@@ -207,15 +183,10 @@ def _size_faults(
     wrong = []
     for entry in entries:
         lq, gt = (sizes.get(f"{side}:{entry.get(side)}") for side in ("lq", "gt"))
-        if lq is None or gt is None:
-            continue
-        if not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
+        if lq and gt and not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
             wrong.append(f"{entry['gt']} ({gt[0]}x{gt[1]}) with {entry['lq']} ({lq[0]}x{lq[1]})")
-    if not wrong:
-        return []
-    return [
-        f"{where}: {len(wrong)} GT image(s) are not scale = {scale} times their LQ (height x width): {_first(wrong)}"
-    ]
+    said = f"GT image(s) are not scale = {scale} times their LQ (height x width): {listed(wrong, _SHOWN)}"
+    return [f"{where}: {len(wrong)} {said}"] if wrong else []
 
 
 def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) -> list[str]:
@@ -235,6 +206,6 @@ def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) ->
     return [
         f"datasets.train.batch_size_per_gpu is {batch} ({batch_here * world_size:g} images for {world_size} process(es)"
         f"), but the data set gives {count} images x dataset_enlarge_ratio {ratio:g}: not one full batch, so "
-        f"train.total_iter = {opt['train']['total_iter']} can not be reached; set dataset_enlarge_ratio to {needed} or "
+        f"train.total_iter = {opt['train']['total_iter']} cannot be reached; set dataset_enlarge_ratio to {needed} or "
         f"more, or batch_size_per_gpu to {max(1, int(per_rank // max(1, batch_here // batch)))} or less"
     ]

@@ -1,23 +1,17 @@
-"""``basicsr check --data``: decode every image of every data set, in parallel, and report all that can not be used."""
+"""``basicsr check --data``: decode every image of every data set, in parallel, and report all that cannot be used."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from basicsr_ext.common import registries
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
-
-__all__ = ["data_faults", "processes"]
-
-
-def processes() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from basicsr_ext.preflight.data import files_of
 
 
 def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int, list[str]]:
@@ -37,8 +31,11 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
     if count == 0:
         return 0, [f"{where} has no images; correct its folders"]
     reader = _Reader(dataset)
-    loader = DataLoader(reader, batch_size=None, num_workers=min(workers, count), worker_init_fn=_one_thread)
-    faults, done = [], 0
+    loader: DataLoader[str] = DataLoader(
+        reader, batch_size=None, num_workers=min(workers, count), worker_init_fn=_one_thread
+    )
+    faults: list[str] = []
+    done = 0
     try:
         for fault in tqdm(loader, total=count, unit="image", desc=where):
             done += 1
@@ -52,28 +49,26 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
     return count, list(dict.fromkeys(faults))
 
 
-class _Reader:
+class _Reader(Dataset[str]):
     """The images of a data set as messages: what is wrong with each, or an empty text."""
 
     def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+        self._dataset, self._files = dataset, files_of(dataset)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> str:
-        read = getattr(self._dataset, "read", self._dataset.__getitem__)
         try:
-            read(index)
+            self._dataset.read(index) if isinstance(self._dataset, DatasetContract) else self._dataset[index]
         except Exception as error:  # whatever it is, the next image is read all the same
             return _said(self.name(index), error)
         return ""
 
     def name(self, index: int) -> str:
         """The file of an image, as far as the data set tells."""
-        paths = getattr(self._dataset, "paths", None) or ()
-        entry = paths[index] if index < len(paths) else f"image {index}"
-        return str(next(iter(reversed(entry.values()))) if isinstance(entry, Mapping) else entry)
+        files = self._files[index] if index < len(self._files) else {}
+        return list(files.values())[-1] if files else f"image {index}"
 
 
 def _one_thread(_: int) -> None:

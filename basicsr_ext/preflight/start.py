@@ -19,8 +19,6 @@ from basicsr_ext.preflight import checks
 from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
-__all__ = ["parse_options", "prepare"]
-
 _EARLY = ("plugins", "model_type")  # these decide which other options exist
 
 
@@ -62,11 +60,9 @@ def prepare(
     apply_overrides(opt, early)
     notes = [here.note] if here.note else []
     notes += [f"plugin {p.name} failed to load: {p.error}" for p in plugins.load_entry_points() if not p.ok]
-    listed = opt.get("plugins")
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
-        raise InputError(
-            f"{args.opt}: plugins is {listed!r}, but it must be a list such as [package.module, ./file.py]"
-        )
+    listed: Any = opt.get("plugins") or []
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise InputError(f"{args.opt}: plugins is {listed!r}, but it must be a list such as [my_package, ./file.py]")
     plugins.load_listed(listed, Path(args.opt).expanduser().parent)
     apply_overrides(opt, [entry for entry in entries if entry not in early], lambda keys: known_names(opt, keys))
     notes += select_datasets(opt, is_train)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
-from basicsr_ext.common.schedulers import known_schedulers
+from basicsr_ext.common.registries import known_optimizers, known_schedulers
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs.repair import Repair, source_says
 from basicsr_ext.repairs.shared_validation import can_share, validate_shared
@@ -140,11 +140,6 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
     return OrderedDict(zip(loss_dict, means))
 
 
-def _optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
-    found = {k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)}
-    return {k: v for k, v in found.items() if k not in ("Optimizer", "LBFGS")}  # LBFGS needs a closure
-
-
 def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
     """Build the optimiser that torch.optim has under this name.
 
@@ -152,7 +147,7 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
         InputError: There is none, or it does not take these options.
 
     """
-    known = _optimizer_classes()
+    known = known_optimizers()
     if optim_type not in known:
         raise InputError(f"train.optim_g.type is {optim_type!r}: no such optimiser; {did_you_mean(optim_type, known)}")
     try:

@@ -17,16 +17,6 @@ from basicsr_ext.common.option_blocks import documented_kinds
 from basicsr_ext.options.basicsr_keys import SECTIONS
 from docs.make.meanings import MEANINGS
 
-__all__ = [
-    "Key",
-    "describe_arguments",
-    "describe_dataclass",
-    "describe_opt",
-    "describe_section",
-    "introduction",
-    "yaml_text",
-]
-
 _ENTRY = re.compile(r"(?P<names>[\w, ]+?)(?: \([^)]*\))?: (?P<text>.+)")
 _ROLE = re.compile(r":(?P<role>\w+):`~?(?P<name>[\w.]+)`")
 _SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Source", "Example", "Examples", "Reference", "Ref")
@@ -73,14 +63,13 @@ def yaml_text(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {yaml_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (int, float, str)):
         return str(value) if value != "" else "''"
-    return getattr(value, "__name__", type(value).__name__)
+    return value.__name__ if isinstance(value, type) else type(value).__name__
 
 
 def describe_section(section: str) -> list[Key]:
     """The options that BasicSR reads in a section, as :mod:`basicsr_ext.options.basicsr_keys` lists them."""
-    said = MEANINGS[section]
-    keys = SECTIONS[section].items()
-    return [Key(name, kind, *said.get(name, ("left out", "")), least) for name, (kind, least) in keys]
+    kinds = SECTIONS[section]
+    return [Key(name, kinds[name][0], *said, kinds[name][1]) for name, said in MEANINGS[section].items()]
 
 
 def describe_dataclass(cls: type, section: str | None = None) -> list[Key]:
@@ -201,7 +190,7 @@ def _resolve(text: str) -> tuple[str, tuple[str, ...]]:
     for match in _ROLE.finditer(text):
         if match["role"] == "data":
             module, _, table = match["name"].rpartition(".")
-            names = tuple(getattr(importlib.import_module(module), table))
+            names = tuple(vars(importlib.import_module(module))[table])
     text = _ROLE.sub(lambda match: f"`{match['name'].rpartition('.')[2]}`", text)
     return re.sub(r"``(.+?)``", r"`\1`", text), names
 

@@ -10,8 +10,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from docs.make.describe import Key
 
-__all__ = ["by_type", "json_object", "json_value"]
-
 Schema = dict[str, Any]
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 

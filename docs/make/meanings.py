@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MEANINGS", "SECTION_INTROS"]
-
 # section -> name -> (default, meaning)
 MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
     "": {

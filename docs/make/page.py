@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.common import registries
+from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.option_blocks import type_name
 from basicsr_ext.options.basicsr_keys import LOADER_KEYS, SECTIONS
+from basicsr_ext.options.parts import dataset_options
 from docs.make.describe import Key, describe_arguments, describe_dataclass, describe_opt, describe_section, introduction
 from docs.make.json_schema import by_type, is_open, json_object, json_value
 from docs.make.meanings import SECTION_INTROS
-
-__all__ = ["Block", "blocks", "main", "markdown", "schema"]
 
 Schema = dict[str, Any]
 _HEAD = """# Options
@@ -83,13 +83,11 @@ def blocks() -> list[Block]:
     found += [block for registry in _registries_below(found) for block in registry]
     from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-    from basicsr_ext.common.schedulers import known_schedulers
-
     for chapter, registry, given in (("arch", ARCH_REGISTRY, ()), ("loss", LOSS_REGISTRY, ())):
         found += [
             _callable(chapter, name, registries.find(registry, name), given) for name in registries.names(registry)
         ]
-    theirs = {name: cls for name, cls in known_schedulers().items() if cls.__module__.startswith("basicsr")}
+    theirs = {name: cls for name, cls in registries.known_schedulers().items() if cls.__module__.startswith("basicsr")}
     found += [_callable("scheduler", name, cls, ("optimizer", "last_epoch")) for name, cls in sorted(theirs.items())]
     better = Key("better", typing.Literal["higher", "lower"], "higher", "Which figures are the better ones.")
     from basicsr_ext.metrics import METRICS
@@ -128,8 +126,7 @@ def _model_blocks() -> list[Block]:
 
     found = []
     for name in registries.names(MODEL_REGISTRY):
-        declared: Mapping[str, type] = getattr(registries.find(MODEL_REGISTRY, name), "option_blocks", {})
-        for section, cls in declared.items():
+        for section, cls in restorer_class_of(registries.find(MODEL_REGISTRY, name)).option_blocks.items():
             found.append(
                 Block("model", f"{name}.{section}", introduction(cls), tuple(describe_dataclass(cls, section)))
             )
@@ -154,7 +151,7 @@ def _dataset_blocks() -> list[Block]:
     found = []
     for name in registries.names(DATASET_REGISTRY):
         cls = registries.find(DATASET_REGISTRY, name)
-        options = getattr(cls, "Options", None)
+        options = dataset_options(name)
         if options is not None:
             keys = tuple(describe_dataclass(options, "datasets.*"))
             found.append(Block("dataset", name, introduction(cls), keys, True, _is_own(cls)))

@@ -14,16 +14,12 @@ from basicsr.utils import FileClient
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.images.decode import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
+from basicsr_ext.options.basicsr_keys import PHASES, own_options
 from i2sb_plugin.data.lmdb_names import choose, stored_keys
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
-__all__ = ["LOADER_KEYS", "PHASES", "ImageSource", "read_options"]
+__all__ = ["PHASES", "ImageSource", "read_options"]
 
-PHASES = ("train", "val", "test")
-LOADER_KEYS = (  # keys of a dataset block that BasicSR's loader reads, not the dataset
-    "name", "type", "num_worker_per_gpu", "batch_size_per_gpu", "dataset_enlarge_ratio", "prefetch_mode",
-    "num_prefetch_queue", "pin_memory", "persistent_workers", "use_shuffle",
-)  # fmt: skip
 T = TypeVar("T")
 _META_LINE = re.compile(r"(?P<name>.+?)\s+\(\s*\d+\s*,.*")
 _CLIENTS: dict[str, tuple[int, FileClient]] = {}
@@ -31,7 +27,7 @@ _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 
 def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
     """Make the options ``cls`` of a data set from its block; raises InputError with all faults of the block."""
-    options, faults = parse_block(cls, {k: v for k, v in block.items() if k not in LOADER_KEYS}, "dataset")
+    options, faults = parse_block(cls, own_options(cls, block), "dataset")
     if faults:
         raise InputError("; ".join(faults))
     return options

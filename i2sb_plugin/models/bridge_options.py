@@ -154,10 +154,16 @@ class BridgeTrainOptions(TrainOptions):
 
     Attributes:
         bridge_opt: the loss of the prediction, such as ``{type: BridgeLoss}``, which is also what is left out.
+        pixel_opt: refused, since the loss of these models is ``bridge_opt``.
 
     """
 
     bridge_opt: dict | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixel_opt is not None:
+            raise ValueError("train.pixel_opt is given, but the loss of this model is train.bridge_opt; use that one")
 
 
 @dataclass(frozen=True)

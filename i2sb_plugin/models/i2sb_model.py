@@ -46,6 +46,7 @@ class I2SBModel(RestorationModel):
         "spacing": (str, "val.sampler.spacing", "how the steps are spread"),
     }
     takes_mask: ClassVar[bool] = True
+    network_takes: ClassVar[tuple[str, ...]] = ("x", "time", "cond")
     path_block: ClassVar[str] = "bridge"  # the block of options that builds what is walked
 
     def __init__(self, opt: dict) -> None:

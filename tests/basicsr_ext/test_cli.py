@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -29,6 +30,19 @@ def test_wrong_words_end_with_usage_and_code_2(words, capsys):
         cli.main(words)
     assert end.value.code == 2
     assert "usage: basicsr" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_answered_by_the_nearest(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["tran", "-opt", "x.yml"])
+    assert end.value.code == 2
+    assert "there is no command tran; did you mean train? known: train, " in capsys.readouterr().err
+
+
+def replace_list(monkeypatch, function):
+    """Let `basicsr list` call a function of a module of its own."""
+    monkeypatch.setitem(sys.modules, "command_of_test", types.SimpleNamespace(run=function))
+    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", "command_of_test:run"))
 
 
 @pytest.mark.parametrize("program", [["-m", "basicsr_ext"], ["-m", "basicsr_ext.cli"]])
@@ -59,7 +73,7 @@ def test_each_end_has_its_code_and_message(error, code, said, monkeypatch, capsy
     def fail(rest):
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", fail))
+    replace_list(monkeypatch, fail)
     assert run(capsys, "list") == (code, "", said)
 
 
@@ -67,7 +81,7 @@ def test_other_exceptions_keep_their_traceback(monkeypatch):
     def fail(rest):
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", fail))
+    replace_list(monkeypatch, fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["list"])
 

@@ -2,6 +2,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +82,24 @@ def test_a_failing_pip_gives_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(install.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1))
     assert install.main() == 1
     assert "Could not install" in capsys.readouterr().err
+
+
+def test_the_releases_hold_what_they_need_and_nothing_else(tmp_path):
+    root, copy = Path(__file__).parents[2], tmp_path / "copy"
+    for name in ("basicsr_ext", "i2sb_plugin", "options", "docs/make", "studies/speed", "tests/support"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    shutil.copy(root / "tests/test_layering.py", copy / "tests")
+    for path in root.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, copy)
+    script = "from setuptools import build_meta as b; b.build_wheel('..'); b.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", script], cwd=copy, capture_output=True, check=True)
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    tops = {name.partition("/")[0].partition("-")[0] for name in wheel}
+    assert tops == {"basicsr_ext", "i2sb_plugin", "basicsr_i2sb"}
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as source:
+        packed = {name.partition("/")[2] for name in source.getnames()}
+    for name in ("basicsr_ext/benchmark/page/parts/page.html", "i2sb_plugin/weights/i2sb_sr4x.safetensors"):
+        assert name in wheel and name in packed
+    assert {"requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "options/i2sb_sr4x.yml"} <= packed
+    assert not any(name.startswith(("tests/", "studies/", "docs/")) for name in packed)

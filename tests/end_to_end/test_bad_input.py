@@ -107,6 +107,10 @@ def wrong_resume_state(opt, root):
     opt["path"]["resume_state"] = str(root / "net_g_2.pth")
 
 
+def network_without_time(opt, root):
+    opt["network_g"] = {"type": "SwinIR", "upscale": 1, "embed_dim": 60, "depths": [2], "num_heads": [6]}
+
+
 PLAIN = {
     "misspelt option": (renamed("train:total_iter", "tota_iter"), ["train.tota_iter", "did you mean total_iter?"]),
     "misspelt ema": (renamed("train:ema_decay", "ema_decy"), ["train.ema_decy", "did you mean ema_decay?"]),
@@ -129,6 +133,11 @@ PLAIN = {
     ),
     "unknown loss": (setting("train:pixel_opt:type", "L1Los"), ["train.pixel_opt.type is 'L1Los'", "L1Loss?"]),
     "unknown optimiser": (setting("train:optim_g:type", "Adan"), ["train.optim_g.type is 'Adan'", "did you mean Ada"]),
+    "optimiser of matrices alone": (setting("train:optim_g:type", "Muon"), ["train.optim_g.type is 'Muon'", "AdamW"]),
+    "data set without a phase": (
+        renamed("datasets:val", "kodak"),
+        ["datasets.kodak tells no phase", "test, train, val", "val_kodak"],
+    ),
     "unknown scheduler": (
         setting("train:scheduler:type", "MultiStep"),
         ["train.scheduler.type is 'MultiStep'", "MultiStepLR"],
@@ -194,6 +203,11 @@ BRIDGE = {
     "grey images": (grey_data, ["network_g.in_channels is 3", "1 channel(s)", "set network_g.in_channels: 1"]),
     "missing folder": (missing_folder, ["datasets.train.dataroot_gt is", "no such folder"]),
     "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "truncated"]),
+    "network that takes no time": (
+        network_without_time,
+        ["network_g.type is SwinIR", "I2SBModel", "(x, time, cond)", "networks that take these: ADMUNet"],
+    ),
+    "loss of another model": (setting("train:pixel_opt", {"type": "L1Loss"}), ["train.pixel_opt", "train.bridge_opt"]),
 }
 
 
@@ -219,6 +233,32 @@ def test_a_run_of_basicsrs_own_parts_is_refused_for(case, tmp_path, monkeypatch,
 @pytest.mark.parametrize("case", BRIDGE)
 def test_a_bridge_is_refused_for(case, tmp_path, monkeypatch, capsys):
     refused(bridge_options(tmp_path), *BRIDGE[case], tmp_path, monkeypatch, capsys)
+
+
+FILES = {
+    "a template's braces": (b"name: {{ root }}\n", [":1:", "key", "quotes"]),
+    "a list as a key": (b"name: x\n? [1, 2]\n: 3\n", [":2:", "key"]),
+    "a block as a key": (b"name: x\nscale: 2\n? {b: 1}\n: 2\n", [":3:", "key"]),
+    "a number as a key": (b"name: x\n1: 2\n", [":2:", "the key 1", "quotes"]),
+    "a list at the top": (b"- a\n- b\n", ["list", "`key: value`"]),
+    "a text at the top": (b"hello\n", ["str", "`key: value`"]),
+    "nothing": (b"", ["empty", "`key: value`"]),
+    "a mapping that is none": (b"name: !!map [1]\n", [":1:", "`key: value`"]),
+    "a time that is none": (b"name: !!timestamp x\n", ["correct it, or quote it"]),
+    "a truth that is none": (b"name: !!bool x\n", ["'x'", "correct it, or quote it"]),
+    "another encoding": ("name: x\n".encode("utf-16"), ["UTF-8", "byte 0"]),
+}
+
+
+@pytest.mark.parametrize("command", ["train", "test", "check", "benchmark"])
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_of_another_shape_is_one_clear_line(case, command, tmp_path, capsys):
+    content, expected = FILES[case]
+    (tmp_path / "x.yml").write_bytes(content)
+    code, _, err = run(capsys, command, "-opt", tmp_path / "x.yml")
+    assert code == 2
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
+    assert all(words in err for words in [str(tmp_path / "x.yml"), *expected])
 
 
 def test_all_faults_are_reported_together(tmp_path, monkeypatch, capsys):
@@ -255,8 +295,8 @@ def test_a_folder_that_another_process_holds_is_refused_with_its_pid(tmp_path, m
     held = tmp_path / "experiments"
     held.mkdir()
     script = (
-        "import sys; from basicsr_ext import run_lock; run_lock.hold(sys.argv[1]); print('held', flush=True); "
-        "sys.stdin.read()"
+        "import sys; from basicsr_ext.common import folder_lock; folder_lock.hold(sys.argv[1]); "
+        "print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(held / "tiny")]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -271,7 +311,7 @@ def test_a_folder_that_another_process_holds_is_refused_with_its_pid(tmp_path, m
 
 def test_a_lock_of_a_dead_process_does_not_count(tmp_path):
     folder = tmp_path / "run"
-    script = "import sys, os; from basicsr_ext import run_lock; run_lock.hold(sys.argv[1]); os._exit(1)"
+    script = "import sys, os; from basicsr_ext.common import folder_lock; folder_lock.hold(sys.argv[1]); os._exit(1)"
     subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
     assert (tmp_path / ".run.lock").read_text().startswith("pid ")
     assert folder_lock.hold(folder) is None

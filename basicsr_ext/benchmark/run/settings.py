@@ -13,8 +13,9 @@ from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.metrics import Metric, build_metrics
-from basicsr_ext.options.check import Findings, inspect_options
+from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.parts import check_dataset
 from basicsr_ext.options.resolve import raise_faults, resolve_dataset
 from basicsr_ext.preflight import checks, data
 from basicsr_ext.processes.launch import Launch
@@ -29,7 +30,7 @@ class BenchmarkOptions:
 
     name: str  # of the folder below results/
     methods: Mapping[str, Any]  # name -> its block
-    datasets: Mapping[str, Any]  # test, test_2, ...: each as in an option file for `basicsr test`
+    datasets: Mapping[str, Any]  # name -> its block, as in an option file for `basicsr test`
     metrics: Mapping[str, Any]  # name -> {type: name, its options}
     scale: int = 1  # of the restored images over the given ones
     title: str | None = None  # of the page; default: the name
@@ -152,16 +153,16 @@ def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str
     blocks = {name: dict(block) for name, block in options.datasets.items() if isinstance(block, Mapping)}
     from basicsr.data import build_dataset
 
-    plain = {"name": options.name, "model_type": "RestorationModel", "scale": options.scale, "path": {}}
-    plain |= {"network_g": {"type": "Interpolation", "scale": options.scale}, "datasets": options.datasets}
-    wrong = list(inspect_options(plain, is_train=False).faults)
+    found = Findings([] if options.datasets else ["datasets is missing; give at least one data set"])
+    for key, block in options.datasets.items():
+        check_dataset(f"datasets.{key}", block, {"phase": "test", "scale": options.scale}, found)
+    wrong = found.faults
     for key, block in blocks.items():
         wrong += data.missing_data(f"datasets.{key}", block)
     built: dict[str, Any] = {}
     for key, block in blocks.items() if not wrong else ():
         where = f"datasets.{key}"
-        resolve_dataset({"scale": options.scale}, key, block)
-        block["phase"] = "test"
+        resolve_dataset({"scale": options.scale}, key, block, "test")
         name = str(block["name"])
         wrong += _name_faults(where, name)
         if name in built:

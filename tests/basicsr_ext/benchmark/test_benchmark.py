@@ -245,6 +245,15 @@ def test_data_of_another_scale_is_refused(here, capsys):
     assert "methods.rrdb: its scale is 2, but the clean images of datasets.test are 1 times" in capsys.readouterr().err
 
 
+def test_a_data_set_may_have_any_name_and_flags_given_twice_add_up(here):
+    block = {"type": "PairedFolderDataset", "dataroot_gt": "gt", "dataroot_lq": "lq"}  # which asks for its phase
+    methods = {"bicubic": {"interpolation": "bicubic"}}
+    options(here, datasets={"kodak": block}, methods=methods, metrics={"psnr_y": PSNR}, baseline=None)
+    assert run("--force_yml", "title=one", "resamples=100", "--force_yml", "title=two") == 0
+    assert records(here)["title"] == "two"
+    assert [result["dataset"] for result in records(here)["results"]] == ["kodak"]
+
+
 def test_a_folder_restored_elsewhere(here, capsys):
     options(here)
     assert run() == 0

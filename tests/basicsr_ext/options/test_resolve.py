@@ -12,9 +12,14 @@ import torch
 
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.options.check import inspect_options
-from basicsr_ext.options.resolve import apply_overrides, check, load_yaml, parse_block, resolve
+from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.options.arguments import add_arguments
+from basicsr_ext.options.basicsr_keys import own_options
+from basicsr_ext.options.check import check, inspect_options
+from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.resolve import resolve
 from basicsr_ext.preflight.start import parse_options
 from basicsr_ext.processes import launch
 from tests.support.cli_runs import bridge_options, options, write
@@ -74,6 +79,11 @@ def test_a_bad_file_is_refused_with_its_line(text, words, tmp_path, monkeypatch)
     assert not (tmp_path / "HERE").exists()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    (tmp_path / "x.yml").write_text("name: x\n", encoding="utf-8-sig")
+    assert dict(load_yaml(tmp_path / "x.yml")) == {"name": "x"}
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"-opt .*nothing.yml: No such file"):
         load_yaml(tmp_path / "nothing.yml")
@@ -96,6 +106,11 @@ def test_a_missing_file_is_refused(tmp_path):
         ("'7'", "7"),
         ("", ""),
         ("!!float 3", 3.0),
+        ("-", "-"),
+        ("a-b -c", "a-b -c"),
+        ("two\nlines", "two\nlines"),
+        ('"two\\nlines"', "two\nlines"),
+        ("|\n two\n lines", "two\nlines"),
     ],
 )
 def test_overridden_values_have_their_types(text, value):
@@ -103,6 +118,15 @@ def test_overridden_values_have_their_types(text, value):
     apply_overrides(opt, [f"a:b={text}"])
     assert opt == {"a": {"b": value}}
     assert type(opt["a"]["b"]) is type(value)
+
+
+def test_overrides_given_twice_add_up():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["-opt", "x", "--force_yml", "name=a", "scale=2", "--force_yml", "name=b", "num_gpu=0"])
+    opt = {}
+    apply_overrides(opt, args.force_yml)
+    assert opt == {"name": "b", "scale": 2, "num_gpu": 0}
 
 
 def test_overrides_run_no_code(tmp_path, monkeypatch):
@@ -266,6 +290,52 @@ def test_a_class_with_open_arguments_forgives_no_misspelling(tmp_path):
         fault for fault in check(opt, True) if "network_g.embed_dimm" in fault and "did you mean embed_dim?" in fault
     ]
     assert len(check(opt, True)) == 1
+
+
+def test_every_fault_of_values_is_told_at_once(tmp_path):
+    opt = options(tmp_path)
+    opt["train"]["optim_g"]["lr"] = -1.0
+    opt["train"]["pixel_opt"]["reduction"] = "median"
+    opt["network_g"]["num_fea"] = 4
+    assert [fault.split(":")[0].split(" is ")[0] for fault in check(opt, is_train=True)] == [
+        "network_g.num_fea",
+        "train.optim_g",
+        "train.pixel_opt",
+    ]
+
+
+@dataclass(frozen=True)
+class BareOptions:
+    dataroot_gt: str
+
+
+class BareDataset(DatasetContract):
+    Options = BareOptions
+
+
+def test_what_the_loader_reads_need_not_be_known_to_a_data_set(tmp_path, monkeypatch):
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "BareDataset", BareDataset)
+    opt = options(tmp_path)
+    loader = {"name": "x", "io_backend": {"type": "disk"}, "batch_size_per_gpu": 2, "pin_memory": True}
+    opt["datasets"]["train"] = {"type": "BareDataset", "dataroot_gt": "somewhere", **loader}
+    assert check(opt, is_train=True) == []
+    block = opt["datasets"]["train"] | {"phase": "train", "scale": 2}  # as BasicSR hands it over
+    assert own_options(BareOptions, block) == {"dataroot_gt": "somewhere"}
+    opt["datasets"]["train"]["dataroot"] = "x"
+    assert "datasets.train.dataroot is not an option; did you mean dataroot_gt?" in check(opt, is_train=True)[0]
+
+
+@pytest.mark.parametrize(("make", "refused"), [(options, False), (bridge_options, True)])
+def test_a_test_set_of_a_name_of_its_own_is_refused_where_the_data_set_asks_for_the_phase(make, refused, tmp_path):
+    opt = make(tmp_path)
+    opt["datasets"] = {"kodak": opt["datasets"]["val"]}
+    faults = check(opt, is_train=False)
+    assert len(faults) == refused
+    assert all("datasets.kodak tells no phase" in fault and "val_kodak" in fault for fault in faults)
+    opt["datasets"] = {"test_kodak": opt["datasets"]["kodak"]}
+    assert check(opt, is_train=False) == []
 
 
 def test_a_test_needs_no_training_section(tmp_path):

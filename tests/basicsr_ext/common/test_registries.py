@@ -6,8 +6,9 @@ import torch
 from basicsr_ext import repairs
 from basicsr_ext.checkpoints.storage import plain
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.schedulers import known_schedulers
-from basicsr_ext.options.check import Findings, _scheduler
+from basicsr_ext.common.registries import known_optimizers, known_schedulers
+from basicsr_ext.options.check import Findings
+from basicsr_ext.options.parts import check_optimizer, check_scheduler
 
 repairs.apply()
 
@@ -72,13 +73,13 @@ def test_step_lr_falls_every_so_many_iterations():
             {"type": "StepLR", "step_size": 1, "gama": 1},
             "train.scheduler.gama is not an option of StepLR",
         ),
-        ({"type": "StepLr"}, "train.scheduler.type is 'StepLr', which is no scheduler; did you mean StepLR?"),
-        ({"type": "ReduceLROnPlateau"}, "train.scheduler.type is 'ReduceLROnPlateau', which is no scheduler"),
+        ({"type": "StepLr"}, "train.scheduler.type is 'StepLr', which is not a schedule; did you mean StepLR?"),
+        ({"type": "ReduceLROnPlateau"}, "train.scheduler.type is 'ReduceLROnPlateau', which is not a schedule"),
     ],
 )
 def test_blocks_are_checked_against_the_schedule(block, fault):
     found = Findings()
-    _scheduler(block, 100, None, found)
+    check_scheduler({"scheduler": block, "total_iter": 100}, None, True, found)
     assert len(found.faults) == (fault is not None)
     assert fault is None or found.faults[0].startswith(fault)
 
@@ -86,3 +87,29 @@ def test_blocks_are_checked_against_the_schedule(block, fault):
 def test_a_schedule_that_needs_more_than_options_is_refused():
     with pytest.raises(InputError, match="no such scheduler"):
         model_with("LambdaLR")
+
+
+@pytest.mark.parametrize("name", known_optimizers())
+def test_every_known_optimiser_trains_a_network_by_an_option_file(name):
+    network = torch.nn.Conv2d(2, 2, 3)
+    model = BaseModel({"num_gpu": 0, "is_train": True, "dist": False, "path": {}})
+    optimizer = model.get_optimizer(name, network.parameters(), lr=0.1)
+    before = network.weight.detach().clone()
+    network(torch.ones(1, 2, 4, 4)).square().sum().backward()
+    optimizer.step()
+    assert not network.weight.equal(before)
+
+
+@pytest.mark.parametrize("name", ["Muon", "LBFGS", "SparseAdam", "Optimizer"])
+def test_an_optimiser_that_cannot_train_a_network_by_an_option_file_is_refused(name):
+    found = Findings()
+    check_optimizer("train.optim_g", {"type": name, "lr": 1e-3}, None, True, found)
+    (fault,) = found.faults
+    assert fault.startswith(f"train.optim_g.type is '{name}'") and "known: " in fault and "AdamW" in fault
+    assert f" {name}" not in fault.partition("known:")[2]
+
+
+def test_values_that_an_optimiser_refuses_are_a_fault():
+    found = Findings()
+    check_optimizer("train.optim_g", {"type": "Adam", "lr": -1.0}, None, True, found)
+    assert found.faults == ["train.optim_g: Invalid learning rate: -1.0"]

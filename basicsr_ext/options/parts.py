@@ -1,0 +1,206 @@
+"""Blocks that name a class by ``type``: it must be known, take the options beside it and accept their values."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from basicsr_ext.common import registries
+from basicsr_ext.common.contracts import DatasetContract, RestorerContract
+from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.option_blocks import call_faults, convert, parse_block, shown
+from basicsr_ext.options.basicsr_keys import Findings, check_section, own_options
+
+_SIDE = 192  # pixels; NIQE needs two blocks of 96
+_ON_GPUS = ("fused", "foreach", "capturable")  # options of optimisers that a CPU may refuse
+
+
+def dataset_options(name: object) -> type | None:
+    """The dataclass of options that the data set class ``name`` declares; None if it declares none."""
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    cls = registries.find(DATASET_REGISTRY, name)
+    return cls.Options if isinstance(cls, type) and issubclass(cls, DatasetContract) else None
+
+
+def parameters_of(key: str, name: object) -> set[str]:
+    """The options of a block ``network_*`` or ``*_opt`` whose ``type`` is ``name``; none if it is not known."""
+    from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+
+    registry = ARCH_REGISTRY if key.startswith("network_") else LOSS_REGISTRY if key.endswith("_opt") else None
+    cls = registries.find(registry, name) if registry else None
+    return set(inspect.signature(cls).parameters) if cls else set()
+
+
+def check_dataset(where: str, block: Any, given: Mapping[str, Any], found: Findings) -> None:
+    """Check the block of a data set together with ``given``, the phase and the scale that are filled in."""
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    if not isinstance(block, Mapping):
+        found.faults.append(f"{where} is {shown(block)}, but it must be a block of `key: value` lines")
+        return
+    cls = _named(DATASET_REGISTRY, where, block, found)
+    block, options = {**block, **given}, dataset_options(block.get("type"))
+    if options is None:
+        check_section(where, block, registries.mentioned_keys(cls) if cls else (), set(), found)
+        return
+    own = own_options(options, block)
+    check_section(where, {key: value for key, value in block.items() if key not in own}, (), set(), found)
+    found.faults.extend(parse_block(options, own, where)[1])
+
+
+def check_network(where: str, block: Mapping[str, Any], model: type[RestorerContract], found: Findings) -> None:
+    """Check the block of a network; ``network_g`` must take what ``model`` calls it with."""
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    cls = _named(ARCH_REGISTRY, where, block, found)
+    if cls is None:
+        return
+    found.faults.extend(call_faults(cls, _without(block, "type"), where))
+    takes = model.network_takes if where == "network_g" else ()
+    if not _forward_takes(cls, takes):
+        names = registries.names(ARCH_REGISTRY)
+        fitting = [name for name in names if _forward_takes(registries.find(ARCH_REGISTRY, name), takes)]
+        found.faults.append(
+            f"{where}.type is {block['type']}, which {model.__name__} cannot use: it calls its network with "
+            f"({', '.join(takes)}); networks that take these: {', '.join(fitting)}"
+        )
+
+
+def _forward_takes(cls: Any, names: Sequence[str]) -> bool:
+    """Tell whether a network is called with as many tensors as ``names``; True where it cannot be told."""
+    from torch import nn
+
+    if not names or not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        return True
+    try:
+        return bool(inspect.signature(cls.forward).bind(None, *names))
+    except TypeError:
+        return False
+
+
+def check_loss(where: str, block: Mapping[str, Any], tried: bool, found: Findings) -> None:
+    """Check the block of a loss; ``tried`` builds BasicSR's own, all but PerceptualLoss, which loads a network."""
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    cls = _named(LOSS_REGISTRY, where, block, found)
+    if cls is not None:
+        tried = tried and cls.__module__.startswith("basicsr.") and cls.__name__ != "PerceptualLoss"
+        arguments = _without(block, "type")
+        faults = call_faults(cls, arguments, where)
+        found.faults.extend(faults or _refusal(where, lambda: cls(**arguments), tried))
+
+
+def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
+    """Check the block of an optimiser of torch; ``tried`` builds it for the parameters of a convolution."""
+    import torch
+
+    name, known = block.get("type"), registries.known_optimizers()
+    if not isinstance(name, str) or name not in known:
+        if not _brings_own(model, "get_optimizer"):
+            listing = did_you_mean(name, known)
+            found.faults.append(f"{where}.type is {name!r}, which is not an optimiser for any network; {listing}")
+        return
+    faults = call_faults(known[name], _without(block, "type"), where, ("params",))
+    if "lr" not in block:
+        faults.append(f"{where}.lr is missing; give the learning rate, such as 1e-4")
+    convolution, arguments = torch.nn.Conv2d(2, 2, 3), _without(block, "type", *_ON_GPUS)
+    faults = faults or _refusal(where, lambda: known[name](convolution.parameters(), **arguments), tried)
+    found.faults.extend(faults)
+
+
+def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
+    """Check ``train.scheduler``; ``tried`` builds the schedule."""
+    import torch
+
+    where, block, known = "train.scheduler", train["scheduler"], registries.known_schedulers()
+    name, arguments = block.get("type"), _without(block, "type")
+    if not isinstance(name, str) or name not in known:
+        if not _brings_own(model, "setup_schedulers"):
+            found.faults.append(f"{where}.type is {name!r}, which is not a schedule; {did_you_mean(name, known)}")
+        return
+    faults = call_faults(known[name], arguments, where, ("optimizer", "last_epoch"))
+    lists = {key: block[key] for key in ("milestones", "periods", "restarts", "restart_weights") if key in block}
+    lists = {key: convert(value, list[float], f"{where}.{key}", faults) for key, value in lists.items()}
+    faults = faults or _schedule_faults(where, name, lists, train.get("total_iter"))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
+    found.faults.extend(faults or _refusal(where, lambda: known[name](optimizer, **arguments), tried))
+
+
+def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], total_iter: Any) -> list[str]:
+    faults = []
+    first = "periods" if name == "CosineAnnealingRestartLR" else "restarts"
+    counts = [len(lists.get(key, [0])) for key in (first, "restart_weights")]
+    if counts[0] != counts[1]:
+        faults.append(
+            f"{where}: {first} has {counts[0]} value(s) but restart_weights has {counts[1]}; give one weight for each"
+        )
+    if first == "periods" and isinstance(total_iter, (int, float)) and sum(lists["periods"]) < total_iter:
+        faults.append(
+            f"{where}.periods is {lists['periods']}, {sum(lists['periods']):g} iterations in all, but train.total_iter "
+            f"is {total_iter:g}; lengthen the periods or shorten the run"
+        )
+    return faults
+
+
+def check_metric(name: str, block: Any, model: type | None, found: Findings) -> None:
+    """Check a metric, what it needs, and that the model can take it; one of BasicSR's is tried on an image."""
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    from basicsr_ext.metrics import build_metrics
+
+    where = f"val.metrics.{name}"
+    try:
+        build_metrics({name: block})
+    except InputError as error:
+        found.faults.append(str(error))
+        return
+    metric = registries.find(METRIC_REGISTRY, block["type"])
+    if metric is None and model is not None and not issubclass(model, RestorerContract):
+        found.faults.append(
+            f"{where}.type is {block['type']}, which {model.__name__} cannot measure, as BasicSR validates "
+            "image by image; measure it with `basicsr benchmark`"
+        )
+    elif metric is not None and metric.__module__.startswith("basicsr."):
+        found.faults.extend(_refusal(where, lambda: _measure(metric, block)))
+
+
+def _measure(metric: Callable[..., Any], block: Mapping[str, Any]) -> None:
+    import numpy as np
+    from basicsr.metrics import calculate_metric
+
+    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    names = inspect.signature(metric).parameters
+    calculate_metric({key: image for key in ("img", "img2") if key in names}, _without(block, "better"))
+
+
+def _named(registry: Any, where: str, block: Mapping[str, Any], found: Findings) -> Any | None:
+    """What ``type`` names in a registry; a fault and None if it names nothing."""
+    name = block.get("type")
+    cls = registries.find(registry, name)
+    if cls is None:
+        said = "missing; give one" if name is None else f"{name!r}, which is not registered"
+        found.faults.append(f"{where}.type is {said}; {did_you_mean(name or '', registries.names(registry))}")
+    return cls
+
+
+def _without(block: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in block.items() if key not in names}
+
+
+def _brings_own(model: type | None, method: str) -> bool:
+    """Tell whether a class that is neither BasicSR's nor ours makes the model's optimisers or schedules."""
+    bases = inspect.getmro(model) if model else ()
+    return any(method in vars(cls) and not cls.__module__.startswith(("basicsr.", "basicsr_ext.")) for cls in bases)
+
+
+def _refusal(where: str, attempt: Callable[[], Any], tried: bool = True) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            attempt() if tried else None
+        except Exception as error:  # the class refuses its arguments in whatever way it likes
+            return [f"{where}: {str(error) or type(error).__name__}"]
+    return []
