@@ -1,4 +1,4 @@
-"""Look into BasicSR's registries: what is registered, by whom, and what a registered class reads."""
+"""What an option file may name: what is in BasicSR's registries, by whom, what a class reads; and the schedules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["all_registries", "find", "mentioned_keys", "names", "needed_keys", "providers"]
-
 _SUFFIX = "_basicsr"
+# These need functions, other schedules or a metric at each step, which an option file cannot give.
+_NOT_BY_OPTIONS = (
+    "LRScheduler",
+    "LambdaLR",
+    "MultiplicativeLR",
+    "SequentialLR",
+    "ChainedScheduler",
+    "ReduceLROnPlateau",
+)
 
 
 def find(registry: Any, name: object) -> Any | None:
@@ -31,7 +38,7 @@ def names(registry: Any) -> list[str]:
 
 def providers(registry: Any) -> dict[str, str]:
     """Map each usable name to the module that provides it."""
-    return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}
+    return {name: find(registry, name).__module__ for name in names(registry)}
 
 
 def _is_registry(thing: object) -> bool:
@@ -102,3 +109,18 @@ def _words(module: str) -> frozenset[str]:
         return frozenset()
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return frozenset(text for text in texts if isinstance(text, str) and text.isidentifier())
+
+
+def known_schedulers() -> dict[str, type[Any]]:
+    """BasicSR's and torch's learning-rate schedules by name, BasicSR's first; all are stepped once per iteration."""
+    from basicsr.models import lr_scheduler
+    from torch.optim import lr_scheduler as torch_schedulers
+
+    base = torch_schedulers.LRScheduler
+    found = {k: v for k, v in vars(torch_schedulers).items() if isinstance(v, type) and issubclass(v, base)}
+    found = {name: cls for name, cls in found.items() if not name.startswith("_") and name not in _NOT_BY_OPTIONS}
+    return found | {
+        "MultiStepLR": lr_scheduler.MultiStepRestartLR,
+        "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
+        "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
+    }

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-__all__ = ["seed_from", "seed_streams", "streams_of"]
-
 
 def seed_from(purpose: str, *numbers: int) -> int:
     """A seed in [0, 2**63) from a purpose and whole numbers; other numbers give an unrelated seed."""

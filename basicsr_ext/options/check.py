@@ -10,7 +10,6 @@ from typing import Any
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import call_faults, convert, is_near, parse_block, shown
-from basicsr_ext.common.schedulers import known_schedulers
 from basicsr_ext.options.basicsr_keys import LOADER_KEYS, SECTIONS, is_known, section_keys, section_types
 from basicsr_ext.options.trial import trial_faults
 
@@ -267,7 +266,7 @@ def _optimizer(block: Mapping[str, Any], where: str, model: type | None, found: 
 
 
 def _scheduler(block: Mapping[str, Any], total_iter: Any, model: type | None, found: Findings) -> None:
-    where, name, known = "train.scheduler", block.get("type"), known_schedulers()
+    where, name, known = "train.scheduler", block.get("type"), registries.known_schedulers()
     if not isinstance(name, str) or name not in known:
         if not _overrides(model, "setup_schedulers"):
             found.faults.append(f"{where}.type is {name!r}, which is no scheduler; {did_you_mean(name, known)}")

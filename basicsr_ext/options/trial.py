@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from basicsr_ext.common import registries
-from basicsr_ext.common.schedulers import known_schedulers
 
 __all__ = ["trial_faults"]
 
@@ -63,7 +62,7 @@ def _loss(block: Mapping[str, Any]) -> None:
 
 def _scheduler(block: Mapping[str, Any]) -> None:
     optimizer = _optimizer({"type": "SGD", "lr": 0.1, "momentum": 0.9})
-    cls = known_schedulers().get(block["type"])
+    cls = registries.known_schedulers().get(block["type"])
     if cls is not None:
         cls(optimizer, **{key: value for key, value in block.items() if key != "type"})
 

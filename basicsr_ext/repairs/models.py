@@ -17,14 +17,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
-from basicsr_ext.common.schedulers import known_schedulers
+from basicsr_ext.common.registries import known_schedulers
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.repair import Repair, source_says
+from basicsr_ext.repairs.repair import Repair, replace_method, source_says
 from basicsr_ext.repairs.shared_validation import can_share, validate_shared
-from basicsr_ext.training import loop_state, memory, signals
+from basicsr_ext.training import loop_state, memory
 from basicsr_ext.training.nonfinite import check_reduced, trained_norm
-
-__all__ = ["REPAIRS", "method_repair"]
 
 BaseModel = base_model.BaseModel
 Network = torch.nn.Module
@@ -32,12 +30,12 @@ Network = torch.nn.Module
 
 def method_repair(name: str, fault: str, method: str, symptom: str, replacement: Callable[..., Any]) -> Repair:
     """Make a repair that replaces one method of BaseModel if the method's source shows the symptom."""
-
-    def apply() -> None:
-        replacement.unrepaired = getattr(BaseModel, method)  # type: ignore[attr-defined]
-        setattr(BaseModel, method, replacement)
-
-    return Repair(name, fault, lambda: source_says(getattr(BaseModel, method), symptom), apply)
+    return Repair(
+        name,
+        fault,
+        lambda: source_says(vars(BaseModel)[method], symptom),
+        lambda: replace_method(BaseModel, method, replacement),
+    )
 
 
 # ---- distributed
@@ -82,17 +80,17 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
     if shared:
         validate = functools.partial(validate_shared, self)
-    data_set = getattr(getattr(dataloader, "dataset", None), "opt", {}).get("name", "val")
+    data_set = "val" if dataloader is None else dataloader.dataset.opt["name"]
     # on rank 0 alone and without collectives?
     alone = not shared and (not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation)
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
-        abandonable = signals.abandonable() if alone else contextlib.nullcontext()
+        abandonable = loop_state.current().abandonable() if alone else contextlib.nullcontext()
         with _same_random_streams(), memory.in_validation(data_set), abandonable:
             validate(dataloader, current_iter, tb_logger, save_img)
     except Interrupted:
-        signals.validation_abandoned(data_set, everywhere=not self.opt["dist"])
+        loop_state.current().validation_abandoned(data_set, everywhere=not self.opt["dist"])
     finally:
         for name, net in wrapped.items():
             setattr(self, name, net)
@@ -111,13 +109,6 @@ def _same_random_streams() -> Iterator[None]:
 
 
 # ---- losses, optimisers, averages
-
-
-def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
-    """Step the schedulers, and remember the iteration for messages."""
-    self.current_iter = current_iter
-    loop_state.now.model, loop_state.now.iteration = self, current_iter
-    _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
 
 
 def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -140,7 +131,7 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
     return OrderedDict(zip(loss_dict, means))
 
 
-def _optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
+def _optimizer_classes() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     found = {k: v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)}
     return {k: v for k, v in found.items() if k not in ("Optimizer", "LBFGS")}  # LBFGS needs a closure
 
@@ -215,13 +206,6 @@ REPAIRS = [
         "validation",
         "self.dist_validation(dataloader",
         _validation,
-    ),
-    method_repair(
-        "iteration-known",
-        "A model is not told its iteration, so that no message of it can name it.",
-        "update_learning_rate",
-        "current_iter > 1",
-        _update_learning_rate,
     ),
     method_repair(
         "nonfinite-loss",

@@ -6,7 +6,9 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ def rebind(original: Any, replacement: Any) -> None:
         for key, value in list(vars(module).items()):
             if value is original:
                 setattr(module, key, replacement)
+
+
+def replace_method(cls: type, method: str, replacement: Any) -> None:
+    """Replace a method of a class; the original stays reachable as ``replacement.unrepaired``."""
+    replacement.unrepaired = getattr(cls, method)
+    setattr(cls, method, replacement)
+
+
+def unrepaired(replacement: Callable[..., _Result]) -> Callable[..., _Result]:
+    """What a function that replaces another one has replaced."""
+    return vars(replacement)["unrepaired"]
 
 
 def source_says(thing: Any, text: str) -> bool:

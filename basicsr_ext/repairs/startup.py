@@ -1,4 +1,4 @@
-"""Repairs to folders, logger, registries and options."""
+"""Repairs to process group, folders, logger, registries and options."""
 
 from __future__ import annotations
 
@@ -14,28 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from basicsr.utils import dist_util, misc, options, registry
 from basicsr.utils import logger as basicsr_logger
-from basicsr.utils import misc, options, registry
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.processes import collectives, launch
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
-
-__all__ = [
-    "REPAIRS",
-    "STARTERS",
-    "copy_opt_file",
-    "get_root_logger",
-    "init_wandb_logger",
-    "make_exp_dirs",
-    "mkdir_and_rename",
-    "ordered_yaml",
-    "parse_options",
-]
+from basicsr_ext.processes.group import init_dist
+from basicsr_ext.repairs.repair import Repair, rebind, replace_method, source_says, unrepaired
 
 _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 STARTERS = ".torchrun"  # file in a run's folder: who started the processes that trained there last
 _FOLDERS = ("models", "training_states", "log", "visualization")
+
+
+def _group_is_faulty() -> bool:
+    if dist_util.init_dist is init_dist:
+        return False
+    pytorch = vars(dist_util).get("_init_dist_pytorch", dist_util.init_dist)
+    return source_says(pytorch, "% num_gpus") or source_says(dist_util.init_dist, "set_start_method")
 
 
 # ---- folders
@@ -68,7 +64,7 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
     starters = collectives.gather_objects(launch.starter())
     if collectives.is_main():
-        copy_opt_file.unrepaired(opt_file, experiments_root)  # type: ignore[attr-defined]
+        unrepaired(copy_opt_file)(opt_file, experiments_root)
         Path(experiments_root, STARTERS).write_text(json.dumps([name for name in starters if name]))
 
 
@@ -127,18 +123,16 @@ def _open_file(logger: logging.Logger, log_level: int, log_file: str) -> None:
 # ---- registries
 
 
-def _place(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
+def _place(thing: type) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def _is_same(old: Any, new: Any) -> bool:
+def _is_same(old: type, new: type) -> bool:
     """True if both are the same definition, imported twice (by two names of its module, say)."""
     if old is new or _place(old) == _place(new):
         return True
-    if getattr(old, "__qualname__", None) != getattr(new, "__qualname__", ""):
-        return False
     try:
-        return os.path.samefile(inspect.getfile(old), inspect.getfile(new))
+        return old.__qualname__ == new.__qualname__ and os.path.samefile(inspect.getfile(old), inspect.getfile(new))
     except (TypeError, OSError):
         return False
 
@@ -173,9 +167,8 @@ def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
 
 
 def _repair_registry() -> None:
-    _do_register.unrepaired = registry.Registry._do_register
-    registry.Registry._do_register = _do_register
-    registry.Registry.get = _registry_get
+    replace_method(registry.Registry, "_do_register", _do_register)
+    replace_method(registry.Registry, "get", _registry_get)
 
 
 # ---- options
@@ -190,9 +183,9 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
 
 def ordered_yaml() -> tuple[type, type]:
     """YAML loader and dumper that keep the order of keys; the loader builds plain values only."""
-    safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("OrderedSafeLoader", (safe,), {})
-    dumper = type("OrderedDumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
+    c = yaml.__with_libyaml__
+    loader: Any = type("OrderedSafeLoader", (yaml.CSafeLoader if c else yaml.SafeLoader,), {})
+    dumper: Any = type("OrderedDumper", (yaml.CDumper if c else yaml.Dumper,), {})
 
     def construct(reader: Any, node: Any) -> collections.OrderedDict:
         reader.flatten_mapping(node)
@@ -226,6 +219,12 @@ def init_wandb_logger(opt: dict[str, Any]) -> None:
 
 
 REPAIRS = [
+    Repair(
+        "process-group",
+        "Distributed runs need CUDA and nccl, take GPUs by global rank, ignore a timeout, and force spawned workers.",
+        _group_is_faulty,
+        lambda: rebind(dist_util.init_dist, init_dist),
+    ),
     Repair(
         "run-folders",
         "Every extra key of path: becomes a folder, and one that is empty (None) ends the run.",

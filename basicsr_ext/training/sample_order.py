@@ -15,8 +15,6 @@ import torch
 
 from basicsr_ext.common.seeds import seed_from, streams_of
 
-__all__ = ["PositionSampler", "SeededSamples", "global_batch_size"]
-
 
 def global_batch_size(opt: Mapping[str, Any]) -> int | None:
     """Images that one iteration takes in all processes together; None where the options do not say it."""

@@ -83,13 +83,11 @@ def blocks() -> list[Block]:
     found += [block for registry in _registries_below(found) for block in registry]
     from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-    from basicsr_ext.common.schedulers import known_schedulers
-
     for chapter, registry, given in (("arch", ARCH_REGISTRY, ()), ("loss", LOSS_REGISTRY, ())):
         found += [
             _callable(chapter, name, registries.find(registry, name), given) for name in registries.names(registry)
         ]
-    theirs = {name: cls for name, cls in known_schedulers().items() if cls.__module__.startswith("basicsr")}
+    theirs = {name: cls for name, cls in registries.known_schedulers().items() if cls.__module__.startswith("basicsr")}
     found += [_callable("scheduler", name, cls, ("optimizer", "last_epoch")) for name, cls in sorted(theirs.items())]
     better = Key("better", typing.Literal["higher", "lower"], "higher", "Which figures are the better ones.")
     from basicsr_ext.metrics import METRICS

@@ -115,11 +115,11 @@ SPAWN = """
 import sys
 from functools import partial
 import basicsr_ext
-from basicsr_ext import compat
+from basicsr_ext import repairs
 from torch.utils.data import DataLoader
 
 def main():
-    compat.apply()
+    repairs.apply()
     import basicsr.data
     opt = {"phase": "val", "scale": 1, "io_backend": {"type": "disk"}, "dataroot_gt": sys.argv[1],
            "dataroot_lq": sys.argv[1], "name": "x", "type": "PairedImageDataset"}

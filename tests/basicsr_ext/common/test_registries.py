@@ -6,7 +6,7 @@ import torch
 from basicsr_ext import repairs
 from basicsr_ext.checkpoints.storage import plain
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.schedulers import known_schedulers
+from basicsr_ext.common.registries import known_schedulers
 from basicsr_ext.options.check import Findings, _scheduler
 
 repairs.apply()
