@@ -192,5 +192,5 @@ def compress(image: np.ndarray, quality: int) -> np.ndarray:
     """Compress H,W,C (1 or RGB) in [0,1] at ``quality`` and return what a viewer sees, in [0,1]."""
     pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)[:, :, ::-1]
     _, data = cv2.imencode(".jpg", pixels, [int(cv2.IMWRITE_JPEG_QUALITY), int(quality)])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR if image.shape[2] == 3 else cv2.IMREAD_GRAYSCALE)
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR if image.shape[2] == 3 else cv2.IMREAD_GRAYSCALE))
     return decoded.reshape(image.shape)[:, :, ::-1] / 255.0

@@ -42,7 +42,7 @@ class BicubicReduction:
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply A to C,H,W or B,C,H,W."""
         check_divisible(x, self.scale)
-        rows, columns = self._axes(_reduction, x, tuple(x.shape[-2:]))
+        rows, columns = self._axes(_reduction, x, (x.shape[-2], x.shape[-1]))
         return rows @ x @ columns.T
 
     def adjoint(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
