@@ -11,7 +11,6 @@ from torch import nn
 
 from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common import registries
-from basicsr_ext.common.contracts import NetworkContract
 
 _INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
 
@@ -65,13 +64,13 @@ def network_channels(options: Mapping[str, Any]) -> tuple[int | None, int | None
 
 
 def network_multiple(net: nn.Module) -> int:
-    """What height and width must be multiples of: what the network's contract says, else its largest ``window_size``.
+    """What height and width must be multiples of: the network's ``multiple``, else its largest ``window_size``, else 1.
 
     BasicSR's RRDBNet, which folds pixels at scales 1 and 2, is known too.
     """
-    if isinstance(net, NetworkContract):
+    if isinstance(getattr(net, "multiple", None), int):
         return net.multiple
     if type(net).__name__ == "RRDBNet":
         return {1: 4, 2: 2}.get(net.scale, 1)
-    windows = [vars(part).get("window_size") for part in net.modules()]
+    windows = [getattr(part, "window_size", None) for part in net.modules()]
     return max((size for size in windows if isinstance(size, int)), default=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 _Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,41 @@ class Repair:
     fault: str
     probe: Callable[[], bool]
     apply: Callable[[], None]
+
+
+class Repairs(list[Repair]):
+    """The repairs of a module in the order in which they are made, most of them noted where their cure is written."""
+
+    def replaces(
+        self, owner: Any, attribute: str, name: str, fault: str, symptom: str, absent: bool = False
+    ) -> Callable[[_Function], _Function]:
+        """Note that a function takes the place of another one whose source shows the symptom.
+
+        Args:
+            owner: A class, on which its method is replaced, or a module, whose function is replaced under every name.
+            attribute: What is replaced.
+            name: As in :class:`Repair`.
+            fault: As in :class:`Repair`.
+            symptom: Text in the source of what is faulty.
+            absent: The text is missing there.
+
+        """
+
+        def add(replacement: _Function) -> _Function:
+            def probe() -> bool:
+                done = "unrepaired" in vars(replacement)  # whose source shows the symptom, in this very note
+                return not done and source_says(vars(owner)[attribute], symptom) != absent
+
+            def apply() -> None:
+                if isinstance(owner, type):
+                    replace_method(owner, attribute, replacement)
+                else:
+                    rebind(vars(owner)[attribute], replacement)
+
+            self.append(Repair(name, fault, probe, apply))
+            return replacement
+
+        return add
 
 
 class Status(NamedTuple):

@@ -27,12 +27,17 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs import apply
-from basicsr_ext.repairs.repair import Repair, rebind, replace_method, source_says, unrepaired
+from basicsr_ext.repairs.repair import Repair, Repairs, replace_method, source_says, unrepaired
 from basicsr_ext.training import loop_state, signals
 from basicsr_ext.training.progress import Progress
 from basicsr_ext.training.sample_order import PositionSampler, SeededSamples
 
+REPAIRS = Repairs()
 
+
+@REPAIRS.replaces(basicsr.data, "worker_init_fn", "worker-seeds",
+                  "Workers are seeded alike in every epoch, so the same crops and flips come back each time.",
+                  "initial_seed", absent=True)  # fmt: skip
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
     """Let a worker go its own way: its streams follow from torch's seed, which differs by worker, rank and epoch.
 
@@ -97,6 +102,10 @@ def _without_traceback(message: str) -> str:
     return message.rsplit("InputError: ", 1)[-1].strip() if message.startswith("Caught ") else message
 
 
+@REPAIRS.replaces(basicsr.train, "create_train_val_dataloader", "train-budget",
+                  "Training can stop before total_iter without a word, or count past it, because epochs are rounded up "
+                  "while incomplete batches are dropped; order and augmentation depend on the number of workers and "
+                  "processes.", "math.ceil")  # fmt: skip
 def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, Any, list[Any], int, int]:
     """Build the loaders, with a training loader that delivers ``total_iter`` iterations, no more and no less.
 
@@ -159,6 +168,9 @@ def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
 # ---- an iteration
 
 
+@REPAIRS.replaces(BaseModel, "update_learning_rate", "iteration-seeds",
+                  "What an iteration draws depends on all that was drawn before, so a resumed run is another run; and "
+                  "no message of a model can name its iteration.", "seed", absent=True)  # fmt: skip
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
     run = loop_state.current()
@@ -260,6 +272,9 @@ def _repair_fetching() -> None:
 # ---- log and clock
 
 
+@REPAIRS.replaces(basicsr_logger.MessageLogger, "__init__", "time-to-come",
+                  "The log's eta ends at -1 day, 23:59:59, and a missing use_tb_logger ends the run.",
+                  "self.max_iters = opt")  # fmt: skip
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
     loop_state.current().tb_logger = tb_logger
@@ -298,27 +313,7 @@ def _repair_progress() -> None:
     replace_method(cls, "__call__", _show_progress)
 
 
-REPAIRS = [
-    Repair(
-        "worker-seeds",
-        "Workers are seeded alike in every epoch, so the same crops and flips come back each time.",
-        lambda: not source_says(basicsr.data.worker_init_fn, "initial_seed"),
-        lambda: rebind(basicsr.data.worker_init_fn, worker_init_fn),
-    ),
-    Repair(
-        "train-budget",
-        "Training can stop before total_iter without a word, or count past it, because epochs are rounded up while "
-        "incomplete batches are dropped; order and augmentation depend on the number of workers and processes.",
-        lambda: source_says(basicsr.train.create_train_val_dataloader, "math.ceil"),
-        lambda: rebind(basicsr.train.create_train_val_dataloader, create_train_val_dataloader),
-    ),
-    Repair(
-        "iteration-seeds",
-        "What an iteration draws depends on all that was drawn before, so a resumed run is another run; and no message "
-        "of a model can name its iteration.",
-        lambda: not source_says(BaseModel.update_learning_rate, "seed"),
-        lambda: replace_method(BaseModel, "update_learning_rate", _update_learning_rate),
-    ),
+REPAIRS += [
     Repair(
         "prefetch-errors",
         "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
@@ -343,11 +338,5 @@ REPAIRS = [
         "The console says neither how fast a run is nor how much memory it takes, and buries warnings among its lines.",
         lambda: not source_says(basicsr_logger.MessageLogger.__call__, "self.progress"),
         _repair_progress,
-    ),
-    Repair(
-        "time-to-come",
-        "The log's eta ends at -1 day, 23:59:59, and a missing use_tb_logger ends the run.",
-        lambda: source_says(basicsr_logger.MessageLogger.__init__, "self.max_iters = opt"),
-        lambda: replace_method(basicsr_logger.MessageLogger, "__init__", _message_logger_init),
     ),
 ]

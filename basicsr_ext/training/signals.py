@@ -138,7 +138,8 @@ class Watch:
         if collectives.world_size() == 1:
             return list(numbers)
         if self._group is None and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")
+            made = dist.new_group(backend="gloo")
+            self._group = made if isinstance(made, dist.ProcessGroup) else None
         values = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
         return values.tolist()
