@@ -57,7 +57,7 @@ def _forward_to(target: str) -> Callable[[ModuleType], None]:
         def lookup(name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(importlib.import_module(target), name)
+            return getattr(importlib.import_module(target), name)  # the name is known when it is asked for
 
         vars(module)["__getattr__"] = lookup
 

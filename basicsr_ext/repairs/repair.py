@@ -90,7 +90,7 @@ def rebind(original: Any, replacement: Any) -> None:
 
 def replace_method(cls: type, method: str, replacement: Any) -> None:
     """Replace a method of a class; the original stays reachable as ``replacement.unrepaired``."""
-    replacement.unrepaired = getattr(cls, method)
+    replacement.unrepaired = vars(cls)[method]
     setattr(cls, method, replacement)
 
 

@@ -94,7 +94,7 @@ class BudgetLoader:
     def __getattr__(self, name: str) -> Any:
         if name == "loader":
             raise AttributeError(name)
-        return getattr(self.loader, name)
+        return getattr(self.loader, name)  # BasicSR and torch ask a loader for what they like
 
 
 def _without_traceback(message: str) -> str:

@@ -130,4 +130,4 @@ class SeededSamples(torch.utils.data.Dataset):
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self.dataset, name)  # BasicSR asks a loader's data set for what it likes
