@@ -10,6 +10,7 @@ from torch import nn
 
 from basicsr_ext.checkpoints.networks import _INPUTS, _OUTPUTS, _build, _channels
 from basicsr_ext.checkpoints.storage import load_state, load_weights
+from basicsr_ext.common.contracts import RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
 
 __all__ = ["channel_faults", "network_faults"]
