@@ -187,14 +187,18 @@ def _image_path(opt: dict, dataset: str, image: str, current_iter: int | str) ->
     return folder / dataset / f"{image}_{opt['val'].get('suffix') or opt['name']}.png"
 
 
+def mean_seconds(records: list[dict]) -> float:
+    """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
+    timed = [record["seconds"] for record in records if not record["warm_up"]]
+    timed = timed or [record["seconds"] for record in records]
+    return sum(timed) / len(timed)
+
+
 def _publish(
     model: Any, name: str, metrics: dict[str, Metric], records: list[dict], current_iter: int | str, tb: Any
 ) -> None:
     """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
-    timed = [record["seconds"] for record in records if not record["warm_up"]]
-    timed = timed or [record["seconds"] for record in records]  # the first batch of a process, if it is all there is
-    seconds = sum(timed) / len(timed)
-    means = collect(metrics)
+    seconds, means = mean_seconds(records), collect(metrics)
     means |= {metric: seconds for metric, measured in metrics.items() if isinstance(measured, Seconds)}
     if metrics:
         model._initialize_best_metric_results(name)
