@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     from basicsr_ext.options.file import load_yaml
     from basicsr_ext.preflight import checks, start
     from basicsr_ext.processes.launch import Launch
-    from basicsr_ext.training import memory_advice
+    from basicsr_ext.training import loop_state, memory_advice
 
     repairs.apply()
     is_train = "train" in (load_yaml(args.opt).get("datasets") or {})
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
         print(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:
         _move_paths(opt, folder)
-        with memory_advice.explained(is_train):
+        with loop_state.watched_run() as run, memory_advice.explained(run, is_train):
             _rehearse(opt, is_train)
     print(f"{args.opt}: all well; nothing was kept")
     return 0

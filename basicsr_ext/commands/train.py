@@ -36,12 +36,16 @@ def _pipeline(name: str, rest: list[str]) -> int:
     import basicsr.train
 
     from basicsr_ext.processes import group
-    from basicsr_ext.training import memory_advice, signals
+    from basicsr_ext.training import loop_state, memory_advice
 
-    run = basicsr.train.train_pipeline if name == "train" else basicsr.test.test_pipeline
+    pipeline = basicsr.train.train_pipeline if name == "train" else basicsr.test.test_pipeline
     try:
-        with _arguments(f"basicsr {name}", rest), signals.watch(), memory_advice.explained(name == "train"):
-            run(os.getcwd())
+        with (
+            _arguments(f"basicsr {name}", rest),
+            loop_state.watched_run() as run,
+            memory_advice.explained(run, name == "train"),
+        ):
+            pipeline(os.getcwd())
     except Interrupted:
         group.leave()
         raise

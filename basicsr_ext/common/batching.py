@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["in_groups", "shapes_of"]
-
 _Thing = TypeVar("_Thing")
 
 

@@ -42,6 +42,9 @@ class RestorerContract:
         val_limit: images of a validation batch that memory was found to hold; None for all.
         network_takes: what ``network_g`` is called with, by position, such as ("x", "time", "cond"); () for anything.
         extras: pictures B,C,H,W in [0, 1] that the last ``restore`` left beside its result, by name.
+        accumulate: parts that ``train.accumulate`` cuts a training batch into; None where the model does not read it.
+        precision: fp32, bf16 or fp16, of the forward pass; None where the model does not read ``train.precision``.
+        skips_bad_steps: whether the model reads ``train.nonfinite``.
 
     """
 
@@ -53,6 +56,9 @@ class RestorerContract:
     val_limit: int | None = None
     network_takes: ClassVar[tuple[str, ...]] = ()
     extras: Mapping[str, Tensor] = {}
+    accumulate: int | None = None
+    precision: str | None = None
+    skips_bad_steps: ClassVar[bool] = False
 
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
@@ -144,7 +150,7 @@ class NetworkContract:
     multiple: int = 1
 
     def compiled_parts(self) -> Iterable[nn.Module]:
-        """The repeated parts that are worth compiling; none to compile the whole."""
+        """The parts that are worth compiling one by one; none to have the blocks found that come again."""
         return ()
 
     @classmethod

@@ -11,17 +11,6 @@ from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
-__all__ = [
-    "all_registries",
-    "find",
-    "known_optimizers",
-    "known_schedulers",
-    "mentioned_keys",
-    "names",
-    "needed_keys",
-    "providers",
-]
-
 _SUFFIX = "_basicsr"
 # What an option file cannot give: closures, sparse gradients, matrices alone; functions, other schedules, a metric
 _NO_OPTIMIZERS = ("Optimizer", "LBFGS", "SparseAdam", "Muon")

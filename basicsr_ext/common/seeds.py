@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-
-__all__ = ["seed_from", "seed_streams", "streams_of"]
 
 
 def seed_from(purpose: str, *numbers: int) -> int:
@@ -30,13 +28,20 @@ def seed_streams(seed: int, device: torch.device | None = None) -> None:
 
 
 @contextlib.contextmanager
-def streams_of(seed: int) -> Iterator[None]:
-    """Seed the default streams of the CPU for a while, then put them back where they were."""
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    seed_streams(seed)
+def kept_streams(devices: Sequence[int] = ()) -> Iterator[None]:
+    """Put the default streams, those of the CPU and of CUDA devices, back to where they were before."""
+    before = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng(devices=devices):
+            yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
+
+
+@contextlib.contextmanager
+def streams_of(seed: int) -> Iterator[None]:
+    """Seed the default streams of the CPU for a while, then put them back where they were."""
+    with kept_streams():
+        seed_streams(seed)
+        yield

@@ -1,13 +1,11 @@
-"""What makes training and restoring fast: precision, memory layout, compilation, TF32, fused optimiser, CUDA graphs.
+"""What makes training and restoring fast: precision, memory layout, compilation, TF32, fused optimiser.
 
-Every choice is made by the device and can be forced by an option of ``train:`` or ``val:``; ``basicsr doctor`` prints
-it.
+Every choice is made by the device and can be forced by an option of ``train:``; ``basicsr doctor`` prints it.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,15 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from basicsr_ext.common.errors import InputError
-from basicsr_ext.models.cuda_graphs import GraphedNetwork
-
-__all__ = ["NO_GRAPHS", "Acceleration", "Precision", "choose", "compiled_parts", "match_layouts"]
+from basicsr_ext.common.contracts import NetworkContract
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _FUSED = ("Adam", "AdamW", "SGD")  # the optimisers of torch with one kernel on the CPU and on a GPU
 _MOST_GRAPHS = 256  # of one compiled function: kinds of blocks x training or not x precision
-NO_GRAPHS = "val.cuda_graph is true, but the run is on the CPU, which has no CUDA graphs; set it to auto or false"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,7 +33,6 @@ class Acceleration:
         channels_last: images lie in memory pixel by pixel.
         compile: the repeated parts of the network are compiled, for any batch and image size.
         tf32: matrix products and convolutions in fp32 round their factors to 10 bits (GPUs alone).
-        cuda_graph: network calls of a restoration are recorded and replayed (GPUs alone; not yet measured).
 
     """
 
@@ -48,7 +41,6 @@ class Acceleration:
     channels_last: bool = False
     compile: bool = False
     tf32: bool = False
-    cuda_graph: bool = False
 
     def start(self) -> None:
         """Set what holds for the whole process: TF32."""
@@ -67,10 +59,6 @@ class Acceleration:
                 part.compile(dynamic=True)
         return net
 
-    def graphed(self, net: nn.Module) -> nn.Module:
-        """``net`` for restorations: as it is, or recorded in CUDA graphs that live as long as what is returned."""
-        return GraphedNetwork(net) if self.cuda_graph else net
-
     def autocast(self) -> torch.autocast:
         """The context of a network call at the chosen precision."""
         dtype = _DTYPES.get(self.precision)
@@ -83,11 +71,8 @@ class Acceleration:
     @staticmethod
     def optimizer_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """``given`` with ``fused: true`` where torch has that for the optimiser and the options say nothing else."""
-        cls = getattr(torch.optim, kind, None)
         settled = {"fused", "foreach", "capturable", "differentiable"} & given.keys()
-        if kind in _FUSED and not settled and "fused" in inspect.signature(cls).parameters:
-            return {**given, "fused": True}
-        return dict(given)
+        return {**given, "fused": True} if kind in _FUSED and not settled else dict(given)
 
     def lines(self) -> list[str]:
         """One sentence for each choice."""
@@ -98,7 +83,6 @@ class Acceleration:
             f"channels_last  {yes[self.channels_last]} (train.channels_last)",
             f"compile        {yes[self.compile]} (train.compile)",
             f"tf32           {yes[self.tf32] if where == 'GPU' else 'no: a GPU has it'} (train.tf32)",
-            f"cuda_graph     {yes[self.cuda_graph]}; never by itself, not yet measured on a GPU (val.cuda_graph)",
             f"optimiser      one kernel for {', '.join(_FUSED)} (train.optim_g.fused)",
             "weight average one kernel (torch._foreach_lerp_)",
         ]
@@ -109,30 +93,22 @@ def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) 
 
     Args:
         device: 'cpu' or 'cuda'.
-        wishes: block ``train:``, with ``cuda_graph`` of ``val:``; reads precision, channels_last, compile, tf32,
-            cuda_graph, each of them 'auto' where it is absent.
-
-    Raises:
-        InputError: CUDA graphs are wanted on another device.
+        wishes: block ``train:``; reads precision, channels_last, compile, tf32, each of them 'auto' where it is absent.
 
     Rules: bf16 on a GPU with units for it, else fp32. Compilation on a GPU where Triton and a C compiler are, never on
-    a CPU by itself. CUDA graphs never by themselves: nobody has measured them yet. channels_last on a CPU, and on a GPU
-    where compiled: its plain GroupNorm copies in that layout.
+    a CPU by itself. channels_last on a CPU, and on a GPU where compiled: its plain GroupNorm copies in that layout.
 
     """
     kind = torch.device(device).type
-    names = ("precision", "channels_last", "compile", "tf32", "cuda_graph")
-    wish = {key: (wishes or {}).get(key, "auto") for key in names}
+    wish = {key: (wishes or {}).get(key, "auto") for key in ("precision", "channels_last", "compile", "tf32")}
     gpu = kind == "cuda"
-    if (graphs := wish["cuda_graph"] is True) and not gpu:
-        raise InputError(NO_GRAPHS)
     compiles = gpu and _can_compile() if wish["compile"] == "auto" else wish["compile"]
     last = (compiles or not gpu) if wish["channels_last"] == "auto" else wish["channels_last"]
     precision = wish["precision"]
     if precision == "auto":
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     tf32 = gpu if wish["tf32"] == "auto" else gpu and wish["tf32"]
-    return Acceleration(kind, precision, last, compiles, tf32, graphs)
+    return Acceleration(kind, precision, last, compiles, tf32)
 
 
 def _can_compile() -> bool:
@@ -143,11 +119,11 @@ def _can_compile() -> bool:
 def compiled_parts(net: nn.Module) -> Iterable[nn.Module]:
     """The parts of a network that are worth compiling one by one, so that compiling takes seconds at any depth.
 
-    A network says so itself in ``compiled_parts()``. Otherwise they are the blocks that lie in a list or a row at least
+    A network may say so itself by its contract. Otherwise they are the blocks that lie in a list or a row at least
     twice and are made of several layers.
     """
-    if hasattr(net, "compiled_parts"):
-        return net.compiled_parts()
+    if isinstance(net, NetworkContract) and (named := list(net.compiled_parts())):
+        return named
     rows = [m for m in net.modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
     blocks = list(dict.fromkeys(b for row in rows for b in row if not type(b).__module__.startswith("torch.nn")))
     often = Counter(map(type, blocks))

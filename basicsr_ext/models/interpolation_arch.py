@@ -6,8 +6,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Interpolation"]
-
 MODES = ("bicubic", "bilinear", "nearest-exact")
 
 

@@ -1,4 +1,4 @@
-"""Means by position, such as the loss by time step: gathered on the device, read when a line of the log is written."""
+"""The loss by time step: gathered on the device, read when a line of the log is written."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from torch import Tensor
 
 from basicsr_ext.processes import collectives
 
-__all__ = ["BINS", "Profiles"]
-
 BINS = 10  # equal parts of [0, 1]
 
 
-class Profiles:
-    """Sums of values by their position in [0, 1]."""
+class LossByTime:
+    """Sums and numbers of losses by their time in [0, 1]."""
 
     def __init__(self) -> None:
-        self._tables: dict[str, Tensor] = {}
+        self._table: Tensor | None = None
 
     @torch.no_grad()
-    def note(self, name: str, position: Tensor, values: Tensor) -> None:
-        """Add ``values`` (B,) that belong to ``position`` (B,) in [0, 1], on the same device; waits for nothing."""
-        bins = (position * BINS).long().clamp_(0, BINS - 1)
+    def add(self, time: Tensor, losses: Tensor) -> None:
+        """Add ``losses`` (B,) at ``time`` (B,) in [0, 1], on the same device; waits for nothing."""
+        bins = (time * BINS).long().clamp_(0, BINS - 1)
         hits = (bins[:, None] == torch.arange(BINS, device=bins.device)).float()
-        values = values.detach().float()
-        table = torch.stack([values, torch.ones_like(values)]) @ hits
-        self._tables[name] = self._tables[name] + table if name in self._tables else table
+        losses = losses.detach().float()
+        table = torch.stack([losses, torch.ones_like(losses)]) @ hits
+        self._table = table if self._table is None else self._table + table
 
     def read(self) -> dict[str, float]:
-        """Means over all processes since the last call: ``<name>/0.0-0.1`` and so on, without empty bins.
+        """Means over all processes since the last call: ``loss_by_time/0.0-0.1`` and so on, without empty bins.
 
-        Every process must have noted the same names.
+        Every process must have added to it, or none.
         """
-        tables = collectives.all_reduce_sum(self._tables)
-        self._tables = {}
+        tables = {} if self._table is None else {"sums": self._table}
+        self._table = None
         return {
-            f"{name}/{k / BINS:.1f}-{(k + 1) / BINS:.1f}": float(table[0, k] / table[1, k])
-            for name, table in tables.items()
+            f"loss_by_time/{k / BINS:.1f}-{(k + 1) / BINS:.1f}": float(table[0, k] / table[1, k])
+            for table in collectives.all_reduce_sum(tables).values()
             for k in range(BINS)
             if table[1, k] > 0
         }

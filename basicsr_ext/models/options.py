@@ -59,7 +59,7 @@ class ValOptions:
 
     Attributes:
         batch_size: number of equally large images that are restored at once.
-        cuda_graph: record network calls on a GPU and replay them; auto does not, since this is not yet measured.
+        cuda_graph: does nothing any more; files of former versions may still have it.
         curve_images: images of a data set on which the curve of a model's settings is measured.
 
     """
@@ -74,6 +74,6 @@ class ValOptions:
     curve_images: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "curve_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a whole number from 1")
+        for name, value in (("batch_size", self.batch_size), ("curve_images", self.curve_images)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be a whole number from 1")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 
-__all__ = ["register"]
-
 
 def register() -> None:
     """Import what registers itself in BasicSR; a second call does nothing."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.seeds import seed_from
 from basicsr_ext.models import acceleration
-from basicsr_ext.models.loss_by_time import Profiles
+from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.options import TrainOptions, ValOptions
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
@@ -41,11 +43,14 @@ class RestorationModel(RestorerContract, SRModel):
     """Plain regression with ``train.pixel_opt``; the base of every other restorer."""
 
     option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
+    skips_bad_steps: ClassVar[bool] = True
+    ema_decay: float = 0.0
+    accumulate: int = 1
 
     def __init__(self, opt: dict) -> None:
-        wishes = {**(opt.get("train") or {}), "cuda_graph": (opt.get("val") or {}).get("cuda_graph", "auto")}
-        self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", wishes)
+        self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", opt.get("train"))
         self.acceleration.start()
+        self.precision = self.acceleration.precision
         self.scaler = self.acceleration.scaler()
         super().__init__(opt)
 
@@ -101,9 +106,9 @@ class RestorationModel(RestorerContract, SRModel):
         self.setup_schedulers()
         self._log_sums: dict[str, Tensor] = {}
         self._log_count = 0
-        self.profiles = Profiles()  # what `training_loss` notes by position, such as the loss by time step
-        self._validated: set[tuple[str, int]] = set()
-        self.guard = Guard(self)
+        self.loss_by_time = LossByTime()  # `training_loss` may add to it
+        self._validated: set[tuple[str, int | str]] = set()
+        self.guard = Guard(self, self.scaler.is_enabled())
         get_root_logger().info(
             "\n  ".join([f"A batch is taken in {self.accumulate} part(s).", *self.acceleration.lines()])
         )
@@ -141,7 +146,7 @@ class RestorationModel(RestorerContract, SRModel):
             with self._gradient_sync(k == len(parts) - 1):
                 with self.autocast():
                     part_losses = self.training_loss(part)
-                self.scaler.scale(poisoned(sum(part_losses.values()) * share)).backward()
+                self.scaler.scale(poisoned(reduce(add, part_losses.values()) * share)).backward()
             for name, value in part_losses.items():
                 losses[name] = losses.get(name, 0) + value.detach() * share
         self.scaler.unscale_(self.optimizer_g)
@@ -177,7 +182,7 @@ class RestorationModel(RestorerContract, SRModel):
         self._log_sums[name] = self._log_sums[name] + value if name in self._log_sums else value
 
     def get_current_log(self) -> dict[str, float]:
-        """Means since the last call, over all ranks, the learning rate, profiles, and how many steps were skipped."""
+        """Means since the last call, over all ranks, the learning rate, the loss by time, and skipped steps."""
         self.guard.settle()
         sums = {name: float(value) for name, value in self._log_sums.items()} | {"count": float(self._log_count)}
         sums = collectives.all_reduce_sum(sums)
@@ -185,7 +190,7 @@ class RestorationModel(RestorerContract, SRModel):
         self._log_sums, self._log_count = {}, 0
         skipped = {"skipped": float(self.guard.skipped)} if self.guard.skips else {}
         means = {name: value / count for name, value in sums.items()}
-        return means | {"lr": self.get_current_learning_rate()[0]} | skipped | self.profiles.read()
+        return means | {"lr": self.get_current_learning_rate()[0]} | skipped | self.loss_by_time.read()
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save the networks, then the training state; refuses to save after a bad step."""
@@ -219,7 +224,7 @@ class RestorationModel(RestorerContract, SRModel):
     @property
     def eval_net(self) -> nn.Module:
         """The network that restores: the averaged one where there is one, without a distributed wrapper."""
-        return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
 
     @torch.no_grad()
     def test(self) -> None:
@@ -235,7 +240,7 @@ class RestorationModel(RestorerContract, SRModel):
         training = net.training
         net.eval()
         try:
-            yield self.acceleration.graphed(net)
+            yield net
         finally:
             net.train(training)
 

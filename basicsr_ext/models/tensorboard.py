@@ -12,8 +12,6 @@ from torch import Tensor
 
 from basicsr_ext.processes import collectives
 
-__all__ = ["COMPARED", "comparison", "log_comparisons", "log_curve"]
-
 COMPARED = 4  # images of a data set
 SIDE = 256  # pixels, of the part of each image that is shown
 

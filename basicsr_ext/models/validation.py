@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
@@ -25,9 +25,7 @@ from basicsr_ext.metrics.cost import Seconds
 from basicsr_ext.metrics.samples import sample_of
 from basicsr_ext.models import tensorboard
 from basicsr_ext.processes import collectives
-from basicsr_ext.training import memory, signals
-
-__all__ = ["validate"]
+from basicsr_ext.training import loop_state, memory
 
 
 def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -46,47 +44,14 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     """
     val, name = model.opt["val"], dataset.opt["name"]
     metrics = build_metrics(val.get("metrics"))
-    mine = collectives.shard_indices(len(dataset))
-    bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (val.get("pbar", False) and collectives.is_main()))
-    records: list[dict] | None = []
-    try:
-        with torch.no_grad(), model.evaluating() as net, bar:
-            for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
-                for taken, restored, seconds in _restored(model, net, name, indices, batch):
-                    warm_up = not records
-                    if tb_logger is not None and taken[0] == 0:
-                        _log_strip(model, net, name, tb_logger, current_iter)
-                    if tb_logger is not None:
-                        tensorboard.log_comparisons(tb_logger, name, taken, model.batch, restored, current_iter)
-                    for k, index in enumerate(taken):
-                        image = to_image(restored[k])
-                        path = _image_path(model.opt, name, Path(model.batch["lq_path"][k]).stem, current_iter)
-                        record = {"index": index, "image": Path(model.batch["lq_path"][k]).stem, "seconds": seconds}
-                        record |= {"warm_up": warm_up} | (_save(path, image, model.extras, k) if save_img else {})
-                        records.append(record | _measure(metrics, image, model, dataset, k, index, seconds))
-                    bar.update(len(taken))
-    except Interrupted:
-        records = None
-    if (records := _gathered(records)) is None:
-        signals.validation_abandoned(name, everywhere=True)
+    records = _records(model, dataset, len(dataset), metrics, current_iter, tb_logger, save_img, val.get("pbar", False))
+    if records is None:
+        loop_state.current().validation_abandoned(name, everywhere=True)
         return
     _publish(model, name, metrics, records, current_iter, tb_logger)
     if model.is_train and metrics:
         with contextlib.suppress(Interrupted):
             tensorboard.log_curve(model, name, lambda: _means_of_some(model, dataset), tb_logger, current_iter)
-
-
-def _seconds(records: list[dict]) -> float:
-    """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
-    timed = [record["seconds"] for record in records if not record["warm_up"]]
-    timed = timed or [record["seconds"] for record in records]
-    return sum(timed) / len(timed)
-
-
-def _gathered(records: list[dict] | None) -> list[dict] | None:
-    """The records of all processes in order of the data set; None if a signal stopped one of them."""
-    gathered = collectives.gather_objects(records)
-    return None if None in gathered else sorted(sum(gathered, []), key=lambda record: record["index"])
 
 
 def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
@@ -98,40 +63,74 @@ def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
     """
     val = model.opt["val"]
     metrics = {name: metric for name, metric in build_metrics(val["metrics"]).items() if metric.per_image}
-    mine = collectives.shard_indices(min(len(dataset), val.get("curve_images", 8)))
-    records: list[dict] | None = []
-    try:
-        with torch.no_grad(), model.evaluating() as net:
-            for indices, batch in _batches(dataset, mine, val.get("batch_size", 8)):
-                for taken, restored, seconds in _restored(model, net, dataset.opt["name"], indices, batch):
-                    for k, index in enumerate(taken):
-                        measured = _measure(metrics, to_image(restored[k]), model, dataset, k, index, seconds)
-                        records.append({"index": index} | measured)
-    except Interrupted:
-        records = None
-    if (records := _gathered(records)) is None:
+    records = _records(model, dataset, min(len(dataset), val.get("curve_images", 8)), metrics)
+    if records is None:
         raise Interrupted
     return {name: sum(record[name] for record in records) / len(records) for name in metrics}
 
 
-def _restored(
-    model: Any, net: Any, name: str, indices: list[int], batch: dict
-) -> Iterator[tuple[list[int], Tensor, float]]:
+def _records(
+    model: Any,
+    dataset: Any,
+    count: int,
+    metrics: dict[str, Metric],
+    current_iter: int | str = "",
+    tb_logger: Any = None,
+    save_img: bool = False,
+    pbar: bool = False,
+) -> list[dict] | None:
+    """Restore the first ``count`` images and measure them: a record of each, in order, the same on every process.
+
+    Returns:
+        None if a signal stopped one of the processes.
+
+    """
+    name, mine = dataset.opt["name"], collectives.shard_indices(count)
+    records: list[dict] = []
+    stopped = False
+    bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (pbar and collectives.is_main()))
+    try:
+        with torch.no_grad(), model.evaluating() as net, bar:
+            for taken, restored, seconds in _restored(model, net, dataset, mine):
+                about = {"seconds": seconds, "warm_up": not records}
+                if tb_logger is not None:
+                    first = {key: value[:1] for key, value in model.batch.items()}
+                    if taken[0] == 0 and (strip := model.progress_strip(first, net)) is not None:
+                        tb_logger.add_image(f"walk/{name}", strip, current_iter)
+                    tensorboard.log_comparisons(tb_logger, name, taken, model.batch, restored, current_iter)
+                for k, index in enumerate(taken):
+                    image, stem = to_image(restored[k]), Path(model.batch["lq_path"][k]).stem
+                    record = {"index": index, "image": stem} | about
+                    if save_img:
+                        record |= _save(_image_path(model.opt, name, stem, current_iter), image, model.extras, k)
+                    records.append(record | _measure(metrics, image, model, dataset, k, index, seconds))
+                bar.update(len(taken))
+    except Interrupted:
+        stopped = True
+    gathered = collectives.gather_objects(None if stopped else records)
+    return None if None in gathered else sorted(sum(gathered, []), key=lambda record: record["index"])
+
+
+def _restored(model: Any, net: nn.Module, dataset: Any, mine: list[int]) -> Iterator[tuple[list[int], Tensor, float]]:
     """The indices of some images that were restored together, their restorations, and the seconds of each."""
+    for indices, batch in _batches(dataset, mine, model.opt["val"].get("batch_size", 8)):
 
-    def restore(part: slice) -> tuple[Tensor, float]:
-        with signals.abandonable():
-            return _timed_restore(model, net, indices[part])
+        def restore(part: slice, indices: list[int] = indices) -> tuple[Tensor, float]:
+            with loop_state.current().abandonable():
+                return _timed_restore(model, net, indices[part])
 
-    for part, (restored, seconds) in memory.in_fitting_parts(model, name, batch, restore):
-        yield indices[part], restored, seconds / len(restored)
+        for part, (restored, seconds) in memory.in_fitting_parts(model, dataset.opt["name"], batch, restore):
+            yield indices[part], restored, seconds / len(restored)
 
 
 def _save(path: Path, image: np.ndarray, extras: dict[str, Tensor], k: int) -> dict[str, str]:
     """Write a restored image, and beside it what the model left with it; the file for its record."""
-    _write(path, image)
-    for extra, pictures in extras.items():
-        _write(path.with_name(f"{path.stem}_{extra}.png"), to_image(pictures[k]))
+    pictures = {path: image}
+    pictures |= {path.with_name(f"{path.stem}_{name}.png"): to_image(extra[k]) for name, extra in extras.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for place, picture in pictures.items():
+        if not cv2.imwrite(str(place), picture):
+            raise OSError(f"{place} could not be written; is there space on the device?")
     return {"file": str(path)}
 
 
@@ -142,7 +141,7 @@ def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list
         yield [index for index, _ in group], default_collate([item for _, item in group])
 
 
-def _timed_restore(model: Any, net: Any, indices: list[int]) -> tuple[Tensor, float]:
+def _timed_restore(model: Any, net: nn.Module, indices: list[int]) -> tuple[Tensor, float]:
     """Restore the batch last fed; also the seconds it took, with the device's queue emptied."""
     seed = model.opt.get("manual_seed") or 0
     generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in indices]
@@ -189,24 +188,19 @@ def _image_path(opt: dict, dataset: str, image: str, current_iter: int | str) ->
     return folder / dataset / f"{image}_{opt['val'].get('suffix') or opt['name']}.png"
 
 
-def _write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"{path} could not be written; is there space on the device?")
-
-
-def _log_strip(model: Any, net: Any, name: str, tb_logger: Any, current_iter: int | str) -> None:
-    strip = model.progress_strip({k: v[:1] for k, v in model.batch.items()}, net)
-    if strip is not None:
-        tb_logger.add_image(f"walk/{name}", strip, current_iter)
+def mean_seconds(records: list[dict]) -> float:
+    """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
+    timed = [record["seconds"] for record in records if not record["warm_up"]]
+    timed = timed or [record["seconds"] for record in records]
+    return sum(timed) / len(timed)
 
 
 def _publish(
     model: Any, name: str, metrics: dict[str, Metric], records: list[dict], current_iter: int | str, tb: Any
 ) -> None:
     """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
-    means = collect(metrics)
-    means |= {metric: _seconds(records) for metric, measured in metrics.items() if isinstance(measured, Seconds)}
+    seconds, means = mean_seconds(records), collect(metrics)
+    means |= {metric: seconds for metric, measured in metrics.items() if isinstance(measured, Seconds)}
     if metrics:
         model._initialize_best_metric_results(name)
         for metric, value in means.items():
@@ -217,7 +211,6 @@ def _publish(
         path = Path(model.opt["path"]["results_root"]) / "metrics.json"
         stored = {"name": model.opt["name"], "datasets": {}}
         stored |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        means["seconds"] = _seconds(records)
         about = {metric: measured.provenance() for metric, measured in metrics.items()}
-        stored["datasets"][name] = {"mean": means, "metrics": about, "images": records}
+        stored["datasets"][name] = {"mean": means | {"seconds": seconds}, "metrics": about, "images": records}
         path.write_text(json_text(stored), encoding="utf-8")

@@ -25,10 +25,8 @@ def _datasets(opt: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
-    """Faults of ``num_gpu``, ``prefetch_mode`` and ``val.cuda_graph`` on this machine."""
+    """Faults of ``num_gpu`` and ``prefetch_mode`` on this machine."""
     import torch
-
-    from basicsr_ext.models.acceleration import NO_GRAPHS
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = opt.get("num_gpu", "auto")
@@ -37,9 +35,6 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
         faults.append(f"num_gpu is {wanted}, but torch finds no CUDA device; set num_gpu: auto, or 0 for the CPU")
     elif isinstance(wanted, int) and wanted > count and here.launcher == "none":
         faults.append(f"num_gpu is {wanted}, but torch finds {count} CUDA device(s); set num_gpu: auto or {count}")
-    val = opt.get("val")
-    if isinstance(val, Mapping) and val.get("cuda_graph") is True and (count == 0 or wanted == 0):
-        faults.append(NO_GRAPHS)
     for name, block in _datasets(opt):
         if block.get("prefetch_mode") == "cuda" and (count == 0 or wanted == 0):
             faults.append(f"datasets.{name}.prefetch_mode is cuda, but the run is on the CPU; set it to cpu or ~")
@@ -72,6 +67,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):
         notes.append("val is given, but datasets has no val: nothing will be validated")
+    if "cuda_graph" in (opt.get("val") or {}):
+        notes.append("val.cuda_graph does nothing any more; leave it out")
     if faults:
         faults = list(dict.fromkeys(faults))
         head = f"{len(faults)} things keep {opt['name']} from starting:"

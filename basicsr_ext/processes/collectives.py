@@ -10,18 +10,6 @@ import torch.distributed as dist
 
 from basicsr_ext.processes import lifeline
 
-__all__ = [
-    "all_reduce_sum",
-    "barrier",
-    "broadcast_object",
-    "collective_device",
-    "gather_objects",
-    "is_main",
-    "rank",
-    "shard_indices",
-    "world_size",
-]
-
 
 def _initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -42,8 +30,8 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def collective_device() -> torch.device:
-    """Where tensors must lie for a collective: the current GPU under nccl, the CPU otherwise."""
+def _device() -> torch.device:
+    """Where tensors must lie for a collective."""
     if _initialized() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
@@ -60,11 +48,12 @@ def barrier() -> None:
     if line is not None:
         line.wait_for_all()
     elif world_size() > 1:
-        device = collective_device()
+        device = _device()
         dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _wait_without_limit() -> None:
+def _await_all() -> None:
+    """What makes the collective that follows free of its limit."""
     if lifeline.current() is not None:
         barrier()
 
@@ -76,14 +65,13 @@ def all_reduce_sum(values: Mapping[str, Any]) -> dict[str, Any]:
         values: Numbers, sequences of numbers or tensors of any shape; every process gives the same keys and shapes.
 
     Returns:
-        The same keys, on every process: a float where a number (or a tensor without dimensions) came in, a float64
-        CPU tensor of the same shape otherwise.
+        The same keys, on every process: a float where a number came in, else a float64 CPU tensor of the same shape.
 
     """
     keys = sorted(values)
     tensors = {k: torch.as_tensor(values[k]).detach().to("cpu", torch.float64) for k in keys}
     if world_size() > 1 and keys:
-        flat = torch.cat([tensors[k].reshape(-1) for k in keys]).to(collective_device())
+        flat = torch.cat([tensors[k].reshape(-1) for k in keys]).to(_device())
         dist.all_reduce(flat)
         parts = flat.cpu().split([tensors[k].numel() for k in keys])
         tensors = {k: part.reshape(tensors[k].shape) for k, part in zip(keys, parts)}
@@ -94,7 +82,7 @@ def gather_objects(thing: Any) -> list[Any]:
     """Picklable objects of all processes in order of rank, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return [thing]
-    _wait_without_limit()
+    _await_all()
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, thing)
     return gathered
@@ -104,7 +92,7 @@ def broadcast_object(thing: Any) -> Any:
     """The picklable object that rank 0 passed, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return thing
-    _wait_without_limit()
+    _await_all()
     box = [thing]
     dist.broadcast_object_list(box, src=0)
     return box[0]

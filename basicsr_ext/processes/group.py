@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,10 +19,10 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
     Args:
         launcher: ``pytorch`` (torchrun) or ``slurm``.
-        backend: ``nccl`` or ``gloo``; None takes nccl where CUDA is available. Without CUDA it is always gloo, since
-            BasicSR's option files ask for nccl everywhere.
-        timeout: Seconds that a collective may wait; None keeps torch's default (gloo 30 minutes, nccl 10 minutes).
-        port: Port of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
+        backend: ``nccl`` or ``gloo``; None takes nccl where CUDA is. Without CUDA it is always gloo, since BasicSR's
+            option files ask for nccl everywhere.
+        timeout: seconds that a collective may wait; None keeps torch's default.
+        port: of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
 
     Raises:
         InputError: The launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
@@ -41,14 +42,14 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     elif backend != "gloo":
         backend = "nccl"
         _take_gpu(local_rank)
-    ranks = {"rank": _variable("RANK", launcher), "world_size": _variable("WORLD_SIZE", launcher)}
-    limits = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
-    dist.init_process_group(backend, **ranks, **limits, **_store(ranks["world_size"]))
+    rank, world_size = _variable("RANK", launcher), _variable("WORLD_SIZE", launcher)
+    further: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    dist.init_process_group(backend, rank=rank, world_size=world_size, **further, **_store(world_size))
     if collectives.world_size() > 1:
         lifeline.begin(collectives.gather_objects)
 
 
-def _store(world_size: int) -> dict[str, dist.Store]:
+def _store(world_size: int) -> dict[str, Any]:
     """The store of torchrun's agent, under a name for each attempt; nothing where rank 0 makes the store itself.
 
     torchrun keeps one store over its restarts, and gloo would take up the addresses of the processes that are gone.

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["Launch", "find_launch", "is_main_process", "is_restart", "rank_of_process", "starter"]
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -31,7 +29,9 @@ class Launch:
 def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Launch:
     """Work out rank and number of processes; ``none`` under torchrun becomes ``pytorch``.
 
-    Raises InputError if a launcher is asked for but its environment variables are absent.
+    Raises:
+        InputError: a launcher is asked for but its environment variables are absent.
+
     """
     environ = os.environ if environ is None else environ
     note = None
@@ -52,28 +52,27 @@ def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Laun
     return Launch(launcher, rank, world_size, note)
 
 
-def rank_of_process(environ: Mapping[str, str] | None = None) -> int:
+def rank_of_process() -> int:
     """The rank that torchrun or Slurm gave this process; 0 without them."""
-    environ = os.environ if environ is None else environ
-    rank = environ.get("RANK")
-    if rank is None and int(environ.get("SLURM_NTASKS", "1")) > 1:
-        rank = environ.get("SLURM_PROCID")
+    rank = os.environ.get("RANK")
+    if rank is None and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        rank = os.environ.get("SLURM_PROCID")
     return int(rank or 0)
 
 
-def is_main_process(environ: Mapping[str, str] | None = None) -> bool:
+def is_main_process() -> bool:
     """True unless torchrun or Slurm says that this process has a rank above 0."""
-    return rank_of_process(environ) == 0
+    return rank_of_process() == 0
 
 
-def is_restart(environ: Mapping[str, str] | None = None) -> bool:
+def is_restart() -> bool:
     """True if torchrun started this process again after a failure (``--max-restarts``)."""
-    environ = os.environ if environ is None else environ
-    return environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
-def starter(environ: Mapping[str, str] | None = None) -> str | None:
+def starter() -> str | None:
     """A name of the torchrun on this machine that started this process, the same after a restart; None without it."""
-    environ = os.environ if environ is None else environ
-    parts = Path(environ.get("TORCHELASTIC_ERROR_FILE", "")).parts  # .../<drawn for this torchrun>/attempt_0/0/<file>
+    parts = Path(
+        os.environ.get("TORCHELASTIC_ERROR_FILE", "")
+    ).parts  # .../<drawn for this torchrun>/attempt_0/0/<file>
     return f"{parts[-4]} on {socket.gethostname()}" if len(parts) > 3 else None

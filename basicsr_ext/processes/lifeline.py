@@ -23,8 +23,6 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-__all__ = ["Lifeline", "LostRank", "begin", "current", "end", "failed"]
-
 TICK = 1.0  # seconds between two beats
 SILENCE = 30  # ticks without a beat after which a process counts as dead
 GRACE = 5  # ticks that a process has to end by itself, once another one is lost
@@ -41,11 +39,8 @@ class LostRank(RuntimeError):
 class Lifeline:
     """One end of the line; made on every rank at once, with the group at hand.
 
-    Args:
-        connect: Makes a connection to the store; the main thread and the one that beats have one each.
-        rank: Number of this process.
-        hosts: Machine of each rank.
-
+    ``connect`` makes a connection to the store (the main thread and the one that beats have one each), ``hosts`` are
+    the machines of the ranks.
     """
 
     def __init__(self, connect: Callable[[], Any], rank: int, hosts: list[str]) -> None:
@@ -97,11 +92,10 @@ class Lifeline:
                 time.sleep(0.01)
 
     def tell(self, text: str) -> bool:
-        """Let the others know why this process ends; the first one to tell is heard. False if it said the same."""
+        """Let the others know why this process ends; False if another one, who was first, said the same."""
         with contextlib.suppress(RuntimeError):
-            if _publish(self._store, f"rank {self.rank} on {self.hosts[self.rank]} failed: {text}"):
-                return True
-            return self._store.get("cause").decode().partition(" failed: ")[2] != text
+            if not _publish(self._store, f"rank {self.rank} on {self.hosts[self.rank]} failed: {text}"):
+                return self._store.get("cause").decode().partition(" failed: ")[2] != text
         return True
 
     def heard(self, seconds: float) -> str | None:
@@ -158,12 +152,7 @@ def current() -> Lifeline | None:
 
 
 def begin(share: Callable[[Any], list[Any]]) -> None:
-    """Draw the line between the processes that torchrun or Slurm started and that a group joins already.
-
-    Args:
-        share: Gathers an object of each rank.
-
-    """
+    """Draw the line between the processes of a group that is joined already; ``share`` gathers an object of each."""
     global _line
     end(wait=False)
     rank, address = dist.get_rank(), (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
@@ -201,15 +190,10 @@ def end(wait: bool = True) -> None:
 
 
 def failed(error: Exception, message: str | None = None, code: int = 1) -> int:
-    """Say why this process ends, and let the others know; returns its exit code.
+    """Say why this process ends, and let the others know; returns its exit code, ``code`` where the fault lies here.
 
-    The process where it began gives its traceback, to torchrun's summary too; the others a line that names it.
-
-    Args:
-        error: What ended it.
-        message: What the user has to know of it, without a traceback.
-        code: Exit code, where the fault lies here.
-
+    The process where it began gives ``message``, or else its traceback, to torchrun's summary too; the others a line
+    that names it.
     """
     rank = dist.get_rank()
     lost = isinstance(error, (LostRank, dist.DistNetworkError))
@@ -219,13 +203,14 @@ def failed(error: Exception, message: str | None = None, code: int = 1) -> int:
         _say(f"error: rank {rank} ends, because {why}")
         code = 1
     elif message is not None:
-        if _tell(message):  # not what another rank has said before
+        if _line is None or _line.tell(message):  # not what another rank has said before
             _say(f"error: rank {rank}: {message}")
     else:
         _say(f"error: rank {rank} failed:\n{''.join(traceback.format_exception(error))}")
         with contextlib.suppress(OSError):
             get_error_handler().record_exception(error)
-        _tell(f"{type(error).__name__}: {_first_line(error)}")
+        if _line is not None:
+            _line.tell(f"{type(error).__name__}: {_first_line(error)}")
     end(wait=False)
     return code
 
@@ -236,11 +221,6 @@ def _publish(store: Any, cause: str) -> bool:
     if first:
         store.set("cause", cause)
     return first
-
-
-def _tell(text: str) -> bool:
-    """Let the other processes know why this one ends; False if they have heard the same from another one."""
-    return _line is None or _line.tell(text)
 
 
 def _first_line(error: Exception) -> str:

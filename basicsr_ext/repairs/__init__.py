@@ -16,12 +16,10 @@ __all__ = ["Repair", "Status", "all_repairs", "apply", "status"]
 
 _MODULES = (
     "startup",
-    "process_group",
     "models",
     "real_esrgan",
     "checkpoints",
     "resume",
-    "progress",
     "training_loop",
     "images",
     "pretrained",

@@ -20,8 +20,6 @@ from typing import Any
 
 from basicsr_ext.repairs.repair import Repair
 
-__all__ = ["LooseVersion", "folder_of", "import_repairs", "repair_imports"]
-
 
 @functools.total_ordering
 class LooseVersion:
@@ -59,15 +57,15 @@ def _forward_to(target: str) -> Callable[[ModuleType], None]:
         def lookup(name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(importlib.import_module(target), name)
+            return getattr(importlib.import_module(target), name)  # the name is known when it is asked for
 
-        module.__getattr__ = lookup  # type: ignore[attr-defined]
+        vars(module)["__getattr__"] = lookup
 
     return fill
 
 
 def _fill_distutils_version(module: ModuleType) -> None:
-    module.LooseVersion = LooseVersion  # type: ignore[attr-defined]
+    vars(module)["LooseVersion"] = LooseVersion
 
 
 def _fill_nothing(module: ModuleType) -> None:
@@ -158,6 +156,8 @@ def _is_dropped(module: str) -> bool:
 
 
 def import_repairs() -> list[Repair]:
+    """The repairs that make ``import basicsr`` work."""
+
     def probe_of(alias: _Alias) -> Callable[[], bool]:
         def probe() -> bool:
             folder = folder_of("basicsr")

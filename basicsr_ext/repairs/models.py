@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.models import base_model
 from basicsr.models.sr_model import SRModel
@@ -18,13 +16,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.common.registries import known_optimizers, known_schedulers
+from basicsr_ext.common.seeds import kept_streams
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.repair import Repair, source_says
+from basicsr_ext.repairs.repair import Repair, Repairs, replace_method, source_says
 from basicsr_ext.repairs.shared_validation import can_share, validate_shared
-from basicsr_ext.training import loop_state, memory, signals
+from basicsr_ext.training import loop_state, memory
 from basicsr_ext.training.nonfinite import check_reduced, trained_norm
 
-__all__ = ["REPAIRS", "method_repair"]
+REPAIRS = Repairs()
 
 BaseModel = base_model.BaseModel
 Network = torch.nn.Module
@@ -32,17 +31,20 @@ Network = torch.nn.Module
 
 def method_repair(name: str, fault: str, method: str, symptom: str, replacement: Callable[..., Any]) -> Repair:
     """Make a repair that replaces one method of BaseModel if the method's source shows the symptom."""
-
-    def apply() -> None:
-        replacement.unrepaired = getattr(BaseModel, method)  # type: ignore[attr-defined]
-        setattr(BaseModel, method, replacement)
-
-    return Repair(name, fault, lambda: source_says(getattr(BaseModel, method), symptom), apply)
+    return Repair(
+        name,
+        fault,
+        lambda: source_says(vars(BaseModel)[method], symptom),
+        lambda: replace_method(BaseModel, method, replacement),
+    )
 
 
 # ---- distributed
 
 
+@REPAIRS.replaces(BaseModel, "model_to_device", "ddp-on-cpu",
+                  "Distributed training on a CPU dies: DistributedDataParallel is given a CUDA device.",
+                  "device_ids=[torch.cuda.current_device()]")  # fmt: skip
 def _model_to_device(self: Any, net: Network) -> Network:
     """Move a network to the model's device and wrap it if it is trained by several processes or GPUs."""
     net = net.to(self.device)
@@ -75,6 +77,10 @@ def _settle_buckets(net: DistributedDataParallel) -> None:
     net.zero_grad(set_to_none=True)
 
 
+@REPAIRS.replaces(BaseModel, "validation", "validation-bare",
+                  "Validation on rank 0 runs through DistributedDataParallel, whose forward waits for ranks that never "
+                  "come, and its random draws change the training that follows.",
+                  "self.dist_validation(dataloader")  # fmt: skip
 def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
     """Validate on bare networks, shared out over the ranks, leaving the random streams of training where they were."""
     wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
@@ -82,44 +88,29 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
     if shared:
         validate = functools.partial(validate_shared, self)
-    data_set = getattr(getattr(dataloader, "dataset", None), "opt", {}).get("name", "val")
+    data_set = "val" if dataloader is None else dataloader.dataset.opt["name"]
     # on rank 0 alone and without collectives?
     alone = not shared and (not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation)
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
-        abandonable = signals.abandonable() if alone else contextlib.nullcontext()
-        with _same_random_streams(), memory.in_validation(data_set), abandonable:
+        abandonable = loop_state.current().abandonable() if alone else contextlib.nullcontext()
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+        with kept_streams(devices), memory.in_validation(data_set), abandonable:
             validate(dataloader, current_iter, tb_logger, save_img)
     except Interrupted:
-        signals.validation_abandoned(data_set, everywhere=not self.opt["dist"])
+        loop_state.current().validation_abandoned(data_set, everywhere=not self.opt["dist"])
     finally:
         for name, net in wrapped.items():
             setattr(self, name, net)
 
 
-@contextlib.contextmanager
-def _same_random_streams() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
 # ---- losses, optimisers, averages
 
 
-def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
-    """Step the schedulers, and remember the iteration for messages."""
-    self.current_iter = current_iter
-    loop_state.now.model, loop_state.now.iteration = self, current_iter
-    _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
-
-
+@REPAIRS.replaces(BaseModel, "reduce_loss_dict", "nonfinite-loss",
+                  "Training goes on after a NaN or infinite loss and ends with exit code 0.",
+                  "value.mean().item()")  # fmt: skip
 def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Mean of each loss over the processes; all processes get it, with one wait for the device.
 
@@ -140,6 +131,9 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
     return OrderedDict(zip(loss_dict, means))
 
 
+@REPAIRS.replaces(BaseModel, "get_optimizer", "any-optimizer",
+                  "train.optim_g.type accepts few of torch's optimisers (release 1.4.2: Adam only).",
+                  "optim_type == 'Adam'")  # fmt: skip
 def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
     """Build the optimiser that torch.optim has under this name.
 
@@ -156,6 +150,9 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
         raise InputError(f"train.optim_g: {optim_type} cannot be built with these options: {error}") from error
 
 
+@REPAIRS.replaces(BaseModel, "setup_schedulers", "scheduler-options",
+                  "setup_schedulers knows two schedules, and removes the type from the options: a second model of them "
+                  "fails.", ".pop('type')")  # fmt: skip
 def _setup_schedulers(self: Any) -> None:
     """Build one scheduler per optimiser, leaving the options as they are.
 
@@ -173,6 +170,9 @@ def _setup_schedulers(self: Any) -> None:
         raise InputError(f"train.scheduler: {name} cannot be built with these options: {error}") from error
 
 
+@REPAIRS.replaces(BaseModel, "model_ema", "ema-buffers",
+                  "The averaged network keeps the buffers (BatchNorm statistics, say) that it was built with.",
+                  ".data.mul_(decay)")  # fmt: skip
 @torch.no_grad()
 def _model_ema(self: Any, decay: float = 0.999) -> None:
     """Let ``net_g_ema`` follow ``net_g``: parameters by the average, buffers by copy."""
@@ -185,6 +185,8 @@ def _model_ema(self: Any, decay: float = 0.999) -> None:
         buffer.copy_(buffers[name])
 
 
+@REPAIRS.replaces(BaseModel, "_update_best_metric_result", "best-metric-ties",
+                  "A tie moves the best metric to the later iteration.", "val >=")  # fmt: skip
 def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
     """Keep the first iteration that reached the best value, so that a tie does not move it; for a resumed run too."""
     best = self.best_metric_results[dataset_name][metric]
@@ -193,64 +195,3 @@ def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_
         best["val"], best["iter"] = float(val), current_iter
     if self.opt.get("is_train") and collectives.is_main() and self.opt["path"].get("training_states"):
         saves_of(self).keep_metrics(self.opt, self.best_metric_results, current_iter)
-
-
-REPAIRS = [
-    method_repair(
-        "ddp-on-cpu",
-        "Distributed training on a CPU dies: DistributedDataParallel is given a CUDA device.",
-        "model_to_device",
-        "device_ids=[torch.cuda.current_device()]",
-        _model_to_device,
-    ),
-    method_repair(
-        "validation-bare",
-        "Validation on rank 0 runs through DistributedDataParallel, whose forward waits for ranks that never come, "
-        "and its random draws change the training that follows.",
-        "validation",
-        "self.dist_validation(dataloader",
-        _validation,
-    ),
-    method_repair(
-        "iteration-known",
-        "A model is not told its iteration, so that no message of it can name it.",
-        "update_learning_rate",
-        "current_iter > 1",
-        _update_learning_rate,
-    ),
-    method_repair(
-        "nonfinite-loss",
-        "Training goes on after a NaN or infinite loss and ends with exit code 0.",
-        "reduce_loss_dict",
-        "value.mean().item()",
-        _reduce_loss_dict,
-    ),
-    method_repair(
-        "any-optimizer",
-        "train.optim_g.type accepts few of torch's optimisers (release 1.4.2: Adam only).",
-        "get_optimizer",
-        "optim_type == 'Adam'",
-        _get_optimizer,
-    ),
-    method_repair(
-        "scheduler-options",
-        "setup_schedulers knows two schedules, and removes the type from the options: a second model of them fails.",
-        "setup_schedulers",
-        ".pop('type')",
-        _setup_schedulers,
-    ),
-    method_repair(
-        "ema-buffers",
-        "The averaged network keeps the buffers (BatchNorm statistics, say) that it was built with.",
-        "model_ema",
-        ".data.mul_(decay)",
-        _model_ema,
-    ),
-    method_repair(
-        "best-metric-ties",
-        "A tie moves the best metric to the later iteration.",
-        "_update_best_metric_result",
-        "val >=",
-        _update_best,
-    ),
-]

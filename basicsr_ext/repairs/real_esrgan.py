@@ -13,8 +13,6 @@ from basicsr.utils import DiffJPEG, USMSharp, img_process_util
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.repairs.repair import Repair, rebind, source_says
 
-__all__ = ["REPAIRS"]
-
 
 def _pool(self: Any) -> None:
     """Exchange the batch for one drawn from the last ``queue_size`` pairs, once so many have been seen.
@@ -26,7 +24,7 @@ def _pool(self: Any) -> None:
     size, batch = self.queue_size, len(self.lq)
     if size % batch:
         raise InputError(f"queue_size is {size}, which the batch size {batch} does not divide; set a multiple of it")
-    if not hasattr(self, "queue_lr"):
+    if "queue_lr" not in vars(self):
         self.queue_lr, self.queue_gt = (image.new_zeros(size, *image.shape[1:]) for image in (self.lq, self.gt))
         self.queue_ptr = 0
     if self.queue_ptr < size:
@@ -34,9 +32,9 @@ def _pool(self: Any) -> None:
         self.queue_lr[place], self.queue_gt[place] = self.lq, self.gt
         self.queue_ptr += batch
         return
-    place = torch.randperm(size)[:batch]
-    drawn = self.queue_lr[place], self.queue_gt[place]
-    self.queue_lr[place], self.queue_gt[place] = self.lq, self.gt
+    chosen = torch.randperm(size)[:batch]
+    drawn = self.queue_lr[chosen], self.queue_gt[chosen]
+    self.queue_lr[chosen], self.queue_gt[chosen] = self.lq, self.gt
     self.lq, self.gt = drawn
 
 
@@ -60,8 +58,8 @@ def _apply() -> None:
     @functools.wraps(init)
     def with_pool(self: Any, opt: dict) -> None:
         init(self, opt)
-        theirs = getattr(type(self), "_dequeue_and_enqueue", None)
-        if self.device.type == "cpu" and theirs is not None and source_says(theirs, ".cuda()"):
+        pools = [vars(cls)["_dequeue_and_enqueue"] for cls in type(self).__mro__ if "_dequeue_and_enqueue" in vars(cls)]
+        if self.device.type == "cpu" and pools and source_says(pools[0], ".cuda()"):
             self._dequeue_and_enqueue = types.MethodType(_pool, self)
 
     BaseModel.__init__ = with_pool
@@ -70,7 +68,7 @@ def _apply() -> None:
 def _needs_gpu() -> bool:
     from basicsr.models import realesrgan_model
 
-    followed = hasattr(USMSharp.forward, "__wrapped__")
+    followed = "__wrapped__" in vars(USMSharp.forward)
     return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
 
 

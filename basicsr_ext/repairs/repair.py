@@ -6,7 +6,10 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+_Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,41 @@ class Repair:
     fault: str
     probe: Callable[[], bool]
     apply: Callable[[], None]
+
+
+class Repairs(list[Repair]):
+    """The repairs of a module in the order in which they are made, most of them noted where their cure is written."""
+
+    def replaces(
+        self, owner: Any, attribute: str, name: str, fault: str, symptom: str, absent: bool = False
+    ) -> Callable[[_Function], _Function]:
+        """Note that a function takes the place of another one whose source shows the symptom.
+
+        Args:
+            owner: A class, on which its method is replaced, or a module, whose function is replaced under every name.
+            attribute: What is replaced.
+            name: As in :class:`Repair`.
+            fault: As in :class:`Repair`.
+            symptom: Text in the source of what is faulty.
+            absent: The text is missing there.
+
+        """
+
+        def add(replacement: _Function) -> _Function:
+            def probe() -> bool:
+                done = "unrepaired" in vars(replacement)  # whose source shows the symptom, in this very note
+                return not done and source_says(vars(owner)[attribute], symptom) != absent
+
+            def apply() -> None:
+                if isinstance(owner, type):
+                    replace_method(owner, attribute, replacement)
+                else:
+                    rebind(vars(owner)[attribute], replacement)
+
+            self.append(Repair(name, fault, probe, apply))
+            return replacement
+
+        return add
 
 
 class Status(NamedTuple):
@@ -48,6 +86,17 @@ def rebind(original: Any, replacement: Any) -> None:
         for key, value in list(vars(module).items()):
             if value is original:
                 setattr(module, key, replacement)
+
+
+def replace_method(cls: type, method: str, replacement: Any) -> None:
+    """Replace a method of a class; the original stays reachable as ``replacement.unrepaired``."""
+    replacement.unrepaired = vars(cls)[method]
+    setattr(cls, method, replacement)
+
+
+def unrepaired(replacement: Callable[..., _Result]) -> Callable[..., _Result]:
+    """What a function that replaces another one has replaced."""
+    return vars(replacement)["unrepaired"]
 
 
 def source_says(thing: Any, text: str) -> bool:

@@ -12,9 +12,7 @@ from torch.utils.data import default_collate
 from basicsr_ext.common.errors import Interrupted
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs.repair import source_says
-from basicsr_ext.training import signals
-
-__all__ = ["can_share", "validate_shared"]
+from basicsr_ext.training import loop_state
 
 
 def can_share(model: Any) -> bool:
@@ -46,18 +44,19 @@ def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_log
     """
     dataset, val = dataloader.dataset, model.opt["val"]
     name, metrics = dataset.opt["name"], val.get("metrics") or {}
-    records: list[tuple[int, dict]] | None = []
+    records: list[tuple[int, dict]] = []
+    stopped = False
     try:
         with _no_summary(model):
             for index in collectives.shard_indices(len(dataset)):
-                with signals.abandonable():
+                with loop_state.current().abandonable():
                     model.nondist_validation(_OneImage(dataset, index), current_iter, None, save_img)
                 records.append((index, {metric: model.metric_results[metric] for metric in metrics}))
     except Interrupted:
-        records = None
-    gathered = collectives.gather_objects(records)
+        stopped = True
+    gathered = collectives.gather_objects(None if stopped else records)
     if None in gathered:
-        signals.validation_abandoned(name, everywhere=True)
+        loop_state.current().validation_abandoned(name, everywhere=True)
         return
     if not metrics:
         return

@@ -1,4 +1,4 @@
-"""Repairs to folders, logger, registries and options."""
+"""Repairs to process group, folders, logger, registries and options."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from basicsr.utils import dist_util, misc, options, registry
 from basicsr.utils import logger as basicsr_logger
-from basicsr.utils import misc, options, registry
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.processes import collectives, launch
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
+from basicsr_ext.processes.group import init_dist
+from basicsr_ext.repairs.repair import Repair, Repairs, rebind, replace_method, source_says, unrepaired
 
-__all__ = [
-    "REPAIRS",
-    "STARTERS",
-    "copy_opt_file",
-    "get_root_logger",
-    "init_wandb_logger",
-    "make_exp_dirs",
-    "mkdir_and_rename",
-    "ordered_yaml",
-    "parse_options",
-]
+REPAIRS = Repairs()
 
 _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 STARTERS = ".torchrun"  # file in a run's folder: who started the processes that trained there last
 _FOLDERS = ("models", "training_states", "log", "visualization")
 
 
+def _group_is_faulty() -> bool:
+    if dist_util.init_dist is init_dist:
+        return False
+    pytorch = vars(dist_util).get("_init_dist_pytorch", dist_util.init_dist)
+    return source_says(pytorch, "% num_gpus") or source_says(dist_util.init_dist, "set_start_method")
+
+
 # ---- folders
 
 
+@REPAIRS.replaces(misc, "mkdir_and_rename", "run-put-aside",
+                  "Two runs of one name within a second fail, because both old folders are renamed alike.",
+                  "new_name = path + '_archived_' + get_time_str()")  # fmt: skip
 def mkdir_and_rename(path: str) -> None:
     """Make a folder; one that exists is put aside under a name with the time, never over another one."""
     if os.path.exists(path):
@@ -54,6 +55,9 @@ def mkdir_and_rename(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
+@REPAIRS.replaces(misc, "make_exp_dirs", "run-folders",
+                  "Every extra key of path: becomes a folder, and one that is empty (None) ends the run.",
+                  "for key, path in path_opt.items()")  # fmt: skip
 def make_exp_dirs(opt: Mapping[str, Any]) -> None:
     """Make the folders of a run, and no folder of any other key of ``path``; the other ranks wait for it."""
     if collectives.is_main():
@@ -64,11 +68,14 @@ def make_exp_dirs(opt: Mapping[str, Any]) -> None:
     collectives.barrier()
 
 
+@REPAIRS.replaces(options, "copy_opt_file", "option-copy",
+                  "Every rank writes the copy of the option file, and before rank 0 has made its folder.",
+                  "rank", absent=True)  # fmt: skip
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
     starters = collectives.gather_objects(launch.starter())
     if collectives.is_main():
-        copy_opt_file.unrepaired(opt_file, experiments_root)  # type: ignore[attr-defined]
+        unrepaired(copy_opt_file)(opt_file, experiments_root)
         Path(experiments_root, STARTERS).write_text(json.dumps([name for name in starters if name]))
 
 
@@ -86,6 +93,9 @@ class _Early(logging.Handler):
         self.records.append(record)
 
 
+@REPAIRS.replaces(basicsr_logger, "get_root_logger", "logger",
+                  "A logger asked for before the run opens its log file stays silent, and the file is never written.",
+                  "just return it")  # fmt: skip
 def get_root_logger(
     logger_name: str = "basicsr", log_level: int = logging.INFO, log_file: str | None = None
 ) -> logging.Logger:
@@ -127,18 +137,16 @@ def _open_file(logger: logging.Logger, log_level: int, log_file: str) -> None:
 # ---- registries
 
 
-def _place(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
+def _place(thing: type) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def _is_same(old: Any, new: Any) -> bool:
+def _is_same(old: type, new: type) -> bool:
     """True if both are the same definition, imported twice (by two names of its module, say)."""
     if old is new or _place(old) == _place(new):
         return True
-    if getattr(old, "__qualname__", None) != getattr(new, "__qualname__", ""):
-        return False
     try:
-        return os.path.samefile(inspect.getfile(old), inspect.getfile(new))
+        return old.__qualname__ == new.__qualname__ and os.path.samefile(inspect.getfile(old), inspect.getfile(new))
     except (TypeError, OSError):
         return False
 
@@ -173,14 +181,16 @@ def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
 
 
 def _repair_registry() -> None:
-    _do_register.unrepaired = registry.Registry._do_register
-    registry.Registry._do_register = _do_register
-    registry.Registry.get = _registry_get
+    replace_method(registry.Registry, "_do_register", _do_register)
+    replace_method(registry.Registry, "get", _registry_get)
 
 
 # ---- options
 
 
+@REPAIRS.replaces(options, "parse_options", "options-parsed",
+                  "The command line is executed as Python (--force_yml), and keys and values are not checked.",
+                  "exec(")  # fmt: skip
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
     """Parse the command line and the option file, as :func:`basicsr_ext.preflight.start.parse_options` does."""
     from basicsr_ext.preflight.start import parse_options as parse
@@ -190,9 +200,9 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
 
 def ordered_yaml() -> tuple[type, type]:
     """YAML loader and dumper that keep the order of keys; the loader builds plain values only."""
-    safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("OrderedSafeLoader", (safe,), {})
-    dumper = type("OrderedDumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
+    c = yaml.__with_libyaml__
+    loader: Any = type("OrderedSafeLoader", (yaml.CSafeLoader if c else yaml.SafeLoader,), {})
+    dumper: Any = type("OrderedDumper", (yaml.CDumper if c else yaml.Dumper,), {})
 
     def construct(reader: Any, node: Any) -> collections.OrderedDict:
         reader.flatten_mapping(node)
@@ -211,6 +221,9 @@ def _loads_objects() -> bool:
     return True
 
 
+@REPAIRS.replaces(basicsr_logger, "init_wandb_logger", "weights-and-biases",
+                  "Weights & Biases can not be used: its package has lost the function that BasicSR asks for an id.",
+                  "wandb.util.generate_id")  # fmt: skip
 def init_wandb_logger(opt: dict[str, Any]) -> None:
     """Let Weights & Biases, on rank 0, follow what goes to TensorBoard; ``resume_id`` goes on with a run of theirs."""
     if not collectives.is_main():
@@ -225,48 +238,18 @@ def init_wandb_logger(opt: dict[str, Any]) -> None:
     get_root_logger().info(f"Weights & Biases follows: id {known or name}, project {project}.")
 
 
-REPAIRS = [
+REPAIRS += [
     Repair(
-        "run-folders",
-        "Every extra key of path: becomes a folder, and one that is empty (None) ends the run.",
-        lambda: source_says(misc.make_exp_dirs, "for key, path in path_opt.items()"),
-        lambda: rebind(misc.make_exp_dirs, make_exp_dirs),
-    ),
-    Repair(
-        "option-copy",
-        "Every rank writes the copy of the option file, and before rank 0 has made its folder.",
-        lambda: not source_says(options.copy_opt_file, "rank"),
-        lambda: rebind(options.copy_opt_file, copy_opt_file),
-    ),
-    Repair(
-        "run-put-aside",
-        "Two runs of one name within a second fail, because both old folders are renamed alike.",
-        lambda: source_says(misc.mkdir_and_rename, "new_name = path + '_archived_' + get_time_str()"),
-        lambda: rebind(misc.mkdir_and_rename, mkdir_and_rename),
-    ),
-    Repair(
-        "logger",
-        "A logger asked for before the run opens its log file stays silent, and the file is never written.",
-        lambda: source_says(basicsr_logger.get_root_logger, "just return it"),
-        lambda: rebind(basicsr_logger.get_root_logger, get_root_logger),
-    ),
-    Repair(
-        "weights-and-biases",
-        "Weights & Biases can not be used: its package has lost the function that BasicSR asks for an id.",
-        lambda: source_says(basicsr_logger.init_wandb_logger, "wandb.util.generate_id"),
-        lambda: rebind(basicsr_logger.init_wandb_logger, init_wandb_logger),
+        "process-group",
+        "Distributed runs need CUDA and nccl, take GPUs by global rank, ignore a timeout, and force spawned workers.",
+        _group_is_faulty,
+        lambda: rebind(dist_util.init_dist, init_dist),
     ),
     Repair(
         "registry",
         "Registering a class twice fails, and an unknown name is answered by a misleading line and no list of names.",
         lambda: source_says(registry.Registry._do_register, "assert"),
         _repair_registry,
-    ),
-    Repair(
-        "options-parsed",
-        "The command line is executed as Python (--force_yml), and keys and values are not checked.",
-        lambda: source_says(options.parse_options, "exec("),
-        lambda: rebind(options.parse_options, parse_options),
     ),
     Repair(
         "safe-yaml",

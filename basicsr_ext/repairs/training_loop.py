@@ -1,7 +1,8 @@
-"""Repairs to BasicSR's training loop: its seeds, its budget of iterations, its prefetcher and its clock."""
+"""Repairs to BasicSR's training loop: its seeds, its budget of iterations, its prefetchers, its log and its clock."""
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import threading
@@ -15,30 +16,35 @@ import torch
 from basicsr.data import prefetch_dataloader
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from basicsr_ext.checkpoints.option_changes import option_text
 from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
+from basicsr_ext.common.contracts import dataset_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs import apply
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repair, Repairs, replace_method, source_says, unrepaired
 from basicsr_ext.training import loop_state, signals
-from basicsr_ext.training.missed_validation import make_up_validation
+from basicsr_ext.training.progress import Progress
 from basicsr_ext.training.sample_order import PositionSampler, SeededSamples
 
-__all__ = ["REPAIRS", "BudgetLoader", "worker_init_fn"]
+REPAIRS = Repairs()
 
 
+@REPAIRS.replaces(basicsr.data, "worker_init_fn", "worker-seeds",
+                  "Workers are seeded alike in every epoch, so the same crops and flips come back each time.",
+                  "initial_seed", absent=True)  # fmt: skip
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
     """Let a worker go its own way: its streams follow from torch's seed, which differs by worker, rank and epoch.
 
-    What the samples of a training run draw does not depend on that (see :class:`basicsr_ext.training.sample_order.SeededSamples`).
-    The run's lock is left to the process that trains, and in a spawned worker BasicSR is repaired.
+    What the samples of a training run draw does not depend on that (see
+    :class:`~basicsr_ext.training.sample_order.SeededSamples`). The run's lock is left to the process that trains, and
+    in a spawned worker BasicSR is repaired.
     """
-    del worker_id, num_workers, rank, seed
     signals.leave_signals_to_parent()
     folder_lock.release_all()
     apply()
@@ -76,8 +82,10 @@ class BudgetLoader:
 
     def end_workers(self) -> None:
         """End the worker processes: at the end of the program torch waits for them, five seconds each, untold."""
-        batches = getattr(self._batches, "generator", self._batches)  # the thread of prefetch_mode cpu holds them
-        if hasattr(batches, "_shutdown_workers"):
+        batches = self._batches
+        if isinstance(batches, prefetch_dataloader.PrefetchGenerator):  # the thread of prefetch_mode cpu
+            batches = batches.generator
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
             batches._shutdown_workers()
 
     def __len__(self) -> int:
@@ -86,7 +94,7 @@ class BudgetLoader:
     def __getattr__(self, name: str) -> Any:
         if name == "loader":
             raise AttributeError(name)
-        return getattr(self.loader, name)
+        return getattr(self.loader, name)  # BasicSR and torch ask a loader for what they like
 
 
 def _without_traceback(message: str) -> str:
@@ -94,6 +102,10 @@ def _without_traceback(message: str) -> str:
     return message.rsplit("InputError: ", 1)[-1].strip() if message.startswith("Caught ") else message
 
 
+@REPAIRS.replaces(basicsr.train, "create_train_val_dataloader", "train-budget",
+                  "Training can stop before total_iter without a word, or count past it, because epochs are rounded up "
+                  "while incomplete batches are dropped; order and augmentation depend on the number of workers and "
+                  "processes.", "math.ceil")  # fmt: skip
 def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, Any, list[Any], int, int]:
     """Build the loaders, with a training loader that delivers ``total_iter`` iterations, no more and no less.
 
@@ -101,12 +113,12 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         InputError: An epoch has no whole batch, or a validation set is empty.
 
     """
-    loader, sampler, val_loaders, _, total_iter = create_train_val_dataloader.unrepaired(opt, logger)
+    loader, sampler, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
     for val_loader in val_loaders:
         if len(val_loader.dataset) == 0:
             name = val_loader.dataset.opt["name"]
             raise InputError(f"validation set {name} is empty; correct its folders, or remove it and the val section")
-    loop_state.now.val_loaders = val_loaders
+    loop_state.current().val_loaders = val_loaders
     _refuse_empty_epoch(opt, loader, sampler)
     check_options(opt)
     opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
@@ -123,7 +135,7 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
-    budgeted = loop_state.now.train_loader = BudgetLoader(loader, budget, opt["manual_seed"], complete)
+    budgeted = loop_state.current().train_loader = BudgetLoader(loader, budget, opt["manual_seed"], complete)
     return budgeted, budget, val_loaders, budget.last_epoch, total_iter
 
 
@@ -134,10 +146,10 @@ def _loading(loader: Any, deferred: bool) -> str:
     return f"Images are loaded by {who}; batches are {'' if loader.pin_memory else 'not '}page-locked{done}."
 
 
-def _deferred(dataset: Any, opt: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    """What a data set with a method ``defer`` leaves to be done with whole batches, on the device that trains."""
-    defer = getattr(dataset, "defer", None)
-    return defer and defer(torch.device("cuda" if opt["num_gpu"] else "cpu"))
+def _deferred(dataset: Dataset, opt: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """What a data set leaves to be done with whole batches, on the device that trains."""
+    ours = dataset_of(dataset)
+    return ours.defer(torch.device("cuda" if opt["num_gpu"] else "cpu")) if ours else None
 
 
 def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
@@ -153,24 +165,24 @@ def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
     )
 
 
-# ---- random streams
+# ---- an iteration
 
 
+@REPAIRS.replaces(BaseModel, "update_learning_rate", "iteration-seeds",
+                  "What an iteration draws depends on all that was drawn before, so a resumed run is another run; and "
+                  "no message of a model can name its iteration.", "seed", absent=True)  # fmt: skip
 def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -> None:
     """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
-    if loop_state.now.model is not self:
-        make_up_validation(self)
+    run = loop_state.current()
+    if run.model is not self:
+        run.make_up_validation(self)
+    run.model, run.iteration = self, current_iter
     seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, collectives.rank())
     seed_streams(seed, self.device)
-    _update_learning_rate.unrepaired(self, current_iter, warmup_iter)  # type: ignore[attr-defined]
+    unrepaired(_update_learning_rate)(self, current_iter, warmup_iter)
 
 
-def _repair_streams() -> None:
-    _update_learning_rate.unrepaired = BaseModel.update_learning_rate  # type: ignore[attr-defined]
-    BaseModel.update_learning_rate = _update_learning_rate
-
-
-# ---- prefetcher and clock
+# ---- prefetchers
 
 
 def _generator_run(self: Any) -> None:
@@ -226,29 +238,29 @@ def _prefetcher_loses_errors() -> bool:
     return issubclass(generator, threading.Thread) and not source_says(generator.run, "except")
 
 
-def _fetch_between_iterations(prefetcher: type) -> None:
+def _fetch_between_iterations(prefetcher: Any) -> None:
     """Let a prefetcher stop the run, if that was asked for, before it fetches a batch."""
     fetch = prefetcher.next
 
     def fetch_next(self: Any) -> Any:
-        _await_rank_0()
-        signals.iteration_ended()
+        run = loop_state.current()
+        _await_rank_0(run)
+        run.iteration_ended()
         if isinstance(self.ori_loader, BudgetLoader):
-            loop_state.now.epoch = self.ori_loader.budget.epoch
-        loop_state.now.batch = fetch(self)
-        return loop_state.now.batch
+            run.epoch = self.ori_loader.budget.epoch or 0
+        run.batch = fetch(self)
+        return run.batch
 
     prefetcher.next = fetch_next
 
 
-def _await_rank_0() -> None:
+def _await_rank_0(run: loop_state.TrainingRun) -> None:
     """After a save or a validation, which rank 0 may have made alone, wait for it without the limit of a collective."""
-    model = loop_state.now.model
-    if model is None:
+    if run.model is None:
         return
     freqs = (("logger", "save_checkpoint_freq"), ("val", "val_freq"))
-    steps = [(model.opt.get(block) or {}).get(key) for block, key in freqs]
-    if any(step and loop_state.now.iteration % step == 0 for step in steps):
+    steps = [(run.model.opt.get(block) or {}).get(key) for block, key in freqs]
+    if any(step and run.iteration % step == 0 for step in steps):
         collectives.barrier()
 
 
@@ -257,40 +269,51 @@ def _repair_fetching() -> None:
         _fetch_between_iterations(prefetcher)
 
 
+# ---- log and clock
+
+
+@REPAIRS.replaces(basicsr_logger.MessageLogger, "__init__", "time-to-come",
+                  "The log's eta ends at -1 day, 23:59:59, and a missing use_tb_logger ends the run.",
+                  "self.max_iters = opt")  # fmt: skip
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
     """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
-    loop_state.now.tb_logger = tb_logger
+    loop_state.current().tb_logger = tb_logger
     options = {**opt["logger"], "use_tb_logger": bool(opt["logger"].get("use_tb_logger")) and tb_logger is not None}
-    _message_logger_init.unrepaired(self, {**opt, "logger": options}, start_iter, tb_logger)
+    unrepaired(_message_logger_init)(self, {**opt, "logger": options}, start_iter, tb_logger)
     self.max_iters += 1  # the class counts max_iters - iter - 1
 
 
-def _repair_message_logger() -> None:
+def _show_progress(self: Any, log_vars: dict[str, Any]) -> None:
+    """Show the line; figures whose name has a slash go to TensorBoard alone, the others to the log file as well."""
+    if self.progress is None:
+        return
+    iteration = log_vars["iter"]
+    board = {name: log_vars.pop(name) for name in list(log_vars) if "/" in name}
+    losses = {name: value for name, value in log_vars.items() if name.startswith("l_")}
+    figures = self.progress.figures(iteration, log_vars.get("time", 0.0), log_vars.get("data_time", 0.0))
+    with self.progress.file_alone():
+        unrepaired(_show_progress)(self, log_vars)
+    self.progress.show(iteration, losses, figures)
+    if self.use_tb_logger and "debug" not in self.exp_name:
+        board |= {name: value for name, value in figures.items() if "/" in name}
+        for name, value in board.items():
+            self.tb_logger.add_scalar(name, value, iteration)
+
+
+def _repair_progress() -> None:
     cls = basicsr_logger.MessageLogger
-    _message_logger_init.unrepaired = cls.__init__
-    cls.__init__ = _message_logger_init
+    begin = cls.__init__
+
+    @functools.wraps(begin)  # its source is looked at by another repair
+    def begin_with_progress(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
+        begin(self, opt, start_iter, tb_logger)
+        self.progress = Progress(opt, start_iter) if collectives.is_main() else None
+
+    cls.__init__ = begin_with_progress
+    replace_method(cls, "__call__", _show_progress)
 
 
-REPAIRS = [
-    Repair(
-        "worker-seeds",
-        "Workers are seeded alike in every epoch, so the same crops and flips come back each time.",
-        lambda: not source_says(basicsr.data.worker_init_fn, "initial_seed"),
-        lambda: rebind(basicsr.data.worker_init_fn, worker_init_fn),
-    ),
-    Repair(
-        "train-budget",
-        "Training can stop before total_iter without a word, or count past it, because epochs are rounded up while "
-        "incomplete batches are dropped; order and augmentation depend on the number of workers and processes.",
-        lambda: source_says(basicsr.train.create_train_val_dataloader, "math.ceil"),
-        lambda: rebind(basicsr.train.create_train_val_dataloader, create_train_val_dataloader),
-    ),
-    Repair(
-        "iteration-seeds",
-        "What an iteration draws depends on all that was drawn before, so a resumed run is another run.",
-        lambda: not source_says(BaseModel.update_learning_rate, "seed"),
-        _repair_streams,
-    ),
+REPAIRS += [
     Repair(
         "prefetch-errors",
         "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
@@ -307,13 +330,13 @@ REPAIRS = [
     Repair(
         "prefetch-memory",
         "With prefetch_mode cuda the next batch may be copied over one that the GPU still reads.",
-        lambda: not hasattr(prefetch_dataloader.CUDAPrefetcher, "keeps_memory"),
+        lambda: "keeps_memory" not in vars(prefetch_dataloader.CUDAPrefetcher),
         _repair_streams_of_prefetcher,
     ),
     Repair(
-        "time-to-come",
-        "The log's eta ends at -1 day, 23:59:59, and a missing use_tb_logger ends the run.",
-        lambda: source_says(basicsr_logger.MessageLogger.__init__, "self.max_iters = opt"),
-        _repair_message_logger,
+        "progress-line",
+        "The console says neither how fast a run is nor how much memory it takes, and buries warnings among its lines.",
+        lambda: not source_says(basicsr_logger.MessageLogger.__call__, "self.progress"),
+        _repair_progress,
     ),
 ]

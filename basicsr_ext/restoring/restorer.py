@@ -52,9 +52,6 @@ class Restorer:
         self.device = find_device(device)
         on_gpu = self.device.type == "cuda"
         self.opt = dict(opt) | {"num_gpu": int(on_gpu), "dist": False, "rank": 0, "world_size": 1}
-        if not on_gpu and (val := self.opt.get("val") or {}).get("cuda_graph") is True:
-            say(f"note: val.cuda_graph is true, but {self.device.type} has no CUDA graphs: goes on without")
-            self.opt["val"] = {**val, "cuda_graph": "auto"}
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
         inputs, outputs = network_channels(self.opt["network_g"])
@@ -64,9 +61,7 @@ class Restorer:
             _load(net, checkpoint)
         if tile is None:
             tile = default_tile(network_multiple(net), self._enlarges)
-        chosen = getattr(self._model, "acceleration", None)  # a model of BasicSR's has none
-        graphed = chosen.graphed(net) if chosen is not None and chosen.cuda_graph else None
-        self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say, graphed=graphed).eval()
+        self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say).eval()
         if self._of_basicsr:
             self._model.net_g = self._net
         self._given: dict[str, Any] = {}

@@ -172,7 +172,6 @@ class TiledNetwork(nn.Module):
         batch: tiles at once.
         progress: called with the share of a call that is done.
         say: told of a halved tile.
-        graphed: what is called in the place of ``net``, such as its recorded calls.
 
     Raises:
         InputError: see :func:`check_tile`; in a call, memory that is too small for the smallest tile.
@@ -187,7 +186,6 @@ class TiledNetwork(nn.Module):
         batch: int = 1,
         progress: Callable[[float], None] | None = None,
         say: Callable[[str], None] = print,
-        graphed: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.net, self.multiple = net, network_multiple(net)
@@ -197,7 +195,6 @@ class TiledNetwork(nn.Module):
             raise InputError(f"tile_batch is {batch}; it must be a whole number from 1")
         self.tile, self.batch = tile, batch
         self.overlap, self.progress, self.say = overlap, progress, say
-        self.graphed = graphed
         self.images: int | None = None  # of a batch at once; None for all
 
     def forward(self, x: Tensor, *rest: Any) -> Tensor:
@@ -223,7 +220,7 @@ class TiledNetwork(nn.Module):
 
     def _in_parts(self, tile: int, overlap: int, x: Tensor, *rest: Any) -> Tensor:
         """Call the network on as many images at once as memory was found to hold."""
-        count, function = len(x), self.net if self.graphed is None else self.graphed
+        count = len(x)
         size = min(count, self.images or count)
         parts = range(0, count, size)
         results = []
@@ -234,7 +231,7 @@ class TiledNetwork(nn.Module):
 
             part = [_images(thing, start, start + size, count) for thing in (x, *rest)]
             settings = {"batch": self.batch, "progress": self.progress and progress}
-            results.append(tiled(function, part[0], tile, overlap, *part[1:], multiple=self.multiple, **settings))
+            results.append(tiled(self.net, part[0], tile, overlap, *part[1:], multiple=self.multiple, **settings))
         return torch.cat(results) if len(results) > 1 else results[0]
 
     def _halve(self, tile: int, images: int, cause: str) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["cause", "give_back", "in_fitting_parts", "in_validation", "is_out_of_memory"]
+_Result = TypeVar("_Result")
 
 _TOO_LARGE = (
     "its images are too large for this device. Give smaller images or crops, a lighter network_g, or in a training "
@@ -34,12 +34,6 @@ def cause(error: BaseException) -> str:
     return ". ".join(text[start:].split(". ")[:3]).rstrip(".") or type(error).__name__
 
 
-def give_back() -> None:
-    """Hand the memory that torch keeps for later back to the GPU."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 @contextmanager
 def in_validation(name: str) -> Iterator[None]:
     """Turn lack of memory into InputError, for models that validate image by image.
@@ -57,14 +51,16 @@ def in_validation(name: str) -> Iterator[None]:
                          f"{_TOO_LARGE}") from error  # fmt: skip
 
 
-def in_fitting_parts(model: Any, name: str, batch: dict[str, Any], work: Any) -> Iterator[tuple[slice, Any]]:
+def in_fitting_parts(
+    model: Any, name: str, batch: dict[str, Any], work: Callable[[slice], _Result]
+) -> Iterator[tuple[slice, _Result]]:
     """Do ``work`` on a validation batch; where memory does not suffice, on halves of it, from then on.
 
     Args:
-        model: Keeps what it found to fit, ``model.val_limit`` images, for the batches to come.
+        model: A RestorationModel; keeps what was found to fit, ``val_limit`` images, for the batches to come.
         name: The data set, for messages.
         batch: Tensors and lists, all with the images along the first axis.
-        work: Called with the part that :meth:`feed_data` has taken, as a slice of the images.
+        work: Called with the part that ``feed_data`` has taken, as a slice of the images.
 
     Yields:
         The slice, and what ``work`` returned for it; ``model.batch`` is that part.
@@ -75,7 +71,7 @@ def in_fitting_parts(model: Any, name: str, batch: dict[str, Any], work: Any) ->
     """
     count, start = len(batch["lq"]), 0
     while start < count:
-        size = min(count - start, getattr(model, "val_limit", count))
+        size = min(count - start, model.val_limit or count)
         part, said = slice(start, start + size), None
         try:
             model.feed_data({key: value[part] for key, value in batch.items()})
@@ -88,7 +84,9 @@ def in_fitting_parts(model: Any, name: str, batch: dict[str, Any], work: Any) ->
             yield part, result
             start += size
             continue
-        give_back()  # outside of `except`, whose traceback holds on to the memory of the failed call
+        # outside of `except`, whose traceback holds on to the memory of the failed call
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
         _halve(model, name, batch, start, size, said)
 
 

@@ -10,20 +10,20 @@ import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from basicsr.utils.logger import get_root_logger
 from torch import Tensor, nn
 
 from basicsr_ext.checkpoints.storage import newest_checkpoint
+from basicsr_ext.common.contracts import restorer_of
 from basicsr_ext.common.errors import NonFiniteLoss
 from basicsr_ext.common.files import SaveError, atomic_write_text
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
-
-__all__ = ["Guard", "Step", "check_reduced", "describe", "poisoned", "raise_nonfinite", "trained_norm"]
 
 LAG = 2  # steps that a GPU may be behind when the norm of one is read: the host waits for what is long done
 MOST_REPORTS = 20  # files of one run
@@ -85,18 +85,14 @@ class Step:
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to this norm if it is longer."""
-        gradients = [p.grad for p in self.parameters.values()]
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         torch._foreach_mul_(gradients, (largest / (self.norm + 1e-6)).clamp(max=1.0))
 
-    def told(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """The losses, and the gradient: its norm, how many parameters have a bad one, and the first of their names."""
+    def described(self) -> BadStep:
+        """What there is to say of it; waits for the device."""
         bad = [name for name, good in zip(self.parameters, torch.isfinite(self._norms).tolist()) if not good]
         losses = {name: float(value) for name, value in self.losses.items()}
-        return losses, _gradient(float(self.norm), bad, len(self.parameters))
-
-
-def _gradient(norm: float, bad: list[str], count: int) -> dict[str, Any]:
-    return {"norm": norm, "parameters": count, "parameters with a bad one": len(bad), "the first of them": bad[:FEW]}
+        return BadStep(self.iteration, losses, float(self.norm), len(self.parameters), bad, self.batch)
 
 
 class Guard:
@@ -104,14 +100,16 @@ class Guard:
 
     Args:
         model: A :class:`~basicsr_ext.models.restoration_model.RestorationModel`.
+        scaled: Whether its loss is scaled, as in fp16: a gradient may overflow then, and the scaler leaves the step out
+            and scales less from then on.
 
     Attributes:
         skipped: Steps left out so far.
 
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, scaled: bool = False) -> None:
+        self.model, self.scaled = model, scaled
         train = model.opt.get("train") or {}
         self.skips, self.most = train.get("nonfinite", "stop") == "skip", train.get("max_skipped", 10)
         self.lag = LAG if model.device.type == "cuda" and not self.skips else 0
@@ -158,38 +156,29 @@ class Guard:
         return refused
 
     def _left_to_scaler(self, step: Step) -> bool:
-        """In fp16 a gradient may overflow: the scaler of the loss leaves the step out, and scales less from then on."""
-        scaler = getattr(self.model, "scaler", None)
-        return bool(scaler and scaler.is_enabled()) and all(bool(torch.isfinite(v)) for v in step.losses.values())
+        return self.scaled and all(bool(torch.isfinite(value)) for value in step.losses.values())
 
     def _refuse(self, step: Step) -> None:
-        losses, gradient = step.told()
+        bad = step.described()
         if self.skips and self._in_a_row + 1 < self.most:
             self.skipped += 1
-            report = _report(self.model, step.iteration, losses, gradient, step.batch, self.skipped)
+            report = bad.report(self.model) if self.skipped <= MOST_REPORTS else bad.images_said()
             get_root_logger().warning(
-                f"Step {step.iteration} is skipped: {_what(losses, gradient)}. {report}Skipped so far: {self.skipped}; "
+                f"Step {step.iteration} is skipped: {bad.cause()}. {report}Skipped so far: {self.skipped}; "
                 f"train.max_skipped: {self.most} in a row stop the run."
             )
             return
-        try:
-            raise_nonfinite(self.model, losses, step.iteration, gradient, step.batch, self._in_a_row)
-        except NonFiniteLoss as failure:
-            self._failure = failure
-            raise
+        self._failure = bad.failure(self.model, self._in_a_row)
+        raise self._failure
 
 
 # ---- BasicSR's own models
 
 
-def _networks(model: Any) -> dict[str, nn.Module]:
-    nets = {name: value for name, value in vars(model).items() if name.startswith("net_")}
-    return {name: model.get_bare_model(net) for name, net in nets.items() if isinstance(net, nn.Module)}
-
-
 def trained_norm(model: Any) -> Tensor:
-    """L2 norm of all gradients of a BasicSR model, a scalar on its device."""
-    parameters = [p for o in getattr(model, "optimizers", ()) for group in o.param_groups for p in group["params"]]
+    """L2 norm of all gradients of a BasicSR model, a scalar on its device; 0 before it has optimisers."""
+    optimizers = vars(model).get("optimizers", ())
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     return gradient_norm(parameters, model.device)[1].float().to(model.device)
 
 
@@ -202,101 +191,110 @@ def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
     """
     if math.isfinite(norm) and all(math.isfinite(value) for value in losses.values()):
         return
-    named = {name: p.grad for name, p in _named_parameters(_networks(model)).items() if p.grad is not None}
-    bad = [name for name, gradient in named.items() if not bool(torch.isfinite(gradient).all())]
-    batch = loop_state.now.batch if loop_state.now.model is model else None
-    raise_nonfinite(model, losses, getattr(model, "current_iter", 0), _gradient(norm, bad, len(named)), batch)
+    nets = {name: net for name, net in vars(model).items() if name.startswith("net_") and isinstance(net, nn.Module)}
+    named = _named_parameters({name: model.get_bare_model(net) for name, net in nets.items()})
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
+    run = loop_state.current()
+    iteration, batch = (run.iteration, run.batch or {}) if run.model is model else (0, {})
+    raise BadStep(iteration, losses, norm, len(gradients), bad, batch).failure(model)
 
 
 # ---- what is said
 
 
-def raise_nonfinite(
-    model: Any,
-    losses: Mapping[str, float],
-    iteration: int,
-    gradient: Mapping[str, Any] | None = None,
-    batch: Mapping[str, Any] | None = None,
-    skipped: int = 0,
-) -> NoReturn:
-    """Describe a step whose loss or gradient is no number in a file of the run's folder, and stop the run.
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient is NaN or infinite, on the host.
 
-    Args:
-        model: A BasicSR model; its learning rate and its folders enter the message.
-        losses: Losses by name; those that are NaN or infinite are listed.
-        iteration: The iteration of the step.
-        gradient: As :meth:`Step.told` gives it.
-        batch: What the step was made of.
-        skipped: Steps in a row that were skipped before this one.
-
-    Raises:
-        NonFiniteLoss: Always.
+    Attributes:
+        iteration: its number.
+        losses: by name.
+        norm: L2 norm of the gradient.
+        parameters: how many have a gradient.
+        bad: names of those whose gradient is NaN or infinite.
+        batch: what the step was made of.
 
     """
-    newest = newest_checkpoint(model.opt)
-    rates = ", ".join(f"{rate:.3e}" for rate in _learning_rates(model))
-    raise NonFiniteLoss(
-        f"training stopped at iteration {iteration}, learning rate {rates or 'unknown'}"
-        + (f", after {skipped} skipped steps in a row" if skipped else "")
-        + f": {_what(losses, gradient or {})}. "
-        + _report(model, iteration, losses, gradient, batch or {}, 0)
-        + (f"The newest checkpoint is {newest}. " if newest else "There is no checkpoint yet. ")
-        + "Nothing was saved since; lower the learning rate or look for bad images"
-        + ("" if skipped or not hasattr(model, "guard") else ", or set train.nonfinite: skip to leave such steps out")
-        + f"; then start again{' with --auto_resume' if newest else ''}"
-    )
+
+    iteration: int
+    losses: Mapping[str, float]
+    norm: float = math.nan
+    parameters: int = 0
+    bad: Sequence[str] = ()
+    batch: Mapping[str, Any] = field(default_factory=dict)
+
+    def failure(self, model: Any, skipped: int = 0) -> NonFiniteLoss:
+        """What stops the run of a BasicSR model, with ``skipped`` bad steps in a row before; writes the report."""
+        newest = newest_checkpoint(model.opt)
+        rates = ", ".join(f"{rate:.3e}" for rate in _learning_rates(model))
+        skip = ", or set train.nonfinite: skip to leave such steps out"
+        return NonFiniteLoss(
+            f"training stopped at iteration {self.iteration}, learning rate {rates or 'unknown'}"
+            + (f", after {skipped} skipped steps in a row" if skipped else "")
+            + f": {self.cause()}. {self.report(model)}"
+            + (f"The newest checkpoint is {newest}. " if newest else "There is no checkpoint yet. ")
+            + "Nothing was saved since; lower the learning rate or look for bad images"
+            + (skip if restorer_of(model).skips_bad_steps and not skipped else "")
+            + f"; then start again{' with --auto_resume' if newest else ''}"
+        )
+
+    def cause(self) -> str:
+        """The losses that are no numbers, or else what is wrong with the gradient."""
+        bad = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
+        if bad:
+            return ", ".join(bad)
+        first = f", first that of {self.bad[0]}" if self.bad else ""
+        many = collectives.world_size() > 1
+        whose, which = ("of this process ", ", which all processes share,") if many else ("", "")
+        return (
+            f"the losses {whose}are finite, but the gradient's norm{which} is {self.norm} "
+            f"(of {self.parameters} parameters {len(self.bad)} have a bad one{first})"
+        )
+
+    def images(self) -> list[str]:
+        """Files of the images that have a value which is no number, by the tensor that has it."""
+        found = []
+        for key, value in self.batch.items():
+            paths = self.batch.get(f"{key}_path", self.batch.get("lq_path"))
+            if torch.is_tensor(value) and value.dim() and value.is_floating_point() and _is_texts(paths):
+                good = torch.isfinite(value.detach()).reshape(len(value), -1).all(1)
+                found += [path for path, is_good in zip(paths, good.tolist()) if not is_good]
+        return list(dict.fromkeys(found))
+
+    def images_said(self) -> str:
+        """A sentence with the first of :meth:`images`, or nothing."""
+        bad = self.images()
+        return f"NaN or infinite values came in with {', '.join(bad[:3])}. " if bad else ""
+
+    def report(self, model: Any) -> str:
+        """Write a file, and say where it is and which images are bad; no file where there is no folder for it."""
+        folder = model.opt["path"].get("experiments_root")
+        if not folder or not Path(folder).is_dir():
+            return self.images_said()
+        rank = f"_rank{collectives.rank()}" if collectives.world_size() > 1 else ""
+        path = Path(folder) / f"nonfinite_{self.iteration}{rank}.json"
+        gradient = {"norm": self.norm, "parameters": self.parameters, "nonfinite": len(self.bad)}
+        report = {
+            "iteration": self.iteration,
+            "rank": collectives.rank(),
+            "learning_rates": _learning_rates(model),
+            "precision": restorer_of(model).precision or "fp32",
+            "losses": dict(self.losses),
+            "gradient": gradient | {"first": list(self.bad[:FEW])},
+            "nonfinite_images": self.images(),
+            "paths": {key: value for key, value in self.batch.items() if _is_texts(value)},
+            "batch": {key: describe(value) for key, value in self.batch.items() if torch.is_tensor(value)},
+        }
+        try:
+            atomic_write_text(json.dumps(_strict(report), indent=1, allow_nan=False) + "\n", path)
+        except SaveError as error:
+            return f"{self.images_said()}({error}.) "
+        return f"{self.images_said()}Its batch, losses and gradient are described in {path}. "
 
 
 def _learning_rates(model: Any) -> list[float]:
     return [group["lr"] for optimizer in model.optimizers for group in optimizer.param_groups]
-
-
-def _what(losses: Mapping[str, float], gradient: Mapping[str, Any]) -> str:
-    bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-    if not bad and gradient:
-        names = gradient["the first of them"]
-        first = f", first that of {names[0]}" if names else ""
-        many = collectives.world_size() > 1
-        whose, which = ("of this process ", ", which all processes share,") if many else ("", "")
-        bad = [
-            f"the losses {whose}are finite, but the gradient's norm{which} is {gradient['norm']} "
-            f"(of {gradient['parameters']} parameters {gradient['parameters with a bad one']} have a bad one{first})"
-        ]
-    return ", ".join(bad) or "a loss is NaN or infinite"
-
-
-def _report(
-    model: Any,
-    iteration: int,
-    losses: Mapping[str, float],
-    gradient: Mapping[str, Any] | None,
-    batch: Mapping[str, Any],
-    count: int,
-) -> str:
-    """Write the file, and say where it is and which images are bad; nothing where there is no folder for it."""
-    bad = _bad_images(batch)
-    said = f"NaN or infinite values came in with {', '.join(bad[:3])}. " if bad else ""
-    folder = model.opt["path"].get("experiments_root")
-    if not folder or not Path(folder).is_dir() or count > MOST_REPORTS:
-        return said
-    rank = f"_rank{collectives.rank()}" if collectives.world_size() > 1 else ""
-    path = Path(folder) / f"nonfinite_{iteration}{rank}.json"
-    report = {
-        "iteration": iteration,
-        "rank": collectives.rank(),
-        "learning rates": _learning_rates(model),
-        "precision": model.acceleration.precision if hasattr(model, "acceleration") else "fp32",
-        "losses": dict(losses),
-        "gradient": gradient,
-        "images with NaN or infinite values": bad,
-        "paths": {key: value for key, value in batch.items() if _is_texts(value)},
-        "batch": {key: describe(value) for key, value in batch.items() if torch.is_tensor(value)},
-    }
-    try:
-        atomic_write_text(json.dumps(_strict(report), indent=1, allow_nan=False) + "\n", path)
-    except SaveError as error:
-        return f"{said}({error}.) "
-    return f"{said}Its batch, losses and gradient are described in {path}. "
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:
@@ -306,17 +304,6 @@ def describe(tensor: Tensor) -> dict[str, Any]:
     few = {"min": finite.min().item(), "max": finite.max().item(), "mean": finite.mean().item()} if len(finite) else {}
     share = 1 - len(finite) / max(len(values), 1)
     return {"shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch."), "nonfinite": share} | few
-
-
-def _bad_images(batch: Mapping[str, Any]) -> list[str]:
-    """Files of the images that have a value which is no number, by the tensor that has it."""
-    found = []
-    for key, value in batch.items():
-        paths = batch.get(f"{key}_path", batch.get("lq_path"))
-        if torch.is_tensor(value) and value.dim() and value.is_floating_point() and _is_texts(paths):
-            bad = ~torch.isfinite(value.detach()).flatten(1).all(1) if value.dim() > 1 else ~torch.isfinite(value)
-            found += [path for path, is_bad in zip(paths, bad.tolist()) if is_bad]
-    return list(dict.fromkeys(found))
 
 
 def _is_texts(value: Any) -> bool:

@@ -17,8 +17,6 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-__all__ = ["Progress", "peak_memory"]
-
 _BAR = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar:18}| {desc}"
 
 
@@ -48,7 +46,7 @@ class Progress:
 
     def _open_bar(self) -> None:
         for handler in self._consoles:
-            handler.setStream(_AboveBars(self._stream))  # type: ignore[arg-type]
+            handler.setStream(_AboveBars(self._stream))
         self._bar = tqdm(
             total=self._total, initial=self._start_iter, file=self._stream, bar_format=_BAR, dynamic_ncols=True
         )

@@ -15,8 +15,6 @@ import torch
 
 from basicsr_ext.common.seeds import seed_from, streams_of
 
-__all__ = ["PositionSampler", "SeededSamples", "global_batch_size"]
-
 
 def global_batch_size(opt: Mapping[str, Any]) -> int | None:
     """Images that one iteration takes in all processes together; None where the options do not say it."""
@@ -132,4 +130,4 @@ class SeededSamples(torch.utils.data.Dataset):
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self.dataset, name)  # BasicSR asks a loader's data set for what it likes

@@ -1,10 +1,10 @@
 """SIGTERM and SIGINT in a training run: the iteration is finished, a complete state is saved, and the run ends.
 
 From the first batch on a thread reads the signals as the system delivers them (``signal.set_wakeup_fd``), so that a
-second one ends the process even while the main thread waits inside a collective or for a device. Between two iterations
-the loop asks :func:`iteration_ended` whether to stop. One process looks at its own signals. Several have to stop at the
-same iteration: about once a second, after a number of iterations that all of them know, they take the maximum of their
-flags over the CPU, which waits for no device.
+second one ends the process even while the main thread waits inside a collective or for a device. Between two
+iterations the loop asks :meth:`Watch.agree` whether to stop. One process looks at its own signals. Several have to stop
+at the same iteration: about once a second, after a number of iterations that all of them know, they take the maximum of
+their flags over the CPU, which waits for no device.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext.checkpoints.resumable import save_best
-from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import Interrupted
-from basicsr_ext.common.files import SaveError
 from basicsr_ext.processes import collectives
-from basicsr_ext.training import loop_state
-
-__all__ = ["abandonable", "iteration_ended", "leave_signals_to_parent", "validation_abandoned", "watch"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ECHO = 1.0  # seconds within which a second signal is the first one again: launchers pass on what the group got as well
@@ -37,17 +31,22 @@ MOST_ITERATIONS = 20  # between two questions, however short the iterations are
 
 
 class Watch:
-    """Listens for signals from :meth:`begin` to :meth:`end`."""
+    """Listens for signals from :meth:`begin` to :meth:`end`.
+
+    Attributes:
+        asked: the first signal that this process got.
+        agreed: every process knows that the run is to stop.
+        saved: the state is saved, so that a second signal need not end the process at once.
+
+    """
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
-        self.agreed = False
-        self.abandoned: str | None = None
-        self.group: dist.ProcessGroup | None = None
+        self.agreed = self.saved = False
+        self._group: dist.ProcessGroup | None = None
         self._first_at: float | None = None
-        self._saved = False
         self._prompt = False
-        self._handlers: dict[signal.Signals, object] | None = None
+        self._handlers: dict[signal.Signals, Any] | None = None
         self._iterations_left, self._asked_at, self._asked_after = 1, 0.0, 0
 
     # ---- signals
@@ -76,7 +75,7 @@ class Watch:
         if not self._handlers:
             return
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._writer, b"\0")
         self._thread.join()
@@ -101,7 +100,7 @@ class Watch:
             if collectives.is_main():
                 _tell(f"{number.name}: the run ends after this iteration, with its complete state saved; "
                       "another signal ends it at once")  # fmt: skip
-        elif time.monotonic() - self._first_at >= ECHO and not self._saved:
+        elif time.monotonic() - self._first_at >= ECHO and not self.saved:
             _tell(f"{number.name} again: the run ends at once, nothing more is saved")
             for worker in multiprocessing.active_children():
                 worker.kill()
@@ -120,152 +119,36 @@ class Watch:
 
     # ---- between iterations
 
-    def iteration_ended(self) -> None:
-        """Save and raise Interrupted if any process was asked to stop."""
-        if self._agree():
-            self._leave()
-
-    def _agree(self) -> bool:
+    def agree(self, done: int) -> bool:
+        """Whether any process was asked to stop, after ``done`` iterations; to be called by all of them."""
         if self.agreed or collectives.world_size() == 1:
             return self.agreed or self.asked is not None
         self._iterations_left -= 1
         if self._iterations_left > 0:
             return False
-        time_now, done = time.monotonic(), loop_state.now.iteration
+        time_now = time.monotonic()
         seconds = (time_now - self._asked_at) / max(done - self._asked_after, 1)
         self._asked_at, self._asked_after = time_now, done
-        flag, slowest = self._maximum(float(self.asked is not None), seconds)
+        flag, slowest = self.maximum(float(self.asked is not None), seconds)
         self._iterations_left = max(1, min(MOST_ITERATIONS, int(INTERVAL / slowest)))
         return flag > 0
 
-    def _maximum(self, *numbers: float) -> list[float]:
+    def maximum(self, *numbers: float) -> list[float]:
         """The largest of each number over all processes, on every one of them."""
-        if self.group is None:
-            self.group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        if collectives.world_size() == 1:
+            return list(numbers)
+        if self._group is None and dist.get_backend() != "gloo":
+            made = dist.new_group(backend="gloo")
+            self._group = made if isinstance(made, dist.ProcessGroup) else None
         values = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(values, dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
         return values.tolist()
-
-    def _leave(self) -> None:
-        """Save the state of the iteration that has ended, unless that is done, and raise Interrupted.
-
-        Raises:
-            SaveError: The state could not be saved.
-            Interrupted: It is saved.
-
-        """
-        now = loop_state.now
-        saves, failure = saves_of(now.model), None
-        try:
-            if saves.newest_whole != now.iteration:
-                now.model.save(now.epoch, now.iteration)
-        except SaveError as error:
-            failure = error
-        whole = saves.newest_whole == now.iteration
-        collectives.barrier()  # without the limit of a collective: only rank 0 has written
-        if collectives.world_size() > 1:  # whoever leaves early makes the launcher stop the one who writes
-            whole = bool(self._maximum(float(whole))[0])
-        if not whole:
-            raise SaveError(f"the run was to stop at iteration {now.iteration}, whose state could not be saved: "
-                            f"{failure or 'see the log'}") from failure  # fmt: skip
-        self._saved = True
-        if collectives.is_main():
-            if self.abandoned:
-                save_best(now.model.opt, None, now.iteration)  # of several data sets, the first may have been validated
-            get_root_logger().warning(self._farewell())
-        raise Interrupted
-
-    def _farewell(self) -> str:
-        now = loop_state.now
-        name = self.asked.name if self.asked else "A signal to another process"
-        state = saves_of(now.model).states / f"{now.iteration}.state"
-        return (
-            f"{name}: the run stops after iteration {now.iteration}. {self.abandoned or ''}Its complete state is saved "
-            f"in {state}; the same command with --auto_resume goes on from there"
-        )
-
-    def run_ended(self) -> None:
-        """After the last validation: raise Interrupted if it was abandoned, with the state saved."""
-        abandoned = float(self.abandoned is not None)
-        if collectives.world_size() > 1:
-            abandoned = self._maximum(abandoned)[0]
-        if abandoned:
-            self._leave()
 
 
 def _tell(text: str) -> None:
     """Write to stderr past Python's buffers, which the main thread may hold."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
-
-
-_watch: Watch | None = None
-
-
-@contextmanager
-def watch() -> Iterator[None]:
-    """Have a training run stopped by signals; they are taken over when its first batch is fetched.
-
-    Raises:
-        Interrupted: The run was stopped and its state saved.
-
-    """
-    global _watch
-    loop_state.now.clear()
-    _watch = Watch()
-    try:
-        yield
-        if loop_state.now.model is not None:
-            _watch.run_ended()
-    finally:
-        try:
-            loop_state.now.clear()
-        finally:
-            _watch.end()
-            _watch = None
-
-
-def iteration_ended() -> None:
-    """To be called on every process before a batch is fetched: stop the run here if a signal asked for it.
-
-    Raises:
-        Interrupted: The state of the iteration that has ended is saved; the run must end.
-        SaveError: It could not be saved.
-
-    """
-    if _watch is None:
-        return
-    _watch.begin()
-    if loop_state.now.model is not None:
-        _watch.iteration_ended()
-
-
-@contextmanager
-def abandonable() -> Iterator[None]:
-    """Work that may be dropped when the run is stopped: no state of training changes in it, no collective runs in it.
-
-    Raises:
-        Interrupted: A signal came, before or meanwhile.
-
-    """
-    if _watch is None:
-        yield
-        return
-    with _watch.abandonable():
-        yield
-
-
-def validation_abandoned(name: str, everywhere: bool) -> None:
-    """Remember that a validation was dropped.
-
-    Args:
-        name: The data set.
-        everywhere: All processes know it, so that they stop after this iteration without asking each other.
-
-    """
-    if _watch is not None:
-        _watch.abandoned = f"The validation on {name} was left unfinished; --auto_resume makes up for it. "
-        _watch.agreed = _watch.agreed or everywhere
 
 
 def leave_signals_to_parent() -> None:
@@ -278,7 +161,7 @@ def leave_signals_to_parent() -> None:
         return
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_parent, name="signals", daemon=True).start()
 

@@ -208,7 +208,7 @@ class ADMUNet(NetworkContract, nn.Module):
         )
         self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(in_channels, widths[0], 3, padding=1))])
         skips = self._build_encoder(widths[0])
-        middle = [self._res_block(widths[-1], widths[-1]), self._res_block(widths[-1], widths[-1])]
+        middle: list[nn.Module] = [self._res_block(widths[-1], widths[-1]) for _ in range(2)]
         if layout.middle_attention:
             middle.insert(1, self._attention(widths[-1], layout.num_heads))
         self.middle_block = Stage(*middle)
@@ -281,11 +281,11 @@ class ADMUNet(NetworkContract, nn.Module):
         if height % self.multiple or width % self.multiple:
             h = F.pad(h, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
         with _float32(x):
-            emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(self.time_embed[0].weight.dtype))
-        h = self._torso(h.to(self.input_blocks[0][0].weight.dtype), emb)
+            emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(_dtype(self.time_embed)))
+        h = self._torso(h.to(_dtype(self.input_blocks)), emb)
         with _float32(x):
             norm, _, conv = self.out
-            h = conv(norm(h.to(conv.weight.dtype), silu=True))
+            h = conv(norm(h.to(_dtype(conv)), silu=True))
         return h[:, :, :height, :width].to(x.dtype)
 
     def _torso(self, h: Tensor, emb: Tensor) -> Tensor:
@@ -319,6 +319,11 @@ class ADMUNet(NetworkContract, nn.Module):
             )
         if cond is not None and cond.shape[2:] != x.shape[2:]:
             raise InputError(f"the condition is {tuple(cond.shape[2:])} pixels, the image {tuple(x.shape[2:])}")
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """The type of its first weights."""
+    return next(module.parameters()).dtype
 
 
 def _float32(x: Tensor) -> torch.autocast | nullcontext:

@@ -216,7 +216,8 @@ class AttentionBlock(nn.Module):
         self.new_order = new_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+        zeroed(self.proj_out)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map x (B, C, H, W) to the same shape; ``emb`` is not used."""
@@ -234,7 +235,7 @@ class AttentionBlock(nn.Module):
 class Stage(nn.Sequential):
     """Layers in a row; those that know the time get its embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]  # a row of layers takes x alone
         """Apply all layers to x (B, C, H, W)."""
         for layer in self:
             x = layer(x, emb) if isinstance(layer, (ResBlock, AttentionBlock)) else layer(x)

@@ -138,7 +138,7 @@ def build_degradation(options: Mapping[str, Any]) -> Degradation:
         )
     cls = DEGRADATIONS.get(options["type"])
     built, faults = parse_block(cls, {key: value for key, value in options.items() if key != "type"}, "degradation")
-    if faults:
+    if built is None or faults:
         raise InputError("; ".join(faults))
     return built
 

@@ -63,8 +63,8 @@ def each_image(
     if image.ndim == 3:
         return degrade(image, generator)
     results = [degrade(one, generator) for one in image]
-    masks = [result.mask for result in results]
-    return Degraded(torch.stack([result.lq for result in results]), None if masks[0] is None else torch.stack(masks))
+    masks = [result.mask for result in results if result.mask is not None]
+    return Degraded(torch.stack([result.lq for result in results]), torch.stack(masks) if masks else None)
 
 
 def _device(generator: torch.Generator | None) -> torch.device | str:

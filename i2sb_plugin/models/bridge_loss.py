@@ -61,7 +61,7 @@ class BridgeLoss(nn.Module):
             The loss, a scalar.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, or no ``sigma`` where it is needed.
         """
         if prediction.shape != target.shape:
             raise InputError(
@@ -74,6 +74,8 @@ class BridgeLoss(nn.Module):
             difference = difference * mask
         size = difference.square() if self.norm == "l2" else difference.abs()
         if self.power:
+            if sigma is None:
+                raise ValueError("BridgeLoss with a weighting needs sigma, that of each image's node")
             size = size * sigma.to(size).pow(self.power).reshape(-1, *[1] * (size.ndim - 1))
         if mask is not None and self.per_hole:
             inside = mask.expand_as(size).flatten(1).sum(1).clamp_min(1)

@@ -30,7 +30,7 @@ T = TypeVar("T")
 def read_block(cls: type[T], block: Mapping[str, Any] | None, where: str) -> T:
     """Build an option class from its block of the YAML; InputError with all faults, each with its dotted option."""
     built, faults = parse_block(cls, block or {}, where)
-    if faults:
+    if built is None or faults:
         raise InputError("; ".join(faults))
     return built
 

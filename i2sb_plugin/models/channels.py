@@ -9,7 +9,6 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.checkpoints.networks import network_channels
-from basicsr_ext.common import registries
 
 __all__ = ["channel_faults"]
 
@@ -37,7 +36,7 @@ def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: boo
 
 def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool) -> list[str]:
     network = opt["network_g"]
-    if "cond_channels" not in inspect.signature(registries.find(ARCH_REGISTRY, network["type"])).parameters:
+    if "cond_channels" not in inspect.signature(ARCH_REGISTRY.get(network["type"])).parameters:
         return []
     seen = item["lq"].shape[-3] if cond_x1 else 0
     seen += item["cond"].shape[-3] if "cond" in item else 0

@@ -32,7 +32,7 @@ def consistent(
     def corrected(xt: Tensor, step: int) -> Tensor:
         nonlocal wanted
         image = predict_x0(xt, step).add(1).div(2)
-        size = tuple(image.shape[-2:])
+        size = (image.shape[-2], image.shape[-1])
         if wanted is None:
             wanted = operator.pseudo_inverse(lq, size, mask)
         found = operator.pseudo_inverse(operator.forward(image, mask), size, mask)

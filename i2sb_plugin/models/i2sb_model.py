@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -65,7 +66,7 @@ class I2SBModel(RestorationModel):
         self.steps = _grid(self.bridge, self.sampler_options)
 
     @classmethod
-    def _read(cls, opt: dict, dotted: str) -> Any:
+    def _read(cls, opt: Mapping[str, Any], dotted: str) -> Any:
         """The options of one of ``option_blocks``; InputError if they are wrong."""
         block: Any = opt
         for key in dotted.split("."):
@@ -86,7 +87,7 @@ class I2SBModel(RestorationModel):
         return (len(self.steps) - 1) * self.sampler_options.draws
 
     @classmethod
-    def option_faults(cls, opt: dict[str, Any]) -> list[str]:
+    def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
         """Faults that no single block can tell, found before anything is built."""
         bridge = cls._read(opt, cls.path_block).build()
         try:
@@ -101,7 +102,7 @@ class I2SBModel(RestorationModel):
         return []
 
     @classmethod
-    def data_faults(cls, opt: dict[str, Any], item: dict[str, Any]) -> list[str]:
+    def data_faults(cls, opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
         """Faults of the channels of one image of the data: xt has those of gt, lq may have others."""
         return channel_faults(opt, item, cls._read(opt, cls.path_block).cond_x1)
 
@@ -125,7 +126,7 @@ class I2SBModel(RestorationModel):
         target, sigma = self.bridge.target(xt, x0, step), sent(self.bridge.sigma[step].float(), xt.device)
         loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
         error = (prediction.detach().float() - target).square().flatten(1).mean(1)
-        self.profiles.note("loss_by_time", sent(step / self.bridge.last_step, error.device), error)
+        self.loss_by_time.add(sent(step / self.bridge.last_step, error.device), error)
         return {"l_bridge": loss}
 
     def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:
@@ -140,16 +141,14 @@ class I2SBModel(RestorationModel):
 
         With several draws ``extras["std"]`` is four times their standard deviation, so that white stands for 0.25.
         """
-        mean: Tensor | None = None
-        for draw in range(1, self.sampler_options.draws + 1):
-            image = self._walk(batch, net, generators, callback if draw == 1 else None)
-            if mean is None:
-                mean, squares = image, 0.0
-                continue
+        draws = self.sampler_options.draws
+        mean = self._walk(batch, net, generators, callback)
+        squares = torch.zeros_like(mean)
+        for draw in range(2, draws + 1):
+            image = self._walk(batch, net, generators, None)
             change = image - mean
             mean = mean + change / draw
             squares = squares + change * (image - mean)
-        draws = self.sampler_options.draws
         self.extras = {"std": (4 * (squares / (draws - 1)).sqrt()).clamp(0, 1)} if draws > 1 else {}
         return mean
 
@@ -219,7 +218,7 @@ def _keep(points: list[Tensor], wanted: set[int]) -> samplers.Callback:
     return callback
 
 
-def _with_nfe(opt: dict, nfe: int) -> dict:
+def _with_nfe(opt: Mapping[str, Any], nfe: int) -> dict[str, Any]:
     val = opt.get("val") or {}
     return {**opt, "val": {**val, "sampler": {**(val.get("sampler") or {}), "nfe": nfe}}}
 

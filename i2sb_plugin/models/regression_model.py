@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -58,11 +59,11 @@ class RegressionModel(I2SBModel):
     path_block: ClassVar[str] = "regression"
 
     @classmethod
-    def _read(cls, opt: dict, dotted: str) -> Any:
+    def _read(cls, opt: Mapping[str, Any], dotted: str) -> Any:
         return ONE_STEP if dotted == "val.sampler" else super()._read(opt, dotted)
 
     @classmethod
-    def option_faults(cls, opt: dict[str, Any]) -> list[str]:
+    def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
         """A loss that is weighted by the bridge's sigma, since there is none."""
         weighting = ((opt.get("train") or {}).get("bridge_opt") or {}).get("weighting", "uniform")
         if weighting == "uniform":

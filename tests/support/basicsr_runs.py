@@ -14,8 +14,8 @@ import numpy as np
 SCRIPT = """
 import json, os, sys
 from argparse import Namespace
-from basicsr_ext import compat
-compat.apply()
+from basicsr_ext import repairs
+repairs.apply()
 import basicsr.train
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info, init_dist

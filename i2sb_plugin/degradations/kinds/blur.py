@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -30,6 +30,10 @@ class _Blur:
 
     scale: ClassVar[int] = 1
     linear: ClassVar[bool] = True
+    padding: Padding
+
+    def _filter(self, generator: torch.Generator | None) -> SeparableFilter | PlanarFilter:
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -45,7 +49,7 @@ class _Blur:
     @property
     def drawn_options(self) -> tuple[str, ...]:
         """Options that are ranges."""
-        return tuple(f.name for f in fields(self) if isinstance(getattr(self, f.name), tuple))
+        return tuple(name for name, value in vars(self).items() if isinstance(value, tuple))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply the blur A; raises InputError if an option is a range."""

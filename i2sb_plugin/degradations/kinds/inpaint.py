@@ -80,9 +80,12 @@ class CenterInpainting(_Inpainting):
 class _FromStore(_Inpainting):
     """Shared parts of holes that come from files: ``index`` is the mask's number, or drawn if left out."""
 
+    index: int | None
+    masks: str | None
+
     def at(self, index: int) -> _FromStore:
         """Return the degradation of the validation image ``index``: it takes the mask of that number."""
-        return replace(self, index=index)
+        return replace(self, index=index)  # type: ignore[type-var]  # those that inherit are dataclasses
 
     def _from(
         self, store: MaskFile | MaskFolder, image: torch.Tensor, generator: torch.Generator | None, resize: bool = False
@@ -141,7 +144,7 @@ class FreeformInpainting(_FromStore):
         if self.masks is not None:
             return self._from(self._store(), image, generator)
         rng = np.random.default_rng(draw_index(2**62, generator) if self.index is None else self.index)
-        return torch.from_numpy(draw_mask(*image.shape[-2:], self.area, rng)).to(image)[None]
+        return torch.from_numpy(draw_mask(image.shape[-2], image.shape[-1], self.area, rng)).to(image)[None]
 
 
 @DEGRADATIONS.register("inpaint_masks")

@@ -18,7 +18,7 @@ import basicsr_ext  # noqa: F401  (makes basicsr importable)
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.degradations.base import DEGRADATIONS, Degraded, check_scale
 from i2sb_plugin.degradations.draws import draw_index, each_image
-from i2sb_plugin.degradations.kinds.jpeg_codec import compress
+from i2sb_plugin.degradations.kinds.jpeg import compress
 
 __all__ = ["RealESRGAN"]
 

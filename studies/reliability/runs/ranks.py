@@ -21,6 +21,7 @@ from typing import Any
 
 from basicsr_ext import cli, repairs
 from basicsr_ext.common import plugins
+from basicsr_ext.training import loop_state
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _record(path: Path) -> None:
 
     def feed(self: Any, data: dict) -> None:
         if self.is_train and not getattr(self, "_validates", False):
-            note(iteration=self.current_iter, samples=[Path(name).name for name in data["lq_path"]])
+            note(iteration=loop_state.current().iteration, samples=[Path(name).name for name in data["lq_path"]])
 
     for owner in _models():
         if "feed_data" in vars(owner):
@@ -167,7 +168,9 @@ def _record(path: Path) -> None:
 
         def noted(self: Any, log: Callable = log) -> dict:
             found = log(self)
-            note(iteration=self.current_iter, losses={k: v for k, v in found.items() if k.startswith("l_")})
+            note(
+                iteration=loop_state.current().iteration, losses={k: v for k, v in found.items() if k.startswith("l_")}
+            )
             return found
 
         owner.get_current_log = noted

@@ -29,8 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_ext.models import acceleration
-from basicsr_ext.models.cuda_graphs import GraphedNetwork
-from studies.timing import machine, paired, write
+from studies.timing import machine, write
 
 __all__ = ["main", "sections", "table"]
 Row = dict[str, object]
@@ -212,23 +211,20 @@ def recomputing(net: nn.Module, budget: bool | float) -> nn.Module:
     return net
 
 
-def our_forward(
-    bench: Bench, net: nn.Module, x: Tensor, t: Tensor, graph: bool = False, rounded: bool = False
-) -> Callable[[], object]:
+def our_forward(bench: Bench, net: nn.Module, x: Tensor, t: Tensor, rounded: bool = False) -> Callable[[], object]:
     """One network evaluation as a restoration makes it.
 
-    With ``graph`` it is replayed as a CUDA graph, as ``val.cuda_graph`` does. With ``rounded`` the weights are bf16
-    from the start, which restorations leave to autocast at every evaluation: what that costs.
+    With ``rounded`` the weights are bf16 from the start, which restorations leave to autocast at every evaluation: what
+    that costs.
     """
     chosen = acceleration.choose(bench.device, {"precision": "bf16", "compile": bench.gpu})
     net = chosen.prepare(net.eval())
     if rounded:
         net.input_blocks.bfloat16(), net.middle_block.bfloat16(), net.output_blocks.bfloat16()
-    evaluate = GraphedNetwork(net) if graph else net
 
     def call() -> Tensor:
         with torch.inference_mode(), chosen.autocast():
-            return evaluate(x, t)
+            return net(x, t)
 
     return call
 
@@ -243,53 +239,11 @@ def sampling(bench: Bench, preset: str, count: int) -> Iterator[Row]:
         "ours, weights rounded once": lambda net: our_forward(bench, net, x, t, rounded=True),
         "ours, enlarged images folded": lambda net: our_forward(bench, folding(net), x, t),
     }
-    if bench.gpu:
-        ways["ours, CUDA graph"] = lambda net: our_forward(bench, net, x, t, graph=True)
     if bench.guided:
         ways["guided-diffusion, fp16" if bench.gpu else "guided-diffusion, float32"] = lambda net: half(
             guided(net, bench.guided, bench.size).eval(), bench, x, t
         )
     yield from each_way(bench, "sampling", preset, count, ways)
-
-
-def walks(bench: Bench, preset: str, count: int) -> Iterator[Row]:
-    """Milliseconds per image and evaluation of walks, plain and with the network replayed (``val.cuda_graph``)."""
-    chosen = acceleration.choose(bench.device, {"precision": "bf16", "compile": bench.gpu})
-    net = chosen.prepare(bench.network(preset).eval())
-    evaluations = 2 if bench.quick else 10
-    for batch in dict.fromkeys((1, count)):
-        x1, _ = bench.batch(batch)
-        replayed = GraphedNetwork(net)
-        plain, ours = (walk(bench, way, chosen, x1, evaluations) for way in (net, replayed))
-        found = paired(plain, ours, bench.repeats, bench.device)
-        each = {key: 1e3 * found[key] / batch / evaluations for key in ("reference_seconds", "seconds")}
-        row = {"what": "walk", "preset": preset, "batch": batch, "size": bench.size, "evaluations": evaluations}
-        row |= {"replayed": replayed.replayed > 0, "difference": float((plain() - ours()).abs().max())}
-        yield row | found | {"ms_plain": each["reference_seconds"], "ms_replayed": each["seconds"]}
-    bench.free()
-
-
-def walk(
-    bench: Bench, net: nn.Module, chosen: acceleration.Acceleration, x1: Tensor, evaluations: int
-) -> Callable[[], Tensor]:
-    """The restoration of a batch by ancestral steps, always with the same noise."""
-    from i2sb_plugin import samplers
-    from i2sb_plugin.bridge import Bridge, sent
-
-    bridge = Bridge.one_clock(1000)
-    steps = samplers.step_grid(bridge, evaluations)
-
-    def predict_x0(xt: Tensor, step: int) -> Tensor:
-        node = torch.full((len(xt),), step)
-        with chosen.autocast():
-            prediction = net(xt, sent(bridge.time(node), xt.device))
-        return bridge.x0_from(xt, prediction.float(), node)
-
-    def run() -> Tensor:
-        with torch.no_grad():
-            return samplers.ancestral(predict_x0, bridge, x1, steps, generator=torch.Generator().manual_seed(0))
-
-    return run
 
 
 def half(model: nn.Module, bench: Bench, x: Tensor, t: Tensor) -> Callable[[], object]:
@@ -362,7 +316,7 @@ def sections(bench: Bench) -> Iterator[Row]:
     rows = [ceiling(bench)]
     yield rows[0]
     for preset, count in bench.presets.items():
-        for part in (sampling, walks, training):
+        for part in (sampling, training):
             for row in attempt(part(bench, preset, count), what=part.__name__, preset=preset):
                 rows.append(row)
                 yield row

@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 
 from basicsr_ext.cli import main as basicsr
-from basicsr_ext.models.loss_by_time import Profiles
+from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.restoration_model import RestorationModel
 from basicsr_ext.options.file import load_yaml
 
@@ -35,7 +35,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {"with": [], "without": [], "line": [], "gather": []}
         self.count = 0
-        self.gather = Profiles.note
+        self.gather = LossByTime.add
 
     def optimize(self, model: RestorationModel, current_iter: int) -> None:
         """Time one step of the optimiser."""
@@ -47,11 +47,11 @@ class Clock:
         if self.count > WARM_UP:
             self.seconds["with" if self.count % 2 else "without"].append(time.perf_counter() - start)
 
-    def note(self, profiles: Profiles, *what: object) -> None:
+    def note(self, losses: LossByTime, *what: object) -> None:
         """Gather in every second iteration."""
         if self.count % 2:
             start = time.perf_counter()
-            self.gather(profiles, *what)
+            self.gather(losses, *what)
             self.seconds["gather"].append(time.perf_counter() - start)
 
     def line(self, log: object, figures: dict) -> None:
@@ -71,7 +71,7 @@ class Clock:
         self.unpatched, self.unpatched_line = RestorationModel.optimize_parameters, MessageLogger.__call__
         with (
             mock.patch.object(RestorationModel, "optimize_parameters", lambda *a: self.optimize(*a)),
-            mock.patch.object(Profiles, "note", lambda *a: self.note(*a)),
+            mock.patch.object(LossByTime, "add", lambda *a: self.note(*a)),
             mock.patch.object(MessageLogger, "__call__", lambda *a: self.line(*a)),
         ):
             if code := basicsr(["train", "-opt", "log.yml"]):

@@ -76,6 +76,15 @@ def test_doctor_prints_every_choice(capsys):
     assert len(options) >= 10 and not [option for option in options if f"({option}" not in out]
 
 
+def test_a_file_that_still_asks_for_cuda_graphs_works_and_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opt = bridge_options(tmp_path) | {"num_gpu": 0}
+    opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
+    opt["val"]["cuda_graph"] = True
+    assert cli.main(["check", "-opt", str(write(tmp_path, opt))]) == 0
+    assert "note: val.cuda_graph does nothing" in capsys.readouterr().out
+
+
 def test_the_optimiser_is_one_kernel_unless_the_options_say_otherwise():
     options = acceleration.Acceleration.optimizer_options
     assert options("AdamW", {"lr": 1}) == {"lr": 1, "fused": True}

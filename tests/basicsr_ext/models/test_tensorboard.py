@@ -1,18 +1,19 @@
-"""What a training run shows besides its figures: profiles by position, images side by side, curves of settings."""
+"""What a training run shows besides its figures: the loss by time step, images side by side, curves of settings."""
 
 import pytest
 import torch
 
-from basicsr_ext.models import loss_by_time, tensorboard
+from basicsr_ext.models import tensorboard
+from basicsr_ext.models.loss_by_time import LossByTime
 
 rng = torch.Generator().manual_seed(0)
 
 
-def test_a_profile_is_the_mean_of_each_bin():
-    kept = loss_by_time.Profiles()
+def test_the_loss_of_a_bin_is_the_mean_of_its_images():
+    kept = LossByTime()
     position, values = torch.rand(200, generator=rng), torch.rand(200, generator=rng)
     for part in range(0, 200, 50):
-        kept.note("loss_by_time", position[part : part + 50], values[part : part + 50])
+        kept.add(position[part : part + 50], values[part : part + 50])
     found = kept.read()
     assert list(found) == [f"loss_by_time/{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(10)]
     for k, mean in enumerate(found.values()):
@@ -22,19 +23,19 @@ def test_a_profile_is_the_mean_of_each_bin():
 
 
 def test_ends_belong_to_the_first_and_last_bin_and_empty_bins_are_left_out():
-    kept = loss_by_time.Profiles()
-    kept.note("e", torch.tensor([0.0, 1.0, 1.0]), torch.tensor([3.0, 4.0, 6.0], dtype=torch.bfloat16))
-    assert kept.read() == {"e/0.0-0.1": 3.0, "e/0.9-1.0": 5.0}
+    kept = LossByTime()
+    kept.add(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([3.0, 4.0, 6.0], dtype=torch.bfloat16))
+    assert kept.read() == {"loss_by_time/0.0-0.1": 3.0, "loss_by_time/0.9-1.0": 5.0}
 
 
-def test_profiles_of_two_processes_are_one(monkeypatch):
+def test_the_bins_of_two_processes_are_one(monkeypatch):
     def double(tables):
         return {name: 2 * table.double() for name, table in tables.items()}
 
     monkeypatch.setattr("basicsr_ext.processes.collectives.all_reduce_sum", double)
-    kept = loss_by_time.Profiles()
-    kept.note("e", torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0]))
-    assert kept.read() == {"e/0.5-0.6": 1.5}
+    kept = LossByTime()
+    kept.add(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0]))
+    assert kept.read() == {"loss_by_time/0.5-0.6": 1.5}
 
 
 def test_a_comparison_holds_input_restoration_and_truth():

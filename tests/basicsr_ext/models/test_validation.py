@@ -260,5 +260,5 @@ def test_a_walk_does_not_draw_the_noise_that_is_to_be_removed(tmp_path, monkeypa
 
 def test_the_first_batch_warms_up_and_counts_only_where_it_is_alone():
     first, second = {"seconds": 9.0, "warm_up": True}, {"seconds": 1.0, "warm_up": False}
-    assert validation._seconds([first, second, {"seconds": 2.0, "warm_up": False}]) == 1.5
-    assert validation._seconds([first, first]) == 9.0
+    assert validation.mean_seconds([first, second, {"seconds": 2.0, "warm_up": False}]) == 1.5
+    assert validation.mean_seconds([first, first]) == 9.0

@@ -105,8 +105,8 @@ def test_a_repair_reaches_every_module_that_took_the_function():
 
 
 def test_without_basicsr_one_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(imports, "_statuses", None)
-    monkeypatch.setattr(imports, "_folder_of", lambda package: None)
+    monkeypatch.setattr(repairs, "_statuses", None)
+    monkeypatch.setattr(repairs, "folder_of", lambda package: None)
     with pytest.raises(InputError, match=r"python -m basicsr_ext\.install"):
         repairs.apply()
 
@@ -115,11 +115,11 @@ SPAWN = """
 import sys
 from functools import partial
 import basicsr_ext
-from basicsr_ext import compat
+from basicsr_ext import repairs
 from torch.utils.data import DataLoader
 
 def main():
-    compat.apply()
+    repairs.apply()
     import basicsr.data
     opt = {"phase": "val", "scale": 1, "io_backend": {"type": "disk"}, "dataroot_gt": sys.argv[1],
            "dataroot_lq": sys.argv[1], "name": "x", "type": "PairedImageDataset"}

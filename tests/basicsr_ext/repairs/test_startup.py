@@ -126,7 +126,7 @@ def test_registering_the_same_class_again_is_harmless(tmp_path, monkeypatch):
 def test_registering_another_class_of_the_name_names_both():
     names = registry.Registry("part")
     names.register(Thing)
-    with pytest.raises(InputError, match=r"part 'Thing': .*test_repairs_house\.Thing and .*other_thing.*Thing"):
+    with pytest.raises(InputError, match=r"part 'Thing': .*test_startup\.Thing and .*other_thing.*Thing"):
         names.register(other_thing())
 
 

@@ -181,7 +181,7 @@ class Failing(Draws):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_the_data_set_arrives_without_a_traceback(workers, monkeypatch):
-    monkeypatch.setattr("test_repairs_training_loop.Draws", Failing)
+    monkeypatch.setitem(globals(), "Draws", Failing)
     loader, budget = budgeted(4, 2, 4, workers=workers)
     with pytest.raises(InputError) as caught:
         loop(loader, budget, budget.last_epoch, 4)

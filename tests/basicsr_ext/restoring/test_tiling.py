@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from basicsr_ext.checkpoints.networks import network_multiple
+from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.restoring.tiling import TiledNetwork, check_tile, tile_windows, tiled
 
@@ -107,7 +108,7 @@ def test_a_function_that_shrinks_is_refused():
         tiled(lambda x: F.avg_pool2d(x, 2), picture(64, 64), 32)
 
 
-class Multiple(nn.Module):
+class Multiple(NetworkContract, nn.Module):
     """Adds a half; refuses sizes that are no multiples of 8, as a U-Net without padding does."""
 
     multiple = 8

@@ -70,13 +70,13 @@ def test_a_stopped_run_says_which_batch_it_was_and_describes_it(here, monkeypatc
     loss = "l_bridge" if bridge else "l_pix"
     assert told["iteration"] == 5 and told["losses"] == {loss: "nan"}
     assert told["paths"]["lq_path"] == seen[-1] and len(seen) == 5
-    assert told["images with NaN or infinite values"] == [seen[-1][0].replace("/lq/", "/gt/")]
+    assert told["nonfinite_images"] == [seen[-1][0].replace("/lq/", "/gt/")]
     gt = told["batch"]["gt"]
     assert gt["shape"] == [2, 3, 16, 16] and gt["nonfinite"] == pytest.approx(1 / (2 * 3 * 16 * 16))
     assert 0 <= gt["min"] < gt["mean"] < gt["max"] <= 1 and told["batch"]["lq"]["nonfinite"] == 0
     if bridge:  # the gradient of an L1 loss does not show it
-        assert told["gradient"]["norm"] == "nan" and told["gradient"]["parameters with a bad one"] >= 1
-        assert told["gradient"]["the first of them"][0].startswith("net_g.")
+        assert told["gradient"]["norm"] == "nan" and told["gradient"]["nonfinite"] >= 1
+        assert told["gradient"]["first"][0].startswith("net_g.")
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: training stopped at iteration 5, learning rate ")
     assert f"{loss} is nan. NaN or infinite values came in with {seen[-1][0].replace('/lq/', '/gt/')}. " in said
@@ -101,9 +101,9 @@ def test_a_bad_gradient_is_found_although_the_loss_is_finite(here, monkeypatch, 
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert "the losses are finite, but the gradient's norm is inf" in said and "first that of net_g.out.2.bias" in said
     told = json.loads((here / "experiments/tiny/nonfinite_1.json").read_text())
-    assert told["gradient"]["the first of them"] == ["net_g.out.2.bias"]
-    assert told["gradient"]["parameters with a bad one"] == 1 < told["gradient"]["parameters"]
-    assert math.isfinite(told["losses"]["l_bridge"]) and told["images with NaN or infinite values"] == []
+    assert told["gradient"]["first"] == ["net_g.out.2.bias"]
+    assert told["gradient"]["nonfinite"] == 1 < told["gradient"]["parameters"]
+    assert math.isfinite(told["losses"]["l_bridge"]) and told["nonfinite_images"] == []
 
 
 def test_skipped_steps_leave_the_weights_alone_and_are_counted(here, monkeypatch, capfd):
@@ -158,9 +158,9 @@ def test_an_infinite_loss_poisons_the_gradient_of_every_parameter():
 
 SCRIPT = """
 import os, sys
-from basicsr_ext import cli, compat
-compat.apply()
-from basicsr_ext.restoration_model import RestorationModel
+from basicsr_ext import cli, repairs
+repairs.apply()
+from basicsr_ext.models.restoration_model import RestorationModel
 feed, fed = RestorationModel.feed_data, []
 def feeding(self, data):
     fed.append(data)
@@ -187,7 +187,7 @@ def test_a_bad_batch_of_one_process_is_skipped_by_all(here):
     assert said in done.stderr
     first, second = (json.loads((here / f"experiments/tiny/nonfinite_2_rank{r}.json").read_text()) for r in (0, 1))
     assert math.isfinite(first["losses"]["l_bridge"]) and second["losses"]["l_bridge"] in ("inf", "nan")
-    assert first["images with NaN or infinite values"] == [] != second["images with NaN or infinite values"]
+    assert first["nonfinite_images"] == [] != second["nonfinite_images"]
     weights = load_weights(here / "experiments/tiny/models/net_g_latest.pth", "params")
     assert all(torch.isfinite(value).all() for value in weights.values())
 
@@ -201,8 +201,8 @@ class LateStep:
     def is_bad(self):
         return self.bad
 
-    def told(self):
-        return {"l": math.nan}, None
+    def described(self):
+        return nonfinite.BadStep(self.iteration, {"l": math.nan})
 
 
 def test_a_gpu_is_read_two_steps_late_and_before_anything_is_kept(here):

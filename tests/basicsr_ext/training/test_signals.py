@@ -92,7 +92,7 @@ def test_a_signal_saves_the_iteration_and_the_resumed_run_is_the_unbroken_one(
             on_iteration(patch, iteration, lambda: send(number, number))
             assert train(path, loader) == 75
         assert resumable.newest_resumable(paths(here, "tiny"))[0].name == f"{iteration}.state"
-    assert signal.getsignal(number) is before and loop_state.now.model is None
+    assert signal.getsignal(number) is before and loop_state.current().model is None
     assert train(path, loader) == 0
     unbroken, resumed = final(here, "unbroken"), final(here, "tiny")
     assert len(unbroken) > 10 and all(value.equal(resumed[key]) for key, value in unbroken.items())
@@ -115,8 +115,8 @@ def test_a_validation_is_abandoned(here, monkeypatch, capfd, bridge, iteration):
     calls = []
 
     def restoring(self, *_):
-        calls.append(loop_state.now.iteration)
-        if loop_state.now.iteration == iteration:
+        calls.append(loop_state.current().iteration)
+        if loop_state.current().iteration == iteration:
             send(signal.SIGTERM)
             time.sleep(0)
             pytest.fail("the signal did not end the restoration")
@@ -174,8 +174,8 @@ def test_a_save_that_fails_is_said_and_is_no_clean_stop(here, monkeypatch, capfd
 SLEEPER = """
 import ctypes, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from basicsr_ext import cli, compat
-compat.apply()
+from basicsr_ext import cli, repairs
+repairs.apply()
 from basicsr.models.base_model import BaseModel
 update, stuck = BaseModel.update_learning_rate, sys.argv[2] == "stuck"
 def slow(self, current_iter, **settings):

@@ -167,7 +167,7 @@ def test_mixture(item, stable, tmp_path, monkeypatch):
         {"type": "mixture", "masks": pack(tmp_path / "masks.npz", **keys), "mask_size": 64, "stable": stable}
     )
     draws = iter(recorded["noise"][int(recorded["draws"][:item].sum()) :, 0])
-    monkeypatch.setattr("i2sb_plugin.degradations.kinds.mixture.draw_normal", lambda *_: torch.from_numpy(next(draws)))
+    monkeypatch.setattr("i2sb_plugin.degradations.kinds.several.draw_normal", lambda *_: torch.from_numpy(next(draws)))
     degraded = mixture.at(item)(from_release(recorded["img"][recorded["src"][item]]))
     expected = recorded["out"][item]
     if number in (2, 3) and stable:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 from datetime import timedelta
 
@@ -12,8 +13,7 @@ repairs.apply()
 from basicsr.utils import dist_util  # noqa: E402
 from basicsr.utils import options as basicsr_options  # noqa: E402
 
-from basicsr_ext.processes import group
-from basicsr_ext.repairs import process_group  # noqa: E402
+from basicsr_ext.processes import group  # noqa: E402
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def test_slurm_is_translated(monkeypatch, joined):
         assert command == ["scontrol", "show", "hostnames", "node[7-8]"]
         return subprocess.CompletedProcess(command, 0, "node7\nnode8\n")
 
-    monkeypatch.setattr(process_group.subprocess, "run", scontrol)
+    monkeypatch.setattr(subprocess, "run", scontrol)
     dist_util.init_dist("slurm", port=1234, timeout=60.5)
     assert joined == [(("nccl",), {"rank": 9, "world_size": 16, "timeout": timedelta(seconds=60.5)})]
     assert taken == [3]
-    found = [process_group.os.environ[k] for k in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    found = [os.environ[k] for k in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")]
     assert found == ["node7", "1234", "9", "16", "3"]
 
 

@@ -1,4 +1,4 @@
-"""Antialiased bicubic reduction."""
+"""Reductions of the size: antialiased bicubic, and the mean of square blocks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import torch
+from torch.nn import functional as F
 
 from i2sb_plugin.degradations.base import DEGRADATIONS, Degraded, check_divisible, check_scale
 
-__all__ = ["BicubicReduction"]
+__all__ = ["BicubicReduction", "PoolReduction"]
 
 
 @DEGRADATIONS.register("sr4x_bicubic")
@@ -41,7 +42,7 @@ class BicubicReduction:
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply A to C,H,W or B,C,H,W."""
         check_divisible(x, self.scale)
-        rows, columns = self._axes(_reduction, x, tuple(x.shape[-2:]))
+        rows, columns = self._axes(_reduction, x, (x.shape[-2], x.shape[-1]))
         return rows @ x @ columns.T
 
     def adjoint(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -93,3 +94,40 @@ def _mirrored(size: int, scale: int) -> torch.Tensor:
     border = (3 * scale - scale % 2) // 2
     index = torch.arange(-border, size + border) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
+
+
+@DEGRADATIONS.register("sr4x_pool")
+@dataclass(frozen=True)
+class PoolReduction:
+    """Mean of every ``scale`` x ``scale`` block (I2SB, 2302.05872, super-resolution 4x "pool").
+
+    Takes C,H,W or B,C,H,W, returns ``lq`` of C,H/scale,W/scale in the range of the input.
+    Raises InputError if ``scale`` does not divide the size.
+
+    Attributes:
+        scale: size of the image divided by that of the result; it must divide the sides.
+
+    """
+
+    scale: int = 4
+    linear: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
+        """Reduce ``image``; nothing is drawn."""
+        return Degraded(self.forward(image))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply A: the means of the blocks of C,H,W or B,C,H,W."""
+        check_divisible(x, self.scale)
+        return F.avg_pool2d(x, self.scale)
+
+    def adjoint(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the transpose of A: spread each mean evenly over its block."""
+        return self.pseudo_inverse(y, size) / self.scale**2
+
+    def pseudo_inverse(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the pseudo-inverse of A: repeat each mean over its block."""
+        return y.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
