@@ -1,72 +1,60 @@
-"""Keep two live runs out of one folder: a lock that the system drops when its process dies."""
+"""Keep two live runs out of a folder: ``.<name>.lock`` beside it, which the system drops when its process dies."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from basicsr_ext.common.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["held_by", "hold", "refusal", "release_all"]
 
-__all__ = ["held_by", "hold", "release_all"]
-
-_held: dict[Path, IO[str]] = {}
+_held: dict[Path, FileLock] = {}  # of this process: BasicSR's pipelines lie between those who hold and who release
 
 
-def _lock_file(folder: str | Path) -> Path:
-    folder = Path(folder).absolute()
-    return folder.with_name(f".{folder.name}.lock")
+def _lock(folder: str | Path) -> tuple[Path, FileLock]:
+    path = Path(folder).absolute()
+    path = path.with_name(f".{path.name}.lock")
+    return path, FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
 
 
 def held_by(folder: str | Path) -> str | None:
-    """Say which live process holds the run's ``folder``, or None; writes nothing."""
-    path = _lock_file(folder)
-    if fcntl is None or path in _held or not path.is_file():
-        return None
-    with path.open() as file:
+    """Say which live process besides this one holds the run's ``folder``, or None; writes nothing."""
+    path, lock = _lock(folder)
+    if path not in _held and path.is_file():
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return file.read().strip() or "another process"
+            lock.acquire()
+            lock.release()
+        except Timeout:
+            return path.read_text(encoding="utf-8").strip() or "another process"
+        except OSError:  # a place that cannot be written: `hold` says so
+            return None
     return None
 
 
-def hold(folder: str | Path) -> str | None:
-    """Hold the run's ``folder`` until the process ends or ``release_all``; ``.<name>.lock`` lies beside it.
+def hold(folder: str | Path) -> None:
+    """Hold the run's ``folder`` until :func:`release_all` or the end of this process; a fork of it holds nothing.
 
-    Returns a note if the platform has no file locks. Raises InputError if a live process holds the folder or if the
-    place can not be written.
+    Raises InputError if a live process holds the folder, or if the place cannot be written or locked.
     """
-    path = _lock_file(folder)
+    path, lock = _lock(folder)
     if path in _held:
-        return None
-    if fcntl is None:
-        return f"this platform has no file locks: do not start a second run in {folder}"
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(refusal(folder, held_by(folder) or "another process")) from error
     except OSError as error:
-        raise InputError(
-            f"{path.parent} can not be written ({error.strerror}); choose another current folder"
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise InputError(refusal(folder, owner)) from error
-    file.truncate(0)
-    file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    _held[path] = file
-    return None
+        said = f"{path.parent} cannot be written or locked ({error.strerror}); choose another current folder"
+        raise InputError(said) from error
+    _held[path] = lock
+    with contextlib.suppress(OSError):  # Windows lets nobody write a file that is locked
+        path.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
 
 
 def refusal(folder: str | Path, owner: str) -> str:
@@ -75,6 +63,9 @@ def refusal(folder: str | Path, owner: str) -> str:
 
 
 def release_all() -> None:
-    """Let go of every folder that this process holds."""
+    """Let go of every folder that this process holds, and remove the lock files."""
     while _held:
-        _held.popitem()[1].close()
+        path, lock = _held.popitem()
+        if lock.is_locked:  # not in a fork of the process that holds it
+            path.unlink(missing_ok=True)
+        lock.release()

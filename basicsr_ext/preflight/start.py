@@ -39,8 +39,7 @@ def parse_options(
     opt, notes = prepare(args, root_path, is_train, here)
     notes += checks.check_run(opt, is_train, here)
     if here.is_main:
-        note = folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
-        notes += [note] if note else []
+        folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
         for line in notes:
             print(f"note: {line}", file=sys.stderr, flush=True)
     if notes:

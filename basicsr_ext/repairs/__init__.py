@@ -22,7 +22,6 @@ _MODULES = (
     "resume",
     "training_loop",
     "images",
-    "pretrained",
 )
 
 
