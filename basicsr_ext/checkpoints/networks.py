@@ -10,31 +10,79 @@ import torch
 from torch import nn
 
 from basicsr_ext.checkpoints.storage import load_checkpoint
-from basicsr_ext.common import registries
+from basicsr_ext.common.contracts import NetworkContract
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 
-_INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
+__all__ = [
+    "best_key",
+    "build_empty",
+    "channel_option",
+    "check_fit",
+    "has_weights",
+    "network_channels",
+    "network_multiple",
+]
+
+# What networks call their channels and their scale
+INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
+OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
+SCALES = ("upscale", "scale")
 
 
-_OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
+def check_fit(
+    weights: Mapping[str, Any], network: nn.Module | Mapping[str, Any], lead: str, cure: str, strict: bool = True
+) -> None:
+    """Compare weights with a network by names and shapes.
+
+    Args:
+        weights: Tensors, or shapes as tuples, by name.
+        network: The network, or what its ``state_dict()`` would hold: tensors or shapes by name.
+        lead: Begins the message: which file does not fit which network.
+        cure: Ends it.
+        strict: Whether everything must fit; otherwise it is enough that one tensor does.
+
+    Raises:
+        InputError: They do not fit; counts and names what is missing, unknown and of another shape.
+
+    """
+    wanted = _shapes(network.state_dict() if isinstance(network, nn.Module) else network)
+    found = _shapes(weights)
+    shapes = [f"{k} {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
+    faults = {
+        "missing": [k for k in wanted if k not in found],
+        "unknown": [k for k in found if k not in wanted],
+        "of another shape": shapes,
+    }
+    said = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in faults.items() if names)
+    fitting = any(found.get(k) == shape for k, shape in wanted.items())
+    if said and (strict or not fitting):
+        raise InputError(f"{lead}{'' if fitting else ', not in a single tensor'}: {said}; {cure}")
 
 
-def _build(options: Mapping[str, Any]) -> nn.Module:
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """Shapes by name; None for what is no tensor."""
+    shapes = {name: value.shape if torch.is_tensor(value) else value for name, value in weights.items()}
+    return {name: tuple(shape) if isinstance(shape, tuple) else None for name, shape in shapes.items()}
+
+
+def build_empty(options: Mapping[str, Any]) -> nn.Module:
     """Build a network without memory for its weights, where the class can be built so."""
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    cls = registries.find(ARCH_REGISTRY, options["type"])
+    cls = ARCH_REGISTRY.get(options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"}
     try:
         with torch.device("meta"):
-            return cls(**arguments)  # type: ignore[misc]
+            return cls(**arguments)
     except Exception:  # values computed while building have no meta form; build it really, errors included
-        return cls(**arguments)  # type: ignore[misc]
+        return cls(**arguments)
 
 
 def has_weights(opt: Mapping[str, Any]) -> bool:
-    """Tell whether ``network_g`` has anything to load; False if it can not be built."""
+    """Tell whether ``network_g`` has anything to load; False if it cannot be built."""
     try:
-        return bool(_build(opt["network_g"]).state_dict())
+        return bool(build_empty(opt["network_g"]).state_dict())
     except Exception:  # as in `network_faults`, which says why
         return False
 
@@ -46,11 +94,11 @@ def best_key(path: str) -> str | None:
     return next((key for key in known if isinstance(loaded, Mapping) and key in loaded), None)
 
 
-def _channels(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:
+def channel_option(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:
     """The first of ``names`` that the class of ``network_g`` takes, and its value or default."""
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    parameters = inspect.signature(registries.find(ARCH_REGISTRY, options["type"])).parameters  # type: ignore[arg-type]
+    parameters = inspect.signature(ARCH_REGISTRY.get(options["type"])).parameters
     for name in names:
         if name in parameters:
             value = options.get(name, parameters[name].default)
@@ -60,7 +108,7 @@ def _channels(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str |
 
 def network_channels(options: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Channels that the network of a block ``network_g`` takes and gives; None where its arguments do not tell."""
-    return _channels(options, _INPUTS)[1], _channels(options, _OUTPUTS)[1]
+    return channel_option(options, INPUTS)[1], channel_option(options, OUTPUTS)[1]
 
 
 def network_multiple(net: nn.Module) -> int:
@@ -68,9 +116,10 @@ def network_multiple(net: nn.Module) -> int:
 
     BasicSR's RRDBNet, which folds pixels at scales 1 and 2, is known too.
     """
-    if isinstance(getattr(net, "multiple", None), int):
+    if isinstance(net, NetworkContract):
         return net.multiple
+    attributes = [vars(part) for part in net.modules()]
     if type(net).__name__ == "RRDBNet":
-        return {1: 4, 2: 2}.get(net.scale, 1)
-    windows = [getattr(part, "window_size", None) for part in net.modules()]
+        return {1: 4, 2: 2}.get(attributes[0]["scale"], 1)
+    windows = [known.get("window_size") for known in attributes]
     return max((size for size in windows if isinstance(size, int)), default=1)

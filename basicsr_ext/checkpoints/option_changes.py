@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from typing import Any
 
-__all__ = ["changed_options", "changed_versions", "option_text", "versions"]
+from basicsr_ext.common.plain_json import finite
+from basicsr_ext.common.versions import versions_of
+
+__all__ = ["changed_options", "changed_versions", "option_text"]
 
 # What may change without a change of the weights: where things lie, what is logged, how fast data come.
 _HARMLESS = re.compile(
@@ -18,24 +19,12 @@ _HARMLESS = re.compile(
     r"|datasets\.train\.(name|phase|num_worker_per_gpu|prefetch_mode|num_prefetch_queue|pin_memory|persistent_workers"
     r"|cache)"
 )
-_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "basicsr", "basicsr-i2sb")
 _ABSENT = "not given"
 
 
 def option_text(opt: Mapping[str, Any]) -> str:
-    """Resolved options as JSON, for a training state."""
-    return json.dumps(opt, default=str)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a run."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Resolved options as JSON, for a training state and the record of a run."""
+    return json.dumps(finite(opt, as_text=True), default=str)
 
 
 def _leaves(block: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -66,7 +55,5 @@ def changed_options(saved: str, opt: Mapping[str, Any]) -> list[str]:
 
 def changed_versions(saved: Mapping[str, str]) -> list[str]:
     """Lines ``torch: 2.4.0 -> 2.5.0`` for every package that differs."""
-    now = versions()
-    return [
-        f"{k}: {saved.get(k, _ABSENT)} -> {now.get(k, _ABSENT)}" for k in {**saved, **now} if saved.get(k) != now.get(k)
-    ]
+    now = versions_of()
+    return [f"{k}: {v} -> {now.get(k, _ABSENT)}" for k, v in saved.items() if v != now.get(k)]

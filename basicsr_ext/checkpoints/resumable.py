@@ -13,7 +13,7 @@ from typing import Any
 from basicsr_ext.checkpoints import checksums
 from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, plain
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.files import atomic_write_text
+from basicsr_ext.common.files import write_whole
 
 __all__ = [
     "best_file",
@@ -64,7 +64,7 @@ def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration:
         best_file(state).unlink(missing_ok=True)
         return
     text = json.dumps(plain(best, "best_metric_results"))
-    atomic_write_text(json.dumps({"sha256": _text_digest(text), "best": text}), best_file(state))
+    write_whole(best_file(state), json.dumps({"sha256": _text_digest(text), "best": text}), durable=True)
 
 
 def _text_digest(text: str) -> str:

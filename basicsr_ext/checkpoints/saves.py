@@ -17,7 +17,7 @@ from basicsr_ext.checkpoints import checksums
 from basicsr_ext.checkpoints.resumable import save_best
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.common.files import SaveError, atomic_write_text
+from basicsr_ext.common.files import SaveError, write_whole
 
 __all__ = ["Saves", "check_options", "saves_of"]
 
@@ -27,7 +27,7 @@ _NUMBERED = re.compile(r"(?:net_.+_)?(\d+)\.(?:pth|safetensors|state|sha256|best
 
 def saves_of(model: Any) -> Saves:
     """The saves of a model; made at its first save."""
-    if not hasattr(model, "_saves"):
+    if "_saves" not in vars(model):
         model._saves = Saves(model.opt)
     return model._saves
 
@@ -113,7 +113,7 @@ class Saves:
             for path, digest in self._digests.items():
                 _compare(path, digest)
             names = {checksums.listed_name(path, self.states): digest for path, digest in self._digests.items()}
-            atomic_write_text(checksums.record_text(names), self.states / f"{iteration}.sha256")
+            write_whole(self.states / f"{iteration}.sha256", checksums.record_text(names), durable=True)
         except SaveError as error:
             self._fail(error)
             return
@@ -192,7 +192,7 @@ def _compare(path: Path, digest: str) -> None:
     try:
         found = files.digest(path)
     except OSError as error:
-        raise SaveError(f"cannot save {path}: it can not be read back: {error.strerror}") from error
+        raise SaveError(f"cannot save {path}: it cannot be read back: {error.strerror}") from error
     if found != digest:
         raise SaveError(f"cannot save {path}: it reads back otherwise than it was written; look after the disk")
 
@@ -201,10 +201,12 @@ def _link(path: Path, name: Path) -> None:
     """Give a file a second name in place of what had that name, in one step."""
     if name.exists() and os.path.samefile(path, name):
         return
-    unfinished = name.with_name(f".{name.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    try:
-        os.link(path, unfinished)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, unfinished)
-    os.replace(unfinished, name)
+
+    def link(unfinished: Path) -> None:
+        unfinished.unlink(missing_ok=True)
+        try:
+            os.link(path, unfinished)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, unfinished)
+
+    write_whole(name, link, durable=True)

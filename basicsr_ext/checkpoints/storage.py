@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -10,7 +11,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -18,19 +19,24 @@ import torch
 from basicsr_ext.checkpoints import checksums
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.common.files import _save_whole
 
 __all__ = [
+    "CONFIGURATION",
     "atomic_save",
     "load_checkpoint",
     "load_state",
     "load_weights",
     "newest_checkpoint",
     "plain",
+    "read_configuration",
     "read_safetensors_metadata",
     "save_safetensors",
+    "weights_in",
 ]
 
+CONFIGURATION = "config"  # key of the options beside the weights
+_CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
+_CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
@@ -51,30 +57,30 @@ def plain(thing: Any, place: str = "state") -> Any:
         kind = type(thing) if isinstance(thing, OrderedDict | Counter) else dict
         return kind({plain(k, place): plain(v, f"{place}[{k!r}]") for k, v in thing.items()})
     if isinstance(thing, list | tuple | set) and not isinstance(thing, torch.Size):
-        kind = next(k for k in (list, tuple, set) if isinstance(thing, k))
-        return kind(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
+        sequence = next(k for k in (list, tuple, set) if isinstance(thing, k))
+        return sequence(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
     if isinstance(thing, _PLAIN):
         return thing
     raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
 
 
 def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
-    """Write a checkpoint so that its name never stands for half a file, even if the process or the machine dies.
-
-    Returns the SHA-256 of what was written.
+    """Write a checkpoint, whole or not at all; returns the SHA-256 of what was written.
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
 
     """
+    written: list[str] = []
 
-    def write(unfinished: Path) -> str:
+    def write(unfinished: Path) -> None:
         with unfinished.open("wb") as file:
             hashing = files.HashingFile(file)
-            torch.save(thing, hashing)
-        return hashing.hexdigest()
+            torch.save(thing, cast(IO[bytes], hashing))  # it writes and flushes, no more
+        written.append(hashing.hexdigest())
 
-    return _save_whole(path, write)
+    files.write_whole(path, write, durable=True)
+    return written[0]
 
 
 def save_safetensors(
@@ -90,14 +96,14 @@ def save_safetensors(
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
-    def write(unfinished: Path) -> str:
+    def write(unfinished: Path) -> None:
         unfinished.touch()
         mode = unfinished.stat().st_mode
         save_file(own, unfinished, {"format": "pt", **(metadata or {})})
         unfinished.chmod(mode)  # save_file leaves the file to its owner alone
-        return files.digest(unfinished)
 
-    return _save_whole(path, write)
+    files.write_whole(path, write, durable=True)
+    return files.digest(path)
 
 
 def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:
@@ -119,14 +125,37 @@ def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None =
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({error}); use another one") from error
 
 
-def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def read_configuration(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
+    """The options that a checkpoint carries beside its weights, ``network_g`` among them; empty if it carries none.
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise RuntimeError(str(error)) from error
+    They are a JSON text under :data:`CONFIGURATION` in the metadata of a safetensors file, or at the root of a .pth.
+    Earlier versions wrote them under two other keys; any key will do.
+
+    Raises:
+        InputError: The file is missing or damaged, or what stands under one of our keys is no configuration.
+
+    """
+    if Path(path).suffix == ".safetensors":
+        texts: Mapping[str, Any] = read_safetensors_metadata(path, option)
+    else:
+        loaded = load_checkpoint(path, option, mmap=True)
+        texts = loaded if isinstance(loaded, Mapping) else {}
+    for key, text in texts.items():
+        ours = key in _CONFIGURATIONS
+        if not ours and not (isinstance(text, str) and text.startswith("{")):
+            continue
+        try:
+            found = json.loads(text)
+            if isinstance(found, dict) and isinstance(found.get("network_g"), dict):
+                return found
+            if ours:
+                raise ValueError("it is not that of a network")
+        except (TypeError, ValueError) as error:
+            said = f"{option} {path}" if option else path
+            raise InputError(
+                f"{said}: its configuration ({key}) is damaged: {error}; export it again, or give an option file"
+            ) from error
+    return {}
 
 
 def _torch_load(path: Path, mmap: bool) -> Any:
@@ -135,7 +164,13 @@ def _torch_load(path: Path, mmap: bool) -> Any:
     if not checksums.verify(path):
         _check_members(path)
     if path.suffix == ".safetensors":
-        return _load_safetensors(path)
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise RuntimeError(str(error)) from error
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
 
 
@@ -155,7 +190,7 @@ def _check_members(path: Path) -> None:
 def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
     """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
 
-    They are those of the record that lies with a save (:mod:`basicsr_ext.checkpoints.checksums`), else those of a torch file's parts.
+    They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts.
 
     Args:
         path: File written by ``torch.save``, or one that ends in ``.safetensors``: a bare state dict.
@@ -189,10 +224,11 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
 
 
 def load_weights(path: str | os.PathLike[str], key: str | None = "params", option: str | None = None) -> dict[str, Any]:
-    """Load the tensors of one network.
+    """Load the tensors of one network, without what other toolkits put around them and their names.
 
-    A state dict that lies bare in the file is taken whatever ``key`` says; ``params_ema`` falls back to ``params``
-    as in BasicSR. A leading ``module.`` is removed from the names.
+    A state dict that lies bare in the file is taken whatever ``key`` says. ``params`` and ``params_ema`` stand in for
+    each other, and so does ``state_dict``, or the only container of the file, for both. The prefixes ``module.`` and
+    ``_orig_mod.`` (of parallel and compiled networks) and the counter ``n_averaged`` of averaged ones are removed.
 
     Args:
         path: File written by ``torch.save``, or one that ends in ``.safetensors``.
@@ -203,21 +239,30 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
         InputError: The file cannot be loaded or has no such key; lists the keys that it has.
 
     """
-    loaded = load_checkpoint(path, option)
-    said = f"{option}: " if option else ""
+    return weights_in(load_checkpoint(path, option), f"{option}: {path}" if option else str(path), key)
+
+
+def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str, Any]:
+    """:func:`load_weights` of a checkpoint that is loaded already; ``source`` names it in messages."""
     if not isinstance(loaded, Mapping):
         raise InputError(
-            f"{said}{path} holds a {type(loaded).__name__}, not the weights of a network; "
+            f"{source} holds a {type(loaded).__name__}, not the weights of a network; "
             "give the .pth or .safetensors of a network"
         )
-    holders = [k for k, v in loaded.items() if isinstance(v, Mapping)]
-    if key is not None and key not in holders and "params" in holders:
-        key = "params" if key == "params_ema" else key
-    if key is not None and holders:
-        if key not in holders:
-            raise InputError(f"{said}{path} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
-        loaded = loaded[key]
-    return {str(k).removeprefix("module."): v for k, v in loaded.items()}
+    holders = [str(k) for k, v in loaded.items() if isinstance(v, Mapping)]
+    if holders and not any(torch.is_tensor(value) for value in loaded.values()):
+        known = [k for k in (key, *_CONTAINERS) if k in holders] or (holders if len(holders) == 1 else [])
+        if not known or key not in (*known[:1], None, *_CONTAINERS):
+            raise InputError(f"{source} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
+        loaded = loaded[known[0]]
+    return {_bare_name(str(k)): v for k, v in loaded.items() if k != "n_averaged"}
+
+
+def _bare_name(name: str) -> str:
+    name = name.replace("_orig_mod.", "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
 
 
 def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
@@ -228,13 +273,12 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
 
     """
     state = load_checkpoint(path, option)
-    lacking = [
-        k for k in ("epoch", "iter", "optimizers", "schedulers") if not isinstance(state, dict) or k not in state
-    ]
-    if lacking:
+    wanted = ("epoch", "iter", "optimizers", "schedulers")
+    missing = [key for key in wanted if not isinstance(state, dict) or key not in state]
+    if missing:
         said = f"{option}: " if option else ""
         raise InputError(
-            f"{said}{path} is not a training state (it lacks {', '.join(lacking)}); "
+            f"{said}{path} is not a training state ({', '.join(missing)} missing); "
             "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
         )
     return state

@@ -41,7 +41,8 @@ def _benchmark(args: argparse.Namespace) -> int:
     here = launch.find_launch(args.launcher)
     bench = settings.read(args.opt, here, args.force_yml)
     if here.is_main:
-        for note in filter(None, [here.note, *bench.notes, folder_lock.hold(bench.folder)]):
+        folder_lock.hold(bench.folder)
+        for note in filter(None, [here.note, *bench.notes]):
             _say(f"note: {note}")
     if here.launcher != "none":
         init_dist(here.launcher, **({"backend": "gloo"} if bench.options.num_gpu == 0 else {}))

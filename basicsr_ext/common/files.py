@@ -8,29 +8,30 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from basicsr_ext.common.errors import InputError
+
+__all__ = ["HashingFile", "SaveError", "digest", "known_digest", "remove_unfinished", "write_whole"]
+
+
+class SaveError(InputError, OSError):
+    """A file could not be written; what lay under its name before is untouched."""
 
 
 class HashingFile:
     """A file opened for writing, with the SHA-256 of what was written to it."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self.flush = file.flush
+        self.hexdigest = self._hash.hexdigest
 
     def write(self, data: bytes) -> int:
         """Write and hash; returns the number of bytes."""
         self._hash.update(data)
-        return self._file.write(data)  # type: ignore[attr-defined]
-
-    def flush(self) -> None:
-        """Hand what was written to the system."""
-        self._file.flush()  # type: ignore[attr-defined]
-
-    def hexdigest(self) -> str:
-        """The SHA-256 so far, 64 hexadecimal digits."""
-        return self._hash.hexdigest()
+        return self._file.write(data)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -42,35 +43,55 @@ def digest(path: str | os.PathLike[str]) -> str:
     return found.hexdigest()
 
 
-class SaveError(InputError, OSError):
-    """A file could not be written; what lay under its name before is untouched."""
+@functools.lru_cache(maxsize=1 << 16)
+def _digest_at(path: Path, changed: int, size: int) -> str:
+    return digest(path)
 
 
-def atomic_write_text(text: str, path: str | os.PathLike[str]) -> str:
-    """Write a text as :func:`atomic_save` writes a checkpoint: UTF-8, whole or not at all."""
-
-    def write(unfinished: Path) -> str:
-        unfinished.write_bytes(text.encode("utf-8"))
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-    return _save_whole(path, write)
+def known_digest(path: str | os.PathLike[str]) -> str:
+    """:func:`digest` of a file that may be asked for often: read again only when its size or time has changed."""
+    status = os.stat(path)
+    return _digest_at(Path(path), status.st_mtime_ns, status.st_size)
 
 
-def _save_whole(path: str | os.PathLike[str], write: Callable[[Path], str]) -> str:
+def write_whole(
+    path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object], durable: bool = False
+) -> None:
+    """Write a file so that its name never stands for half of it, even if the process or the machine dies.
+
+    Args:
+        path: The file.
+        content: Bytes, a text (written as UTF-8), or a function that writes the file whose path it is given.
+        durable: For what a run must not lose: wait until the disk has it, so that it outlasts a power cut (a rename
+            alone outlasts a kill), and make no folder, since one that is missing was there before.
+
+    Raises:
+        SaveError: Names the file and the cause; a file that had this name before is untouched.
+
+    """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        digest = write(unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
+        if not durable:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes | str):
+            unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        else:
+            content(unfinished)
+        if durable:
+            _sync(unfinished, os.O_RDWR)
         os.replace(unfinished, path)
-        _sync_folder(path.parent)
-    except Exception as error:
-        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
+        if durable and os.name == "posix":
+            _sync(path.parent, os.O_RDONLY)  # the rename
+    except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched") from error
-    return digest
+        if not isinstance(error, Exception):
+            raise
+        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
+        failure = SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched")
+        failure.strerror = _reason(cause)
+        raise failure from error
 
 
 def _reason(cause: BaseException) -> str:
@@ -80,11 +101,8 @@ def _reason(cause: BaseException) -> str:
     return str(cause)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -96,14 +114,3 @@ def remove_unfinished(*folders: str | os.PathLike[str]) -> None:
     for folder in folders:
         for leftover in Path(folder).glob(".*.unfinished"):
             leftover.unlink(missing_ok=True)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _digest_at(path: Path, changed: int, size: int) -> str:
-    return digest(path)
-
-
-def known_digest(path: str | os.PathLike[str]) -> str:
-    """:func:`digest` of a file that may be asked for often: read again only when its size or time has changed."""
-    status = os.stat(path)
-    return _digest_at(Path(path), status.st_mtime_ns, status.st_size)

@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from basicsr_ext.checkpoints.networks import _INPUTS, _OUTPUTS, _build, _channels
-from basicsr_ext.checkpoints.storage import load_state, load_weights
+from basicsr_ext.checkpoints.networks import INPUTS, OUTPUTS, SCALES, build_empty, channel_option, check_fit
+from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, load_weights
 from basicsr_ext.common.contracts import RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
 
 __all__ = ["channel_faults", "network_faults"]
-
-_SHOWN = 3
-_SCALES = ("upscale", "scale")
 
 
 def network_faults(opt: Mapping[str, Any]) -> list[str]:
@@ -26,10 +23,16 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
         if not name.startswith("network_") or not isinstance(options, Mapping):
             continue
         try:
-            network = _build(options)
+            for key, file in options.items():  # SpyNet and its like load files themselves, without saying which
+                if key.endswith("_path") and isinstance(file, str):
+                    load_checkpoint(file, f"{name}.{key}", mmap=True)
+            network = build_empty(options)
+        except InputError as error:
+            faults.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+            continue
         except Exception as error:  # a class refuses its arguments in whatever way it likes
             text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            said = text if text.startswith(name) else f"{name}: {options['type']} can not be built: {text}"
+            said = text if text.startswith(name) else f"{name}: {options['type']} cannot be built: {text}"
             faults.append(said)
             continue
         if opt["path"].get(f"pretrain_{name}"):
@@ -43,30 +46,16 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
 
 
 def _checkpoint_faults(path: Mapping[str, Any], label: str, network: nn.Module) -> list[str]:
-    option = f"path.pretrain_network_{label}"
+    option, strict = f"path.pretrain_network_{label}", path.get(f"strict_load_{label}", True)
+    file = path[f"pretrain_network_{label}"]
     try:
-        loaded = load_weights(path[option.removeprefix("path.")], path.get(f"param_key_{label}", "params"), option)
+        loaded = load_weights(file, path.get(f"param_key_{label}", "params"), option)
+        lead = f"{option} is {file}, which does not fit network_{label} ({type(network).__name__})"
+        loosely = f", or set path.strict_load_{label}: false to load what fits" if strict else ""
+        check_fit(loaded, network, lead, f"give the options that it was trained with{loosely}", strict)
     except InputError as error:
         return [str(error)]
-    if not path.get(f"strict_load_{label}", True):
-        return []
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(getattr(value, "shape", ())) for key, value in loaded.items()}
-    lacking = [key for key in wanted if key not in found]
-    surplus = [key for key in found if key not in wanted]
-    shapes = [f"{k} {found[k]} instead of {wanted[k]}" for k in wanted if k in found and wanted[k] != found[k]]
-    parts = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
-        for what, keys in (("missing", lacking), ("unknown", surplus), ("of another shape", shapes))
-        if keys
-    ]
-    if not parts:
-        return []
-    file = path[f"pretrain_network_{label}"]
-    return [
-        f"{option} is {file}, which does not fit network_{label} ({type(network).__name__}): {'; '.join(parts)}; "
-        f"give the options that it was trained with, or set path.strict_load_{label}: false to load what fits"
-    ]
+    return []
 
 
 def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | None) -> list[str]:
@@ -82,8 +71,8 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
     if not ours or not isinstance(item, Mapping) or "network_g" not in opt:
         return []
     faults = _scale_faults(opt, where, item)
-    for side, names in (("lq", _INPUTS), ("gt", _OUTPUTS)):
-        option, wanted = _channels(opt["network_g"], names)
+    for side, names in (("lq", INPUTS), ("gt", OUTPUTS)):
+        option, wanted = channel_option(opt["network_g"], names)
         image = item.get(side)
         if option and torch.is_tensor(image) and image.dim() >= 3 and image.shape[-3] != wanted:
             there = image.shape[-3]
@@ -96,7 +85,7 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
 
 def _scale_faults(opt: Mapping[str, Any], where: str, item: Mapping[str, Any]) -> list[str]:
     lq, gt = item.get("lq"), item.get("gt")
-    option, scale = _channels(opt["network_g"], _SCALES)
+    option, scale = channel_option(opt["network_g"], SCALES)
     if not (option and torch.is_tensor(lq) and torch.is_tensor(gt) and lq.dim() >= 3 and gt.dim() >= 3):
         return []
     there = gt.shape[-1] // lq.shape[-1]

@@ -11,11 +11,14 @@ import torch
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
-from basicsr_ext.checkpoints.option_changes import option_text, versions
+from basicsr_ext.checkpoints.networks import check_fit
+from basicsr_ext.checkpoints.option_changes import option_text
 from basicsr_ext.checkpoints.resumable import load_best, save_best
 from basicsr_ext.checkpoints.saves import saves_of
-from basicsr_ext.checkpoints.storage import atomic_save, load_weights, plain, save_safetensors
+from basicsr_ext.checkpoints.storage import CONFIGURATION, atomic_save, load_weights, plain, save_safetensors
+from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.versions import versions_of
 from basicsr_ext.repairs.models import method_repair
 from basicsr_ext.training.sample_order import global_batch_size
 
@@ -36,41 +39,24 @@ def _option_of(opt: Mapping[str, Any], load_path: str) -> str:
 def _load_network(
     self: Any, net: Network, load_path: str, strict: bool = True, param_key: str | None = "params"
 ) -> None:
-    """Load weights into a network.
+    """Load weights into a network; if not strict, what fits.
 
     Raises:
-        InputError: The file is missing, damaged, lacks the key or, if strict, does not fit the network.
+        InputError: The file is missing, damaged, lacks the key or does not fit the network; if not strict, nothing
+            of it fits.
 
     """
     option = _option_of(self.opt, load_path)
     net = self.get_bare_model(net)
     weights = load_weights(load_path, param_key, option)
     get_root_logger().info(f"Loading {type(net).__name__} model from {load_path}, with param key: [{param_key}].")
-    if strict:
-        _refuse_misfit(net, weights, f"{option}: {load_path} does not fit network {type(net).__name__}")
-    else:
+    cure = "give the options of the network that was saved, or another file"
+    if strict and "pretrain_network" in option:
+        cure += f", or {option.replace('pretrain_network', 'strict_load')}: false to load only what fits"
+    check_fit(weights, net, f"{option}: {load_path} does not fit network {type(net).__name__}", cure, strict)
+    if not strict:
         self._print_different_keys_loading(net, weights, strict)
     net.load_state_dict(weights, strict=strict)
-
-
-def _refuse_misfit(net: Network, weights: Mapping[str, Any], lead: str) -> None:
-    wanted = net.state_dict()
-    shapes = [
-        f"{k} is {tuple(weights[k].shape)} in the file, {tuple(v.shape)} in the network"
-        for k, v in wanted.items()
-        if torch.is_tensor(weights.get(k)) and weights[k].shape != v.shape
-    ]
-    faults = [
-        ("only in the network", [k for k in wanted if k not in weights]),
-        ("only in the file", [k for k in weights if k not in wanted]),
-        ("other shapes", shapes),
-    ]
-    said = [f"{what} ({len(names)}): {', '.join(names[:3])}" for what, names in faults if names]
-    if said:
-        raise InputError(
-            f"{lead}; {'; '.join(said)}. Give the options of the network that was saved, another file, "
-            "or path.strict_load_g: false to load only what fits"
-        )
 
 
 # ---- saving and resuming
@@ -100,7 +86,7 @@ def _save_network(
     weights = {key: _on_cpu(self.get_bare_model(one)) for one, key in zip(nets, keys)}
     saves.write(current_iter, path, lambda place: atomic_save(weights, place))
     if saves.safetensors:
-        texts = {"weights": keys[-1], "configuration": _configuration(self.opt)}
+        texts = {"weights": keys[-1], CONFIGURATION: _configuration(self.opt)}
         beside = path.with_suffix(".safetensors")
         saves.write(current_iter, beside, lambda place: save_safetensors(weights[keys[-1]], place, texts))
 
@@ -115,8 +101,7 @@ def _configuration(opt: Mapping[str, Any]) -> str:
 def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     """Save what a resumed run needs besides the networks, plain numbers and tensors only; then the save is whole.
 
-    A model may define ``training_state_extras() -> dict`` and ``load_training_state_extras(dict)`` for state of its
-    own, such as a gradient scaler's.
+    A model of our contract adds state of its own, such as a gradient scaler's, by ``training_state_extras``.
 
     Raises:
         SaveError: The save could not be finished, and the run ends for it; files saved before are untouched.
@@ -124,23 +109,24 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     """
     if current_iter == -1:
         return
-    state = {
+    best: Mapping[str, Any] = vars(self).get("best_metric_results", {})  # there once something was validated
+    state: dict[str, Any] = {
         "epoch": epoch,
         "iter": current_iter,
         "position": _position(self.opt, current_iter),
         "optimizers": [o.state_dict() for o in self.optimizers],
         "schedulers": [s.state_dict() for s in self.schedulers],
-        "best_metric_results": getattr(self, "best_metric_results", {}),
+        "best_metric_results": best,
         "random": {"manual_seed": self.opt.get("manual_seed"), "iter": current_iter},
         "options": self.opt.get("resolved") or option_text(self.opt),
-        "versions": versions(),
+        "versions": versions_of(),
     }
-    if hasattr(self, "training_state_extras"):
+    if isinstance(self, RestorerContract):
         state["extras"] = self.training_state_extras()
     saves = saves_of(self)
     save_best(self.opt, None, current_iter)
     saves.write(current_iter, saves.states / f"{current_iter}.state", lambda place: atomic_save(plain(state), place))
-    saves.commit(current_iter, state["best_metric_results"])
+    saves.commit(current_iter, best)
 
 
 def _position(opt: Mapping[str, Any], iteration: int) -> int | None:
@@ -159,8 +145,8 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
 
     """
     source = self.opt["path"].get("resume_state") or "the training state"
-    for kind in ("optimizers", "schedulers"):
-        saved, mine = resume_state[kind], getattr(self, kind)
+    for kind, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+        saved = resume_state[kind]
         if len(saved) != len(mine):
             raise InputError(
                 f"path.resume_state: {source} holds {len(saved)} {kind}, the options make {len(mine)}; "
@@ -177,7 +163,7 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
                     "resume with the options of the run that saved it"
                 ) from error
     _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
-    if hasattr(self, "load_training_state_extras"):
+    if isinstance(self, RestorerContract):
         self.load_training_state_extras(resume_state.get("extras") or {})
 
 

@@ -97,7 +97,7 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
     logger = get_root_logger()
     logger.warning(f"Resuming from {path}, iteration {state['iter']}.")
     if "options" not in state:
-        logger.warning("The state does not hold the options that it was saved with; changes can not be listed.")
+        logger.warning("The state does not hold the options that it was saved with; changes cannot be listed.")
         return
     changed = [f"  {line}" for line in changed_options(state["options"], opt)]
     if changed:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from basicsr_ext.checkpoints.option_changes import option_text
+from basicsr_ext.checkpoints.run_record import write_options
 from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.contracts import dataset_of
@@ -121,8 +122,10 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     loop_state.current().val_loaders = val_loaders
     _refuse_empty_epoch(opt, loader, sampler)
     check_options(opt)
-    opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
     start = opt.setdefault("start", {"epoch": 0, "iter": 0, "position": 0})
+    if collectives.is_main():
+        write_options(opt)
+    opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
     ratio = opt["datasets"]["train"].get("dataset_enlarge_ratio", 1)
     budget = PositionSampler(
         len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]

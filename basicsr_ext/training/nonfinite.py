@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from basicsr_ext.checkpoints.storage import newest_checkpoint
 from basicsr_ext.common.contracts import restorer_of
 from basicsr_ext.common.errors import NonFiniteLoss
-from basicsr_ext.common.files import SaveError, atomic_write_text
+from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 
@@ -287,7 +287,7 @@ class BadStep:
             "batch": {key: describe(value) for key, value in self.batch.items() if torch.is_tensor(value)},
         }
         try:
-            atomic_write_text(json.dumps(_strict(report), indent=1, allow_nan=False) + "\n", path)
+            write_whole(path, json.dumps(_strict(report), indent=1, allow_nan=False) + "\n")
         except SaveError as error:
             return f"{self.images_said()}({error}.) "
         return f"{self.images_said()}Its batch, losses and gradient are described in {path}. "

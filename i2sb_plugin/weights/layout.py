@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from basicsr_ext.checkpoints.networks import check_fit
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet, UNetLayout
 
@@ -52,7 +53,7 @@ def infer_network(
         inputs, outputs = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
     except (KeyError, IndexError, ZeroDivisionError, StopIteration) as error:
         raise InputError(
-            f"{source} holds no U-Net of ADM: {error} is missing; weights of other networks can not be imported"
+            f"{source} holds no U-Net of ADM: {error} is missing; weights of other networks cannot be imported"
         ) from error
     except InputError as error:
         raise InputError(_heads_cure(str(error), source)) from error
@@ -63,7 +64,8 @@ def infer_network(
     for name, value in dataclasses.asdict(layout).items():
         if value != preset[name]:
             options[name] = list(value) if isinstance(value, tuple) else value
-    _refuse_difference(network_shapes(options), shapes, source)
+    lead = f"{source} does not fit ADM's U-Net as its first layers describe it"
+    check_fit(shapes, network_shapes(options), lead, "weights of other networks cannot be imported")
     return options
 
 
@@ -103,8 +105,8 @@ def _layout(shapes: Shapes, num_head_channels: int, new_attention_order: bool) -
     )
 
 
-def _parts(shapes: Shapes, pattern: str) -> set[tuple[str, str]]:
-    return {match.groups() for match in map(re.compile(pattern).match, shapes) if match}  # type: ignore[misc]
+def _parts(shapes: Shapes, pattern: str) -> set[tuple[Any, ...]]:
+    return {match.groups() for match in map(re.compile(pattern).match, shapes) if match}
 
 
 def _count(shapes: Shapes, blocks: str) -> int:
@@ -113,16 +115,3 @@ def _count(shapes: Shapes, blocks: str) -> int:
 
 def _whole(number: float) -> int | float:
     return int(number) if number == int(number) else number
-
-
-def _refuse_difference(built: Shapes, found: Shapes, source: str) -> None:
-    """Raise InputError unless both have the same names and shapes."""
-    other = [f"{n} {found[n]} instead of {built[n]}" for n in built if found.get(n, built[n]) != built[n]]
-    faults = [
-        ("not in the file", [name for name in built if name not in found]),
-        ("not in the network", [name for name in found if name not in built]),
-        ("of another shape", other),
-    ]
-    said = [f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in faults if names]
-    if said:
-        raise InputError(f"{source} does not fit ADM's U-Net as its first layers describe it: {'; '.join(said)}")

@@ -19,7 +19,7 @@ _SCALARS = (type(None), bool, int, float, str, bytes)
 
 
 def _path_text(*parts: str) -> str:
-    """Join the parts that a path was pickled as; paths of another system can not be built here."""
+    """Join the parts that a path was pickled as; paths of another system cannot be built here."""
     if sum(map(len, parts)) > _LONGEST_PATH:  # a few bytes could ask for doubled texts without end
         raise pickle.UnpicklingError("a path that is too long")
     return "/".join(part.rstrip("/\\") for part in parts) or ("/" if parts else ".")

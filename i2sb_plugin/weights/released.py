@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.storage import atomic_save, load_checkpoint, read_safetensors_metadata, save_safetensors
+from basicsr_ext.checkpoints.networks import check_fit
+from basicsr_ext.checkpoints.storage import (
+    CONFIGURATION,
+    atomic_save,
+    load_checkpoint,
+    read_configuration,
+    save_safetensors,
+    weights_in,
+)
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.weights.layout import infer_network, network_shapes
 
 __all__ = [
-    "CONFIGURATION_KEY",
     "LICENCE",
     "Released",
     "Weights",
     "adm_initialisation",
-    "read_configuration",
     "read_released",
     "read_weights",
     "release_layout",
@@ -31,7 +37,6 @@ __all__ = [
 ]
 
 PREFIX = "diffusion_model."
-CONFIGURATION_KEY = "i2sb"  # of the metadata of a safetensors file, and in a .pth: a text in JSON
 LICENCE = (
     "The weights that I2SB's authors publish are under CC BY-NC-SA 4.0: attribution, no commercial use, share alike. "
     "They are your files: this package neither ships nor fetches them; what you derive from them keeps that licence."
@@ -95,7 +100,7 @@ def _what(loaded: Any) -> str:
     return f"it holds {', '.join(map(str, list(loaded)[:5])) or 'nothing'}"
 
 
-def _named(shadow: list[Any], net: State, path: str | os.PathLike[str]) -> State:
+def _named(shadow: Sequence[Any], net: State, path: str | os.PathLike[str]) -> State:
     """Give the averaged tensors, which are a list in parameter order, the names of the network's."""
     if len(shadow) != len(net):
         raise InputError(
@@ -137,39 +142,12 @@ def write_weights(
     text = json.dumps(configuration)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if Path(path).suffix == ".safetensors":
-        save_safetensors(ema, path, {CONFIGURATION_KEY: text, "license": licence})
+        save_safetensors(ema, path, {CONFIGURATION: text, "license": licence})
     elif Path(path).suffix == ".pth":
         raw = ema if net is None else net
-        atomic_save({"params": raw, "params_ema": ema, CONFIGURATION_KEY: text, "license": licence}, path)
+        atomic_save({"params": raw, "params_ema": ema, CONFIGURATION: text, "license": licence}, path)
     else:
         raise InputError(f"-o {path}: give a name that ends in .safetensors, or in .pth for BasicSR's layout")
-
-
-def read_configuration(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What :func:`write_weights` wrote beside the weights, such as ``network_g``; empty for other files.
-
-    Raises:
-        InputError: The file is missing or damaged, or its configuration is not what is written there.
-
-    """
-    if Path(path).suffix == ".safetensors":
-        text = read_safetensors_metadata(path).get(CONFIGURATION_KEY)
-    else:
-        loaded = load_checkpoint(path, mmap=True)
-        text = loaded.get(CONFIGURATION_KEY) if isinstance(loaded, Mapping) else None
-    return _parse(text, path)
-
-
-def _parse(text: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(text) if text is not None else {}
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: its configuration ({CONFIGURATION_KEY}) is damaged: {error}; export it again"
-        ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("network_g", {}), dict):
-        raise InputError(f"{path}: its configuration ({CONFIGURATION_KEY}) is not that of a network; export it again")
-    return found
 
 
 def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> Weights:
@@ -183,10 +161,7 @@ def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> W
     """
     loaded = load_checkpoint(path)
     configuration = read_configuration(path)
-    holders = {k: v for k, v in loaded.items() if isinstance(v, Mapping)} if isinstance(loaded, Mapping) else {}
-    net = holders.get("params", loaded)
-    ema = holders.get("params_ema", net)
-    states = [{str(k).removeprefix("module."): v for k, v in state.items()} for state in (net, ema)]
+    states = [weights_in(loaded, str(path), key) for key in ("params", "params_ema")]
     if not all(torch.is_tensor(value) for state in states for value in state.values()):
         raise InputError(
             f"{path} holds {', '.join(map(str, list(loaded)[:5]))}; give params and params_ema, or weights alone"
@@ -194,8 +169,8 @@ def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> W
     shapes = shapes_of(states[1])
     network = configuration.get("network_g") or infer_network(shapes, str(path), num_head_channels)
     order = network_shapes(network)
-    if any(shapes_of(state) != order for state in states):
-        raise InputError(f"{path}: its weights do not fit the network that it describes; export it again")
+    for state in states:
+        check_fit(state, order, f"{path}: its weights do not fit the network that it describes", "export it again")
     net, ema = ({name: state[name] for name in order} for state in states)
     return Weights(net, ema, {**configuration, "network_g": network})
 

@@ -106,13 +106,13 @@ def release_options(configuration: Mapping[str, Any], name: str) -> dict[str, An
         "cond_x1": bridge["cond_x1"],
         "add_x1_noise": bridge.get("add_x1_noise", False),
     }
-    training = {"batch_size": 256, "microbatch": 2, "num_itr": 1000000, "lr": 5e-5, "lr_gamma": 0.99, "lr_step": 1000}
-    training |= {"l2_norm": 0.0, "ema": 0.99, "clip_denoise": False, "use_fp16": False, "device": "cuda", "seed": 0}
-    machine = {"name": name, "ckpt": None, "load": None, "gpu": None, "distributed": False, "n_gpu_per_node": 1}
-    machine |= {"master_address": "localhost", "node_rank": 0, "num_proc_node": 1, "global_rank": 0, "local_rank": 0}
-    machine |= {"global_size": 1, "log_writer": None, "wandb_api_key": None, "wandb_user": None}
-    machine |= {"dataset_dir": Path("/dataset"), "log_dir": Path(".log"), "ckpt_path": Path("results") / name}
-    return {**meaning, **training, **machine}
+    rest: dict[str, Any] = {"batch_size": 256, "microbatch": 2, "num_itr": 1000000, "lr": 5e-5, "lr_gamma": 0.99}
+    rest |= {"lr_step": 1000, "l2_norm": 0.0, "ema": 0.99, "clip_denoise": False, "use_fp16": False}
+    rest |= {"device": "cuda", "seed": 0, "name": name, "ckpt": None, "load": None, "gpu": None, "distributed": False}
+    rest |= {"n_gpu_per_node": 1, "master_address": "localhost", "node_rank": 0, "num_proc_node": 1, "global_rank": 0}
+    rest |= {"local_rank": 0, "global_size": 1, "log_writer": None, "wandb_api_key": None, "wandb_user": None}
+    rest |= {"dataset_dir": Path("/dataset"), "log_dir": Path(".log"), "ckpt_path": Path("results") / name}
+    return {**meaning, **rest}
 
 
 _OPTION_FILE = """\

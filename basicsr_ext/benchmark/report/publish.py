@@ -8,7 +8,7 @@ from typing import Any
 
 from basicsr_ext.benchmark import page
 from basicsr_ext.benchmark.report import plots, sheets, tables
-from basicsr_ext.common.files import atomic_write_text
+from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import json_text
 
 
@@ -21,9 +21,9 @@ def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
         for name, reason in result.get("refused", {}).items():
             yield f"note: no {name} of {result['method']}: {reason}"
     path = folder / "records.json"
-    atomic_write_text(json_text(records), path)
+    write_whole(path, json_text(records))
     for name, text in (("table.md", tables.markdown), ("table.csv", tables.csv_text), ("table.tex", tables.latex)):
-        atomic_write_text(text(records), path.with_name(name))
+        write_whole(path.with_name(name), text(records))
     print(tables.markdown(records))
     yield f"records: {path}"
     for dataset in [dataset["name"] for dataset in records["datasets"]]:

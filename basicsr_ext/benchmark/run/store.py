@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.common.files import atomic_write_text, digest
+from basicsr_ext.common.files import digest, write_whole
 from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.pictures import Picture, write_picture
 
@@ -88,7 +88,7 @@ class Store:
     def write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         """Write the note of a file; raises SaveError, an InputError, where the disk refuses it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(json_text(note), path.with_suffix(".json"))
+        write_whole(path.with_suffix(".json"), json_text(note))
 
     def relative(self, path: Path) -> str:
         """A path as records.json holds it."""

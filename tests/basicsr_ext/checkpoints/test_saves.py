@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from basicsr_ext import repairs
-from basicsr_ext.checkpoints import checksums, option_changes, resumable, saves, storage
+from basicsr_ext.checkpoints import checksums, resumable, saves, storage
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.versions import versions_of
 from tests.support.basicsr_runs import model_of, options
 
 repairs.apply()
@@ -121,7 +122,7 @@ def test_old_saves_go_but_the_best_one_stays(tmp_path):
 def test_nothing_is_removed_for_a_save_that_does_not_read_back(tmp_path, monkeypatch):
     model, _, states = saving_model(tmp_path, keep_last=1)
     model.save(0, 2)
-    monkeypatch.setattr(checksums, "digest", lambda path: "0" * 64)
+    monkeypatch.setattr(files, "digest", lambda path: "0" * 64)
     with pytest.raises(files.SaveError, match=r"net_g_4\.pth: it reads back otherwise than it was written"):
         model.save(0, 4)
     monkeypatch.undo()
@@ -137,7 +138,7 @@ def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in model.net_g.state_dict().items()}
     texts = storage.read_safetensors_metadata(models / "net_g_2.safetensors")
     assert texts["weights"] == "params_ema"
-    kept = json.loads(texts["configuration"])
+    kept = json.loads(texts["config"])
     assert kept["network_g"]["type"] == "MSRResNet" and not {"datasets", "path", "train"} & set(kept)
     with (models / "net_g_2.safetensors").open("r+b") as file:
         file.seek(-1, 2)
@@ -223,7 +224,7 @@ def test_a_state_is_complete(tmp_path):
     state = storage.load_state(states / "4.state")
     assert state["position"] == 102 and state["random"] == {"manual_seed": 3, "iter": 4}
     assert json.loads(state["options"])["network_g"]["num_feat"] == 8
-    assert state["versions"] == option_changes.versions() and "torch" in state["versions"]
+    assert state["versions"] == versions_of() and "torch" in state["versions"]
     assert {"epoch", "iter", "optimizers", "schedulers", "best_metric_results"} <= set(state)
 
 

@@ -32,9 +32,9 @@ def test_a_save_that_is_killed_leaves_the_file_before_it(tmp_path):
     storage.atomic_save({"w": torch.zeros(2)}, path)
     code = f"""
 import os, signal, torch
-from basicsr_ext import checkpoint, resumable
+from basicsr_ext.checkpoints import storage
 os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
+storage.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
     assert storage.load_checkpoint(path)["w"].tolist() == [0.0, 0.0]
@@ -148,3 +148,42 @@ def test_a_network_given_as_a_state_is_refused(tmp_path):
     torch.save({"params": {}}, tmp_path / "net_g_5.pth")
     with pytest.raises(InputError, match=r"path\.resume_state: .*net_g_5\.pth is not a training state"):
         storage.load_state(tmp_path / "net_g_5.pth", "path.resume_state")
+
+
+# ---- what other toolkits put around weights
+
+WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {f"{prefix}{name}": value for name, value in WEIGHTS.items()}
+        for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+    ]
+    + [{**WEIGHTS, "n_averaged": torch.tensor(3)}, {"state_dict": WEIGHTS, "epoch": 3}, {"params_ema": WEIGHTS}]
+    + [{"model": WEIGHTS}, {"params": {"n_averaged": torch.tensor(3), "module.a.weight": 0, "module.a.bias": 0}}],
+    ids=lambda content: "-".join(content),
+)
+@pytest.mark.parametrize("key", ["params", "params_ema", None])
+def test_weights_are_unwrapped(tmp_path, content, key):
+    torch.save(content, tmp_path / "net.pth")
+    assert set(storage.load_weights(tmp_path / "net.pth", key)) == set(WEIGHTS)
+
+
+@pytest.mark.parametrize("key", ["config", "i2sb", "configuration", "of another toolkit"])
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_a_configuration_is_found_under_every_key_that_had_it(tmp_path, key, kind):
+    text, path = '{"network_g": {"type": "X"}}', tmp_path / f"net.{kind}"
+    if kind == "pth":
+        storage.atomic_save({"params": WEIGHTS, key: text, "license": "CC0"}, path)
+    else:
+        storage.save_safetensors(WEIGHTS, path, {key: text, "license": "CC0"})
+    assert storage.read_configuration(path) == {"network_g": {"type": "X"}}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"scale": 4}'])
+def test_a_damaged_configuration_is_refused_with_its_key(tmp_path, text):
+    storage.save_safetensors(WEIGHTS, tmp_path / "net.safetensors", {"config": text})
+    with pytest.raises(InputError, match=r"--checkpoint .*net\.safetensors: its configuration \(config\) is damaged"):
+        storage.read_configuration(tmp_path / "net.safetensors", "--checkpoint")

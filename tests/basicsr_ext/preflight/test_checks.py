@@ -135,9 +135,9 @@ def network_options(tmp_path, **path):
 
 
 def saved(tmp_path, opt, **extra):
-    from basicsr_ext.checkpoints.networks import _build
+    from basicsr_ext.checkpoints.networks import build_empty
 
-    weights = {key: torch.zeros(value.shape) for key, value in _build(opt["network_g"]).state_dict().items()}
+    weights = {key: torch.zeros(value.shape) for key, value in build_empty(opt["network_g"]).state_dict().items()}
     torch.save({"params": weights, **extra}, tmp_path / "net.pth")
     return str(tmp_path / "net.pth")
 
@@ -171,7 +171,7 @@ def test_the_key_of_the_averaged_weights_is_preferred(tmp_path):
 def test_a_network_that_can_not_be_built_is_a_fault(tmp_path):
     opt = network_options(tmp_path)
     opt["network_g"] = {"type": "SwinIR", "embed_dim": 60, "depths": [2], "num_heads": [7], "upscale": 2}
-    assert network_faults(opt)[0].startswith("network_g: SwinIR can not be built: ")
+    assert network_faults(opt)[0].startswith("network_g: SwinIR cannot be built: ")
 
 
 def test_a_baseline_without_weights_needs_no_checkpoint(tmp_path):

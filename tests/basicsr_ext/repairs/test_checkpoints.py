@@ -9,6 +9,7 @@ import torch
 from basicsr_ext import repairs
 from basicsr_ext.checkpoints import storage
 from basicsr_ext.common import files
+from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.errors import InputError
 from tests.support.basicsr_runs import model_of, options
 
@@ -16,6 +17,7 @@ repairs.apply()
 
 import basicsr.train  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
+from basicsr.models.sr_model import SRModel  # noqa: E402
 
 
 def stepped(opt, steps=1):
@@ -121,8 +123,8 @@ def test_other_keys_and_shapes_are_listed_both_ways(tmp_path):
         model_of(opt)
     text = str(caught.value)
     assert "path.pretrain_network_g" in text and "does not fit network MSRResNet" in text
-    assert "only in the network (1): conv_hr.bias" in text and "only in the file (1): extra.weight" in text
-    assert "conv_last.bias is (4,) in the file, (3,) in the network" in text
+    assert "1 missing: conv_hr.bias" in text and "1 unknown: extra.weight" in text
+    assert "conv_last.bias (4,) instead of (3,)" in text and "path.strict_load_g: false" in text
     opt["path"]["strict_load_g"] = False
     assert model_of(opt).net_g.conv_first.weight.equal(weights["conv_first.weight"])
 
@@ -279,12 +281,19 @@ def test_a_changed_learning_rate_is_said_to_be_ignored(tmp_path, monkeypatch):
 
 
 def test_a_model_can_keep_state_of_its_own(tmp_path):
+    class Scaled(RestorerContract, SRModel):
+        def training_state_extras(self):
+            return {"scale": np.float32(2)}
+
+        def load_training_state_extras(self, extras):
+            self.taken = extras
+
     opt = options(tmp_path)
     model = stepped(opt)
-    model.training_state_extras = lambda: {"scale": np.float32(2)}
+    model.__class__ = Scaled
     model.save(0, 2)
     state, opt = resumed(opt)
-    again, taken = model_of(opt), []
-    again.load_training_state_extras = taken.append
+    again = model_of(opt)
+    again.__class__ = Scaled
     again.resume_training(state)
-    assert taken == [{"scale": 2.0}]
+    assert again.taken == {"scale": 2.0}

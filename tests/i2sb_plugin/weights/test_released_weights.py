@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from basicsr_ext import cli, repairs
-from basicsr_ext.checkpoints.storage import load_weights
+from basicsr_ext.checkpoints.storage import load_weights, read_configuration
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import check
 from basicsr_ext.options.file import load_yaml
@@ -23,7 +23,7 @@ from i2sb_plugin.archs.adm_unet_arch import ADMUNet
 from i2sb_plugin.bridge import Bridge
 from i2sb_plugin.weights.layout import infer_network, network_shapes
 from i2sb_plugin.weights.pickles import load_namespace
-from i2sb_plugin.weights.released import read_configuration, read_weights
+from i2sb_plugin.weights.released import read_weights
 from i2sb_plugin.weights.tasks import TASKS
 from tests.support.golden import find, folders, golden, golden_json, names, params, unet_options
 
@@ -425,7 +425,7 @@ def no_average(saved):
         (other_network, "holds no U-Net of ADM: 'time_embed.0.weight' is missing"),
         (
             one_layer_more,
-            "ADM's U-Net as its first layers describe it: 1 not in the network: extra.weight",
+            "ADM's U-Net as its first layers describe it: 1 unknown: extra.weight",
         ),
         (no_prefix, "net has time_embed.0.weight; all its names begin with diffusion_model."),
         (bare, "it is a bare U-Net of ADM; use `basicsr import-adm`"),
