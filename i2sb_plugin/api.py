@@ -13,20 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.pictures import Picture, read_picture, write_picture
+from basicsr_ext.images.pictures import read_picture, write_picture
 from basicsr_ext.restoring import restorer as toolkit
-from basicsr_ext.restoring.files import read_mask
+from basicsr_ext.restoring.arrays import Image, to_array, to_mask, to_picture
 from i2sb_plugin import plugin
 from i2sb_plugin.weights import builtin
 
 __all__ = ["Restorer"]
-
-Image = str | os.PathLike | np.ndarray | Tensor
-_FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 class Restorer:
@@ -61,12 +57,11 @@ class Restorer:
             checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file; None for the network that is built in,
                 which enlarges photographs 4 times.
             options: option file; None to take the configuration inside the checkpoint, or that of its run.
-            device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
-            tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None
-                for a size that suits.
-            overlap: pixels that tiles share; None for an eighth of the tile.
+            device: of these and the following see :class:`basicsr_ext.restoring.restorer.Loading`.
+            tile: side of the tiles; 0 for none.
+            overlap: pixels that tiles share.
             tile_batch: tiles at once.
-            say: told of a tile that was halved because memory ran out.
+            say: told of a tile that was halved.
 
         Raises:
             InputError: A ValueError that names the file or the option that is wrong, and the cure.
@@ -74,7 +69,8 @@ class Restorer:
         """
         plugin.register()
         checkpoint = Path(builtin.checkpoint() if checkpoint is None else checkpoint)
-        return cls(toolkit.Restorer.load(checkpoint, options, device, tile, overlap, tile_batch=tile_batch, say=say))
+        how = {"device": device, "tile": tile, "overlap": overlap, "tile_batch": tile_batch, "say": say}
+        return cls(toolkit.Restorer.load(checkpoint, options, **how))
 
     def __call__(
         self,
@@ -105,16 +101,15 @@ class Restorer:
             the image; for a path uint8 or uint16, as the file has. Arrays of one plane come back as H,W.
 
         Raises:
-            InputError: The image can not be read, has channels that the network does not take, or an option is wrong.
+            InputError: The image cannot be read, has channels that the network does not take, or an option is wrong.
 
         """
         flags = {"sampler": sampler, "nfe": nfe, "samples": samples, **options}
-        if torch.is_tensor(image):
+        if isinstance(image, Tensor):
             return self._restore_tensor(image, mask, seed, flags)
-        picture = read_picture(image) if isinstance(image, str | os.PathLike) else _from_array(image)
-        hole = None if mask is None else _to_mask(mask)
-        restored, _ = self._loaded.restore_picture(picture, hole, seed, **flags)
-        return _to_array(restored, np.asarray(image).dtype if isinstance(image, np.ndarray) else None)
+        hole = None if mask is None else to_mask(mask)
+        restored, _ = self._loaded.restore_picture(to_picture(image), hole, seed, **flags)
+        return to_array(restored, like=image)
 
     def _restore_tensor(self, image: Tensor, mask: Image | None, seed: int, flags: dict[str, Any]) -> Tensor:
         if image.dim() not in (3, 4) or not image.is_floating_point():
@@ -122,7 +117,7 @@ class Restorer:
                 f"the image is a tensor {tuple(image.shape)} of {image.dtype}; give floats C,H,W or B,C,H,W"
             )
         batch = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
-        hole = None if mask is None else _to_mask(mask).expand(len(batch), -1, -1, -1)
+        hole = None if mask is None else to_mask(mask).expand(len(batch), -1, -1, -1)
         restored, _ = self._loaded.restore(batch, hole, seed, **flags)
         return (restored if image.dim() == 4 else restored[0]).to(image.device)
 
@@ -133,40 +128,6 @@ class Restorer:
 
         ``flags`` are those of a call: seed, sampler, nfe, ... Raises InputError as a call does.
         """
-        picture = read_picture(source)
-        hole = None if mask is None else _to_mask(mask)
-        restored, _ = self._loaded.restore_picture(picture, hole, **flags)
+        hole = None if mask is None else to_mask(mask)
+        restored, _ = self._loaded.restore_picture(read_picture(source), hole, **flags)
         write_picture(target, restored)
-
-
-def _from_array(image: Any) -> Picture:
-    """Take H,W or H,W,C."""
-    pixels = np.asarray(image)
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
-        raise InputError(f"the image is an array {np.shape(image)}; give H,W or H,W,C with 1 to 4 channels")
-    full = 1 if pixels.dtype.kind == "f" else _FULL.get(pixels.dtype)
-    if full is None:
-        raise InputError(f"the image is an array of {pixels.dtype}; give uint8, uint16 or floats in [0, 1]")
-    planes = torch.from_numpy(np.ascontiguousarray((pixels / np.float32(full)).astype(np.float32).transpose(2, 0, 1)))
-    count = 1 if len(planes) < 3 else 3
-    return Picture(planes[:count], planes[count:] if len(planes) in (2, 4) else None, 16 if full == 65535 else 8)
-
-
-def _to_array(picture: Picture, kind: Any) -> np.ndarray:
-    """H,W,C of ``kind``; None for the whole numbers of the picture's depth. One plane becomes H,W."""
-    planes = picture.colours if picture.alpha is None else torch.cat([picture.colours, picture.alpha])
-    pixels = planes.permute(1, 2, 0).numpy()
-    pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    kind = np.dtype(kind or (np.uint8 if picture.bits == 8 else np.uint16))
-    return pixels.astype(kind) if kind.kind == "f" else (pixels * _FULL[kind]).round().astype(kind)
-
-
-def _to_mask(mask: Any) -> Tensor:
-    """1,H,W (or B,1,H,W for such a tensor), 1 in the hole."""
-    if isinstance(mask, str | os.PathLike):
-        return read_mask(mask)
-    if torch.is_tensor(mask):
-        planes = mask.detach().cpu().float() >= 0.5
-        return (planes if planes.dim() > 2 else planes[None]).float()
-    return (_from_array(mask).colours.mean(0, keepdim=True) >= 0.5).float()

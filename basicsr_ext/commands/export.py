@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.storage import save_safetensors
+from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["ABOUT", "CONFIGURATION", "LICENSE", "run"]
+__all__ = ["ABOUT", "LICENSE", "run"]
 
-ABOUT, LICENSE, CONFIGURATION = "about", "license", "config"  # keys of the file's metadata
+ABOUT, LICENSE = "about", "license"  # keys of the file's metadata
 _OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
 
 
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     """Write the file that the command line asks for; returns 0.
 
     Raises:
-        InputError: The checkpoint or its options are missing or do not fit, or fp16 can not hold a weight.
+        InputError: The checkpoint or its options are missing or do not fit, or fp16 cannot hold a weight.
         SaveError: The file could not be written.
 
     """
@@ -61,10 +61,10 @@ def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor
     repairs.apply()
     plugins.load_entry_points()
     from basicsr_ext.restoring.configuration import find_options
-    from basicsr_ext.restoring.restorer import Restorer
+    from basicsr_ext.restoring.restorer import Loading, Restorer
 
     options, _ = find_options(checkpoint, option_file)
-    weights = Restorer(options, checkpoint, "cpu").network.net.state_dict()
+    weights = Restorer(options, checkpoint, Loading("cpu")).network.net.state_dict()
     return weights, {key: value for key, value in options.items() if key not in _OF_A_RUN}
 
 

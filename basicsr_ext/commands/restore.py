@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.processes.launch import Launch, find_launch
 
@@ -22,7 +23,6 @@ _EPILOG = (
 )
 _DEEP = ("png", "tif")
 _FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, which spoil no other
-_Flags = Mapping[str, tuple[type, str, str]]
 
 
 def run(argv: list[str]) -> int:
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
 
     settings = {"device": args.device, "tile": args.tile, "overlap": args.overlap, "tile_batch": args.tile_batch}
     restorer = Restorer.load(args.checkpoint, args.opt, **settings, say=_say)
-    flags = _model_flags(restorer.flags, rest)
+    flags = _model_flags(restorer.offers.restore_flags, rest)
     restorer.take(**flags)
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
@@ -106,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _built_in(args: argparse.Namespace) -> Path:
-    """The file of the network that is there without --checkpoint; says which. InputError if it can not serve."""
+    """The file of the network that is there without --checkpoint; says which. InputError if it cannot serve."""
     from basicsr_ext.checkpoints.storage import read_safetensors_metadata
     from basicsr_ext.commands.export import ABOUT
     from basicsr_ext.common import plugins
@@ -115,11 +115,10 @@ def _built_in(args: argparse.Namespace) -> Path:
     point = plugins.built_in()
     if point is None:
         raise InputError(f"no installed package brings a network; {cure}")
-    for flag in ("opt", "mask", "cond"):
-        if getattr(args, flag):
-            dashes = "-" if flag == "opt" else "--"
+    for flag, given in (("-opt", args.opt), ("--mask", args.mask), ("--cond", args.cond)):
+        if given:
             raise InputError(
-                f"{dashes}{flag} is given without --checkpoint, but {point.name}, the network that is built in, takes "
+                f"{flag} is given without --checkpoint, but {point.name}, the network that is built in, takes "
                 f"pictures alone and has its own options; {cure}"
             )
     path = Path(point.load()())
@@ -134,15 +133,11 @@ def _companions(
     """Masks and condition images of the pictures; InputError if the model takes none, or needs some."""
     from basicsr_ext.restoring.files import find_conditions, find_masks
 
-    if args.mask and not restorer.takes_mask:
+    if args.mask and not restorer.offers.takes_mask:
         raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
-    if bool(args.cond) != restorer.takes_cond:
-        need = (
-            "needs condition images: give --cond"
-            if restorer.takes_cond
-            else "takes no condition images: leave out --cond"
-        )
-        raise InputError(f"the network of this checkpoint {need}")
+    if bool(args.cond) != restorer.offers.takes_cond:
+        needs, takes_none = "needs condition images: give --cond", "takes no condition images: leave out --cond"
+        raise InputError(f"the network of this checkpoint {needs if restorer.offers.takes_cond else takes_none}")
     masks = find_masks(args.mask, jobs) if args.mask else {}
     return masks, find_conditions(args.cond, jobs) if args.cond else {}
 
@@ -180,7 +175,7 @@ def _add_known_flags(parser: argparse.ArgumentParser) -> None:
 
     shown: set[str] = set()
     for name in registries.names(MODEL_REGISTRY):
-        flags: _Flags = getattr(registries.find(MODEL_REGISTRY, name), "restore_flags", {})
+        flags = restorer_class_of(registries.find(MODEL_REGISTRY, name)).restore_flags
         group = parser.add_argument_group(f"with {name}")
         for flag in [flag for flag in flags if flag not in shown]:
             _, option, text = flags[flag]
@@ -188,7 +183,7 @@ def _add_known_flags(parser: argparse.ArgumentParser) -> None:
         shown |= set(flags)
 
 
-def _model_flags(known: _Flags, rest: Sequence[str]) -> dict[str, Any]:
+def _model_flags(known: Flags, rest: Sequence[str]) -> dict[str, Any]:
     """Read the flags that the model declares: text as it is, everything else as in an option file."""
     from basicsr_ext.options.file import parse_value
 
@@ -199,10 +194,8 @@ def _model_flags(known: _Flags, rest: Sequence[str]) -> dict[str, Any]:
     if strange:
         names = [f"--{name}" for name in known] + [s for a in _parser()._actions for s in a.option_strings]
         raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
-    values = {
-        name: text if known[name][0] is str else parse_value(text, f"--{name}") for name, text in vars(given).items()
-    }
-    return values
+    texts = vars(given)
+    return {name: texts[name] if known[name][0] is str else parse_value(texts[name], f"--{name}") for name in texts}
 
 
 def _restore_all(
@@ -245,7 +238,7 @@ def _restore_group(
         reason = str(error) or type(error).__name__
     else:
         for one, results in zip(given, made):
-            _write(one.job.target, *results, args)
+            _write(one.job.target, results[0], results[1], args)
         return []
     if len(given) == 1:
         return [(given[0].job.source, reason)]
@@ -298,13 +291,13 @@ class _Progress:
 
     def _step(self, share: float) -> None:
         """Take note of the share of a network call that is done."""
-        part = min(1.0, (self._calls + share) / self._restorer.network_calls)
+        part = min(1.0, (self._calls + share) / self._restorer.offers.network_calls)
         self._calls += share >= 1
         self._bar.update(max(0, self._done + round(part * self._now) - self._bar.n))
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Height and width; those of a pixel for what can not be read, which is said when its turn comes."""
+    """Height and width; those of a pixel for what cannot be read, which is said when its turn comes."""
     from basicsr_ext.images.pictures import read_shape
 
     try:
@@ -318,6 +311,5 @@ def _say(text: str) -> None:
 
     from basicsr_ext.processes import collectives
 
-    if not collectives.is_main():
-        return
-    tqdm.write(text, file=sys.stderr)
+    if collectives.is_main():
+        tqdm.write(text, file=sys.stderr)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.checkpoints.storage import load_checkpoint, read_safetensors_metadata
+from basicsr_ext.checkpoints.run_record import RECORD, read_options
+from basicsr_ext.checkpoints.storage import read_configuration
 from basicsr_ext.common import plugins, registries
+from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import convert, parse_block
+from basicsr_ext.common.text import listed
 from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.resolve import raise_faults
@@ -20,15 +23,19 @@ from basicsr_ext.options.resolve import raise_faults
 __all__ = ["find_options", "recorded_overrides", "set_option", "single_image_model", "with_flags"]
 
 _ENTRY = re.compile(r"\+?\w+(:\w+)*=")
+# What resolving adds for one start of a run, and no option file holds
+_OF_ONE_START = {"auto_resume", "dist", "is_train", "manual_seed_drawn", "notes", "rank", "start", "world_size"}
 _ELSEWHERE = ("datasets", "logger", "path", "dist_params", "network_d")
 
 
-def find_options(checkpoint: str | Path | None, option_file: str | Path | None = None) -> tuple[dict[str, Any], str]:
+def find_options(
+    checkpoint: str | os.PathLike[str] | None, option_file: str | os.PathLike[str] | None = None
+) -> tuple[dict[str, Any], str]:
     """Find the options that a checkpoint's network was trained with; None for one without weights, of ``option_file``.
 
     The first of these is taken: ``option_file``; the configuration inside the checkpoint, a JSON text with
-    ``network_g`` among a safetensors file's metadata or at a .pth's root; the option file of the run that wrote it,
-    ``experiments/<name>/*.yml`` for ``experiments/<name>/models/net_g_latest.pth``, with the overrides of its command.
+    ``network_g`` among a safetensors file's metadata or at a .pth's root; the record of the run that wrote it,
+    ``experiments/<name>/options.json`` for ``experiments/<name>/models/net_g_latest.pth``; its option file.
 
     Returns:
         The options that matter for restoring, checked, and the place that they come from.
@@ -37,44 +44,19 @@ def find_options(checkpoint: str | Path | None, option_file: str | Path | None =
         InputError: There are none, several option files compete, or the options are wrong.
 
     """
-    if checkpoint is not None or option_file is None:
+    if option_file is not None:
+        opt, source = dict(load_yaml(Path(option_file))), str(option_file)
+    else:
         checkpoint = Path(checkpoint or "").expanduser()
         if not checkpoint.is_file():
             raise InputError(f"--checkpoint {checkpoint}: no such file; give a network's file such as net_g_latest.pth")
-    source = str(option_file or checkpoint)
-    opt: dict[str, Any] | None
-    if option_file is not None:
-        opt = load_yaml(option_file)
-    else:
-        opt = _inside(checkpoint)
-        if opt is None:
-            path = _beside(checkpoint)
-            source, opt = str(path), load_yaml(path)
-            apply_overrides(opt, recorded_overrides(path), lambda keys: ())
+        inside = read_configuration(checkpoint, "--checkpoint")
+        opt, source = (inside, str(checkpoint)) if inside else _of_run(checkpoint)
+        if inside and not opt.get("model_type"):
+            opt["model_type"] = _class_with(opt)
     if isinstance(opt.get("plugins"), list):
         plugins.load_listed(opt["plugins"], Path(source).expanduser().parent)
     return _relevant(opt, source), source
-
-
-def _inside(checkpoint: Path) -> dict[str, Any] | None:
-    """The configuration that a checkpoint carries; None if it has none."""
-    if checkpoint.suffix == ".safetensors":
-        texts: Mapping[str, Any] = read_safetensors_metadata(checkpoint, "--checkpoint")
-    else:
-        loaded = load_checkpoint(checkpoint, "--checkpoint", mmap=True)
-        texts = loaded if isinstance(loaded, Mapping) else {}
-    for text in texts.values():
-        if not isinstance(text, str) or not text.startswith("{"):
-            continue
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"--checkpoint {checkpoint}: its configuration is damaged ({error}); use -opt") from error
-        if isinstance(found, dict) and "network_g" in found:
-            if not found.get("model_type"):
-                found["model_type"] = _class_with(found)
-            return found
-    return None
 
 
 def _class_with(configuration: Mapping[str, Any]) -> str:
@@ -82,20 +64,26 @@ def _class_with(configuration: Mapping[str, Any]) -> str:
     from basicsr.utils.registry import MODEL_REGISTRY
 
     def shared(name: str) -> int:
-        blocks = getattr(registries.find(MODEL_REGISTRY, name), "option_blocks", {})
+        blocks = restorer_class_of(registries.find(MODEL_REGISTRY, name)).option_blocks
         return len({block for block in blocks if "." not in block} & set(configuration))
 
     return max(["RestorationModel", *registries.names(MODEL_REGISTRY)], key=shared)
 
 
-def _beside(checkpoint: Path) -> Path:
-    """The option file of the run that a checkpoint belongs to."""
+def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
+    """The options of the run that a checkpoint belongs to: its record, else its option file."""
     folder = checkpoint.parent.parent if checkpoint.parent.name == "models" else checkpoint.parent
+    recorded = read_options(folder)
+    if recorded is not None:
+        return recorded, str(folder / RECORD)
     found = sorted(path for ext in ("*.yml", "*.yaml") for path in folder.resolve().glob(ext))
     named = [path for path in found if path.stem in (checkpoint.stem, folder.resolve().name)]
     if len(named) == 1 or len(found) == 1:
-        return (named if len(named) == 1 else found)[0]
-    held = f"{len(found)} option files ({', '.join(path.name for path in found[:3])})" if found else "no option file"
+        path = (named if len(named) == 1 else found)[0]
+        opt = load_yaml(path)
+        apply_overrides(opt, recorded_overrides(path), lambda keys: ())
+        return opt, str(path)
+    held = f"{len(found)} option files ({listed(path.name for path in found)})" if found else "no option file"
     raise InputError(
         f"--checkpoint {checkpoint}: it holds no configuration and {folder} holds {held}; "
         "say with -opt FILE what the network was trained with"
@@ -103,7 +91,10 @@ def _beside(checkpoint: Path) -> Path:
 
 
 def recorded_overrides(path: str | Path) -> list[str]:
-    """The ``--force_yml`` entries of the command that BasicSR wrote into the head of a run's option file."""
+    """The ``--force_yml`` entries of the command that BasicSR wrote into the head of a run's option file.
+
+    The way of runs without a record, made by earlier versions: the command is joined by spaces, so this is a guess.
+    """
     lines = Path(path).read_text(encoding="utf-8").splitlines()[:3]
     if len(lines) < 3 or not lines[0].startswith("# GENERATE TIME") or " --force_yml " not in lines[2]:
         return []
@@ -121,7 +112,8 @@ def recorded_overrides(path: str | Path) -> list[str]:
 
 def _relevant(opt: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Check what restoring needs and leave out the rest: data, training, logs, paths."""
-    found = inspect_options({"name": "restore", **opt}, is_train=False)
+    opt = {"name": "restore"} | {key: value for key, value in opt.items() if key not in _OF_ONE_START}
+    found = inspect_options(opt, is_train=False)
     found.faults = [fault for fault in found.faults if not fault.startswith(("datasets", "val.metrics", "path."))]
     raise_faults(found, source)
     single_image_model(opt)
@@ -129,7 +121,7 @@ def _relevant(opt: Mapping[str, Any], source: str) -> dict[str, Any]:
     kept = {key: value for key, value in opt.items() if key not in (*_ELSEWHERE, "train")}
     kept["train"] = {key: train[key] for key in ("precision",) if key in train}
     kept["val"] = {key: value for key, value in (opt.get("val") or {}).items() if key != "metrics"}
-    return copy.deepcopy(kept) | {"name": opt.get("name", "restore"), "path": {}, "is_train": False}
+    return copy.deepcopy(kept) | {"path": {}, "is_train": False}
 
 
 def single_image_model(opt: Mapping[str, Any]) -> type:
@@ -143,10 +135,13 @@ def single_image_model(opt: Mapping[str, Any]) -> type:
     from basicsr.models.video_base_model import VideoBaseModel
     from basicsr.utils.registry import MODEL_REGISTRY
 
+    def is_able(cls: type | None) -> bool:
+        return cls is not None and issubclass(cls, SRModel) and not issubclass(cls, VideoBaseModel)
+
     cls = model_class(opt)
-    if cls is None or not issubclass(cls, SRModel) or issubclass(cls, VideoBaseModel):
-        classes = {name: registries.find(MODEL_REGISTRY, name) for name in registries.names(MODEL_REGISTRY)}
-        able = [n for n, c in classes.items() if issubclass(c, SRModel) and not issubclass(c, VideoBaseModel)]
+    if cls is None or not is_able(cls):
+        names = registries.names(MODEL_REGISTRY)
+        able = [name for name in names if is_able(registries.find(MODEL_REGISTRY, name))]
         raise InputError(
             f"model_type is {opt.get('model_type')!r}, which does not restore single images; {did_you_mean('', able)}"
         )
@@ -170,12 +165,13 @@ def with_flags(opt: Mapping[str, Any], model: type, flags: Mapping[str, Any]) ->
         InputError: the model has no such flag, or does not allow a value.
 
     """
-    known: Mapping[str, tuple[type, str, str]] = getattr(model, "restore_flags", {})
+    known = restorer_class_of(model).restore_flags
     unknown = [name for name in flags if name not in known]
     if unknown:
         listing = did_you_mean(unknown[0], known) if known else "it has none of its own"
         raise InputError(f"{unknown[0]} is not an option of restoring with {model.__name__}; {listing}")
-    changed, faults = copy.deepcopy(dict(opt)), []
+    changed = copy.deepcopy(dict(opt))
+    faults: list[str] = []
     for name, value in flags.items():
         kind, dotted, _ = known[name]
         set_option(changed, dotted, convert(value, kind, name, faults))
@@ -189,7 +185,7 @@ def _block_faults(opt: Mapping[str, Any], model: type, changed: list[str]) -> li
     """Faults of the blocks of options that were changed."""
     faults: list[str] = []
     for name in sorted({dotted.rpartition(".")[0] for dotted in changed}):
-        cls, block = getattr(model, "option_blocks", {}).get(name), opt
+        cls, block = restorer_class_of(model).option_blocks.get(name), opt
         for section in name.split("."):
             block = block[section]
         if cls is not None:

@@ -203,7 +203,7 @@ def _refuse_other_size(source: Path, mask: Path) -> None:
         raise InputError(f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree")
 
 
-def read_mask(path: str | Path) -> Tensor:
+def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """Read a mask: 1,H,W, 1 where the file is white (the hole), 0 elsewhere.
 
     Raises:

@@ -5,25 +5,49 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from basicsr_ext.checkpoints.networks import best_key, network_channels, network_multiple
+from basicsr_ext.checkpoints.networks import check_fit, network_channels, network_multiple
 from basicsr_ext.checkpoints.storage import load_weights
+from basicsr_ext.common.contracts import RestorerContract, restorer_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
-__all__ = ["Restorer", "find_device"]
+__all__ = ["Loading", "Restorer", "find_device"]
 
 TILE = 512  # pixels of the restored image, where the user does not say
 _LEAST_TILE = 128
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Where a network restores, and how much of a picture it sees at once.
+
+    Attributes:
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+        tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None for
+            512 pixels of the restored image.
+        overlap: pixels that tiles share; None for an eighth of the tile.
+        tile_batch: tiles at once.
+        say: told of a tile that was halved because memory ran out.
+
+    """
+
+    device: str = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    tile_batch: int = 1
+    say: Callable[[str], None] = print
 
 
 class Restorer:
@@ -32,107 +56,61 @@ class Restorer:
     Attributes:
         scale: how much larger its images are.
         channels: of the images that it takes and gives; None where the network does not tell.
-        flags: names of the options that may be given with a call: those of the model's ``restore_flags``.
-        takes_mask: whether the model looks at a mask.
-        takes_cond: whether its network needs condition images.
+        offers: what the model offers besides what BasicSR asks of it: its flags, masks, conditions.
+        network: the network, in tiles.
         source: the place that the options come from.
 
     """
 
+    source = ""
+
     def __init__(
-        self,
-        opt: Mapping[str, Any],
-        checkpoint: str | Path | None,
-        device: str = "auto",
-        tile: int | None = None,
-        overlap: int | None = None,
-        tile_batch: int = 1,
-        say: Callable[[str], None] = print,
+        self, opt: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, how: Loading | None = None
     ) -> None:
-        self.device = find_device(device)
-        on_gpu = self.device.type == "cuda"
-        self.opt = dict(opt) | {"num_gpu": int(on_gpu), "dist": False, "rank": 0, "world_size": 1}
+        how = how or Loading()
+        self.device = find_device(how.device)
+        self.opt = dict(opt) | {
+            "num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1
+        }  # fmt: skip
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
+        self.offers = restorer_of(self._model)
+        self._of_basicsr = not isinstance(self._model, RestorerContract)
         inputs, outputs = network_channels(self.opt["network_g"])
-        self.channels = getattr(self._model, "lq_channels", inputs), outputs
+        self.channels = inputs if self.offers.lq_channels is None else self.offers.lq_channels, outputs
         net = self._model.net_g
         if checkpoint is not None:
             _load(net, checkpoint)
-        if tile is None:
-            tile = default_tile(network_multiple(net), self._enlarges)
-        self._net = TiledNetwork(net, tile, overlap, tile_batch, say=say).eval()
+        tile = default_tile(network_multiple(net), self._enlarges) if how.tile is None else how.tile
+        self.network = TiledNetwork(net, tile, how.overlap, how.tile_batch, say=how.say).eval()
         if self._of_basicsr:
-            self._model.net_g = self._net
+            self._model.net_g = self.network
         self._given: dict[str, Any] = {}
 
     @classmethod
     def load(
-        cls,
-        checkpoint: str | Path,
-        options: str | Path | None = None,
-        device: str = "auto",
-        tile: int | None = None,
-        overlap: int | None = None,
-        tile_batch: int = 1,
-        say: Callable[[str], None] = print,
+        cls, checkpoint: str | os.PathLike[str], options: str | os.PathLike[str] | None = None, **how: Any
     ) -> Restorer:
         """Load a checkpoint; the plugins that it needs must be registered.
 
         Args:
             checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file.
             options: option file; None to find it (:func:`basicsr_ext.restoring.configuration.find_options`).
-            device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
-            tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None
-                for a size that suits: 512 pixels of the restored image.
-            overlap: pixels that tiles share; None for an eighth of the tile.
-            tile_batch: tiles at once.
-            say: told of a tile that was halved because memory ran out.
+            how: fields of :class:`Loading`.
 
         Raises:
             InputError: The file is missing or damaged, its options are not found or wrong, it is the checkpoint of
-                another architecture, the device is not there, or the network can not take such tiles.
+                another architecture, the device is not there, or the network cannot take such tiles.
 
         """
         opt, source = find_options(checkpoint, options)
-        restorer = cls(opt, checkpoint, device, tile, overlap, tile_batch, say)
+        restorer = cls(opt, checkpoint, Loading(**how))
         restorer.source = source
         return restorer
 
-    source = ""
-
-    @property
-    def flags(self) -> dict[str, tuple[type, str, str]]:
-        """Options of a call: name -> (type, dotted option, help)."""
-        return getattr(self._model, "restore_flags", {})
-
-    @property
-    def takes_mask(self) -> bool:
-        """Whether the model looks at a mask."""
-        return getattr(self._model, "takes_mask", False)
-
-    @property
-    def takes_cond(self) -> bool:
-        """Whether the network needs condition images beside the one to restore."""
-        return getattr(self._model, "takes_cond", False)
-
-    @property
-    def network(self) -> TiledNetwork:
-        """The network, in tiles."""
-        return self._net
-
-    @property
-    def network_calls(self) -> int:
-        """Network calls of one restoration, by the options last taken."""
-        return getattr(self._model, "network_calls", 1)
-
     def on_progress(self, callback: Callable[[float], None] | None) -> None:
         """Have ``callback`` told, during a network call, which share of its tiles is done."""
-        self._net.progress = callback
-
-    @property
-    def _of_basicsr(self) -> bool:
-        return not hasattr(self._model, "restore")
+        self.network.progress = callback
 
     @property
     def _enlarges(self) -> int:
@@ -153,7 +131,7 @@ class Restorer:
         if given == self._given:
             return
         opt = with_flags(self.opt, type(self._model), given)
-        self._model.take_options(opt)
+        self.offers.take_options(opt)
         self._given = given
 
     @torch.no_grad()
@@ -173,7 +151,7 @@ class Restorer:
             seed: of the noise, one for all or one for each image; an image is restored alike whatever is restored
                 beside it, up to rounding.
             cond: condition images, B,Cc,H,W in [0, 1], of the restored size.
-            flags: see :attr:`flags`.
+            flags: those of the model's ``restore_flags``.
 
         Returns:
             B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name.
@@ -202,7 +180,7 @@ class Restorer:
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
         if mask is not None and restored.shape == image.shape:
             restored = torch.where(mask.bool(), restored, image)
-        extras = {name: picture.float().cpu() for name, picture in getattr(self._model, "extras", {}).items()}
+        extras = {name: picture.float().cpu() for name, picture in self.offers.extras.items()}
         return restored.clamp_(0, 1), extras
 
     @torch.no_grad()
@@ -217,7 +195,7 @@ class Restorer:
         if self._of_basicsr:
             return None
         self._model.feed_data(self._batch(image, mask, cond))
-        return self._model.progress_strip(self._model.batch, self._net, seed)
+        return self._model.progress_strip(self._model.batch, self.network, seed)
 
     def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
         batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
@@ -228,7 +206,7 @@ class Restorer:
         return batch
 
     def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        if not self.takes_mask:
+        if not self.offers.takes_mask:
             raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks; leave it out")
         if mask.shape[-2:] != image.shape[-2:]:
             sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
@@ -239,7 +217,7 @@ class Restorer:
 
     def _conditioned(self, image: Tensor, cond: Tensor) -> dict[str, Tensor]:
         size = tuple(self.scale * length for length in image.shape[-2:])
-        if not self.takes_cond:
+        if not self.offers.takes_cond:
             raise InputError(
                 f"condition images are given, but {type(self._model).__name__} takes none here; leave them out"
             )
@@ -256,7 +234,7 @@ class Restorer:
             model.test()
             return model.output
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return model.restore(model.batch, self._net, generators)
+        return model.restore(model.batch, self.network, generators)
 
     def restore_picture(
         self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
@@ -281,8 +259,8 @@ class Restorer:
         images = [network_planes(picture, self.channels[0]) for picture in pictures]
         if len({image.shape for image in images}) > 1:
             raise InputError("the pictures differ in size or channels; restore those that are alike together")
-        masks, conds = (None if planes is None else torch.stack(list(planes)) for planes in (masks, conds))
-        restored, extras = self.restore(torch.stack(images), masks, seed, conds, **flags)
+        mask, cond = (None if planes is None else torch.stack(list(planes)) for planes in (masks, conds))
+        restored, extras = self.restore(torch.stack(images), mask, seed, cond, **flags)
         if restored.shape[1] not in _KINDS:
             raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
         further = [{name: planes[k, :3] for name, planes in extras.items()} for k in range(len(pictures))]
@@ -337,7 +315,7 @@ def _build(opt: dict[str, Any], device: torch.device) -> Any:
         try:
             model = cls(copy.deepcopy(opt))
         except (TypeError, KeyError, AssertionError) as error:
-            raise InputError(f"network_g: {opt['network_g']['type']} can not be built: {error}") from error
+            raise InputError(f"network_g: {opt['network_g']['type']} cannot be built: {error}") from error
     if device.type not in ("cpu", "cuda") or device.index is not None:
         model.device = device
         model.net_g = model.net_g.to(device)
@@ -362,24 +340,10 @@ def _silent_toolkit() -> Iterator[None]:
         home.initialized_logger.update(initialized)
 
 
-def _load(net: torch.nn.Module, checkpoint: str | Path) -> None:
+def _load(net: torch.nn.Module, checkpoint: str | os.PathLike[str]) -> None:
     """Load the averaged weights, or the only ones."""
     path = Path(checkpoint).expanduser()
-    key = best_key(str(path)) if path.suffix != ".safetensors" else None
-    weights = load_weights(path, key, "--checkpoint")
-    wanted, name = net.state_dict(), type(net).__name__
-    lacking = [key for key in wanted if key not in weights]
-    surplus = [key for key in weights if key not in wanted]
-    shapes = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in weights and getattr(weights[key], "shape", None) != value.shape
-    ]
-    lists = (("missing", lacking), ("unknown", surplus), ("of another shape", shapes))
-    said = [f"{len(found)} {what} ({', '.join(found[:2])})" for what, found in lists if found]
-    if said:
-        raise InputError(
-            f"--checkpoint {path} is of another architecture than network_g, which is {name}: {'; '.join(said)}; "
-            "give its own option file with -opt"
-        )
+    weights = load_weights(path, "params_ema", "--checkpoint")
+    lead = f"--checkpoint {path} is of another architecture than network_g, which is {type(net).__name__}"
+    check_fit(weights, net, lead, "give its own option file with -opt")
     net.load_state_dict(weights)

@@ -20,7 +20,7 @@ _LEAST = 32  # pixels; a smaller tile is nothing but border
 
 
 def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
-    """Refuse a tile that the network can not take.
+    """Refuse a tile that the network cannot take.
 
     Raises:
         InputError: ``tile`` is no multiple of the network's ``multiple``, or not 0 <= overlap <= tile / 2.
@@ -102,11 +102,11 @@ def tiled(
         if progress is not None:
             progress(1.0)
         return result
-    result, done = None, 0
+    result, done = image.new_empty(0), 0
     for group in _groups([(row, column) for row in rows for column in columns], batch):
         answer = function(*_cut_all(group, image, extra))
         scale = _scale(answer, group[0])
-        if result is None:
+        if not done:
             kind = torch.promote_types(answer.dtype, torch.float32)
             height, width = image.shape[-2] * scale, image.shape[-1] * scale
             result = answer.new_zeros(len(image), answer.shape[1], height, width, dtype=kind)
@@ -223,15 +223,15 @@ class TiledNetwork(nn.Module):
         count = len(x)
         size = min(count, self.images or count)
         parts = range(0, count, size)
-        results = []
+        results, report = [], self.progress or (lambda share: None)
+        sizes: dict[str, Any] = {"multiple": self.multiple, "batch": self.batch}
         for k, start in enumerate(parts):
 
             def progress(share: float, done: int = k) -> None:
-                self.progress((done + share) / len(parts))
+                report((done + share) / len(parts))
 
             part = [_images(thing, start, start + size, count) for thing in (x, *rest)]
-            settings = {"batch": self.batch, "progress": self.progress and progress}
-            results.append(tiled(self.net, part[0], tile, overlap, *part[1:], multiple=self.multiple, **settings))
+            results.append(tiled(self.net, part[0], tile, overlap, *part[1:], **sizes, progress=progress))
         return torch.cat(results) if len(results) > 1 else results[0]
 
     def _halve(self, tile: int, images: int, cause: str) -> None:

@@ -16,7 +16,7 @@ from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import model_class
 from basicsr_ext.restoring.configuration import with_flags
-from basicsr_ext.restoring.restorer import Restorer, find_device
+from basicsr_ext.restoring.restorer import Loading, Restorer, find_device
 from basicsr_ext.restoring.tiling import TiledNetwork
 
 Items = Sequence[Mapping[str, Any]]  # of a data set
@@ -100,13 +100,13 @@ class TrainedRunner(Runner):
     def __init__(
         self, opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any], device: str, tile: int
     ) -> None:
-        self._restorer, self._flags = Restorer(opt, weights, device, tile), dict(flags)
+        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), dict(flags)
         self._restorer.take(**flags)
         self.device, self.network = self._restorer.device, self._restorer.network
-        self.network_calls = self._restorer.network_calls
-        if "sampler" in self._restorer.flags:
+        self.network_calls = self._restorer.offers.network_calls
+        if "sampler" in self._restorer.offers.restore_flags:
             block: Any = with_flags(opt, model_class(opt), flags)  # type: ignore[arg-type]
-            for key in self._restorer.flags["sampler"][1].split("."):
+            for key in self._restorer.offers.restore_flags["sampler"][1].split("."):
                 block = block.get(key) if isinstance(block, Mapping) else None
             self.sampler = block
 

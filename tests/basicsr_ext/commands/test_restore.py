@@ -11,10 +11,11 @@ import yaml
 from PIL import Image
 from skimage import data
 
+from basicsr_ext.checkpoints.run_record import write_options
 from basicsr_ext.commands import restore as command
 from basicsr_ext.common import plugins
 from basicsr_ext.restoring import files, restorer
-from basicsr_ext.restoring.configuration import recorded_overrides
+from basicsr_ext.restoring.configuration import find_options, recorded_overrides
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
 
@@ -114,6 +115,24 @@ def test_overrides_of_the_training_command_are_found_again(here, capsys):
     assert recorded_overrides(option_file) == ["+network_g:channel_mult=[1, 1]", "+a:b=1=2"]
     photo = save(here / "a.png")
     assert run(capsys, "restore", "-i", photo, "-o", "out", "--checkpoint", checkpoint)[0] == 0
+
+
+def test_the_record_of_a_run_counts_and_not_its_option_file(here, capsys):
+    wide = copy.deepcopy(BRIDGE)
+    wide["network_g"]["channel_mult"] = [1, 1, 2, 2]
+    checkpoint = run_folder(here, BRIDGE)
+    folder = checkpoint.parent.parent
+    (folder / "bridge.yml").write_text("# GENERATE TIME: Mon\n# CMD:\n# basicsr train\n\n" + yaml.safe_dump(wide))
+    start = {"iter": 0, "epoch": 0, "position": 0}
+    run_options = {"rank": 0, "world_size": 1, "dist": False, "is_train": True, "auto_resume": False, "start": start}
+    write_options({**BRIDGE, **run_options, "notes": ["a note"], "path": {"experiments_root": str(folder)}})
+    opt, source = find_options(checkpoint)
+    assert source == str(folder / "options.json") and opt["network_g"] == BRIDGE["network_g"]
+    (folder / "options.json").rename(folder / "gone")
+    assert find_options(checkpoint)[0]["network_g"] == wide["network_g"]
+    (folder / "options.json").write_text("{")
+    code, _, err = run(capsys, "restore", "-i", save(here / "a.png"), "-o", "out", "--checkpoint", checkpoint)
+    assert code == 2 and str(folder / "options.json") in err and "-opt FILE" in err
 
 
 def test_a_picture_is_restored_alike_alone_and_among_others(here, capsys):

@@ -1,0 +1,53 @@
+"""Pictures and masks from what a caller in Python holds, and back: paths, arrays, tensors."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.pictures import Picture, read_picture
+from basicsr_ext.restoring.files import read_mask
+
+__all__ = ["Image", "to_array", "to_mask", "to_picture"]
+
+Image = str | os.PathLike[str] | np.ndarray | Tensor
+_FULL: dict[np.dtype, int] = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+
+def to_picture(image: str | os.PathLike[str] | np.ndarray) -> Picture:
+    """Read a path, or take an array H,W or H,W,C of uint8, uint16 or floats in [0, 1]; InputError for any other."""
+    if isinstance(image, str | os.PathLike):
+        return read_picture(image)
+    pixels = np.asarray(image)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
+        raise InputError(f"the image is an array {np.shape(image)}; give H,W or H,W,C with 1 to 4 channels")
+    full = 1 if pixels.dtype.kind == "f" else _FULL.get(pixels.dtype)
+    if full is None:
+        raise InputError(f"the image is an array of {pixels.dtype}; give uint8, uint16 or floats in [0, 1]")
+    planes = torch.from_numpy(np.ascontiguousarray((pixels / np.float32(full)).astype(np.float32).transpose(2, 0, 1)))
+    count = 1 if len(planes) < 3 else 3
+    return Picture(planes[:count], planes[count:] if len(planes) in (2, 4) else None, 16 if full == 65535 else 8)
+
+
+def to_array(picture: Picture, like: object = None) -> np.ndarray:
+    """H,W,C (H,W of one plane) with numbers as in the array ``like``, else whole ones of the picture's depth."""
+    planes = picture.colours if picture.alpha is None else torch.cat([picture.colours, picture.alpha])
+    pixels = planes.permute(1, 2, 0).numpy()
+    pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    kind = like.dtype if isinstance(like, np.ndarray) else np.dtype(np.uint8 if picture.bits == 8 else np.uint16)
+    return pixels.astype(kind) if kind.kind == "f" else (pixels * _FULL[kind]).round().astype(kind)
+
+
+def to_mask(mask: Image) -> Tensor:
+    """1,H,W (or B,1,H,W for such a tensor), 1 in the hole: where the path, array or tensor is white."""
+    if isinstance(mask, str | os.PathLike):
+        return read_mask(mask)
+    if isinstance(mask, Tensor):
+        planes = mask.detach().cpu().float() >= 0.5
+        return (planes if planes.dim() > 2 else planes[None]).float()
+    return (to_picture(mask).colours.mean(0, keepdim=True) >= 0.5).float()
