@@ -294,3 +294,19 @@ def test_a_network_of_another_scale_than_the_data_is_refused(tmp_path):
     assert fault.startswith("network_g.upscale is 4, but the clean images of datasets.train are 2 times as large")
     opt["network_g"]["upscale"] = 2
     assert channel_faults(opt, "datasets.train", item, SRModel) == []
+
+
+def test_a_file_that_a_network_loads_by_itself_is_named_with_its_option(tmp_path):
+    opt = network_options(tmp_path)
+    (tmp_path / "flow.pth").write_bytes(b"no checkpoint")
+    opt["network_g"] = {"type": "SpyNet", "load_path": str(tmp_path / "flow.pth")}
+    (fault,) = network_faults(opt)
+    assert fault.startswith("network_g.load_path: ") and "flow.pth" in fault
+
+
+def test_weights_of_which_nothing_fits_are_refused_even_loosely(tmp_path):
+    opt = network_options(tmp_path, strict_load_g=False)
+    torch.save({"params": {"netG.weight": torch.ones(1)}}, tmp_path / "other.pth")
+    opt["path"]["pretrain_network_g"] = str(tmp_path / "other.pth")
+    (fault,) = network_faults(opt)
+    assert "path.pretrain_network_g" in fault and "1 unknown: netG.weight" in fault and "strict_load" not in fault
