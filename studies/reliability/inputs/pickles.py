@@ -102,16 +102,23 @@ def _options(path: Path) -> None:
     load_yaml(path)
 
 
-def _spynet(path: Path) -> None:
+def _network(options: dict[str, Any]) -> None:
+    """Build a network that loads a file itself, which torch refuses, and have it checked before a run."""
     from basicsr.archs import build_network
 
-    build_network({"type": "SpyNet", "load_path": str(path)})
+    from basicsr_ext.preflight.networks import network_faults
+
+    with contextlib.suppress(Exception):
+        build_network(options)
+    raise InputError("; ".join(network_faults({"network_g": options, "path": {}, "is_train": False})))
+
+
+def _spynet(path: Path) -> None:
+    _network({"type": "SpyNet", "load_path": str(path)})
 
 
 def _dictionary(path: Path) -> None:
-    from basicsr.archs import build_network
-
-    build_network({"type": "DFDNet", "num_feat": 64, "dict_path": str(path)})
+    _network({"type": "DFDNet", "num_feat": 64, "dict_path": str(path)})
 
 
 def _image(path: Path) -> None:
