@@ -5,6 +5,7 @@ python -m studies.reliability.inputs.pickles
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -97,7 +98,7 @@ def _metric(path: Path) -> None:
 
 
 def _options(path: Path) -> None:
-    from basicsr_ext.options.resolve import load_yaml
+    from basicsr_ext.options.file import load_yaml
 
     load_yaml(path)
 
