@@ -38,7 +38,8 @@ def run(argv: list[str]) -> int:
     from basicsr_ext.training import loop_state, memory_advice
 
     repairs.apply()
-    is_train = "train" in (load_yaml(args.opt).get("datasets") or {})
+    datasets = load_yaml(args.opt).get("datasets")
+    is_train = isinstance(datasets, dict) and "train" in datasets
     opt, notes = start.prepare(args, os.getcwd(), is_train, Launch())
     if args.data:
         return _check_data(opt)

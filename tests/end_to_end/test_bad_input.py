@@ -261,6 +261,16 @@ def test_a_file_of_another_shape_is_one_clear_line(case, command, tmp_path, caps
     assert all(words in err for words in [str(tmp_path / "x.yml"), *expected])
 
 
+@pytest.mark.parametrize("command", ["train", "test", "check"])
+@pytest.mark.parametrize("value", [5, "train", ["train"]])
+def test_data_sets_that_are_no_block_are_refused(value, command, tmp_path, capsys):
+    opt = options(tmp_path)
+    opt["datasets"] = value
+    code, _, err = run(capsys, command, "-opt", write(tmp_path, opt))
+    assert code == 2
+    assert f"datasets is {value!r}" in err and "it must be a block" in err
+
+
 def test_all_faults_are_reported_together(tmp_path, monkeypatch, capsys):
     def change(opt, root):
         opt["train"]["tota_iter"] = opt["train"].pop("total_iter")
