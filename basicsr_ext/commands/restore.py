@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
     here = find_launch(args.launcher)
     from basicsr_ext.restoring.files import find_jobs, is_done
 
-    jobs = find_jobs(args.i, args.o, args.format)
+    jobs = find_jobs(args.i, args.o, args.format, _say)
     _load_toolkit()
     _join(here, args)
     args.checkpoint = args.checkpoint or _built_in(args)
@@ -298,10 +298,10 @@ class _Progress:
 
 def _size(path: Path) -> tuple[int, int]:
     """Height and width; those of a pixel for what cannot be read, which is said when its turn comes."""
-    from basicsr_ext.images.pictures import read_shape
+    from basicsr_ext.images.headers import image_header
 
     try:
-        return read_shape(path)[:2]
+        return image_header(path)[:2]
     except InputError:
         return 1, 1
 

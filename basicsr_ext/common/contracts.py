@@ -108,6 +108,11 @@ class DatasetContract:
         """Why the images of an index would be refused, as far as the headers of their files tell."""
         return []
 
+    @property
+    def left_out(self) -> list[str]:
+        """What the folders hold that is not read, and why: a line for each folder."""
+        return []
+
     def defer(self, device: torch.device) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
         """Leave the degradation to the training loop, which calls what is returned on each batch; None to keep it."""
         return None

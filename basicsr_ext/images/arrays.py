@@ -1,4 +1,4 @@
-"""Tensors in [0, 1] to image arrays and back."""
+"""Tensors in [0, 1] to image arrays and back, and one kind of image array to another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ def to_image(tensor: Tensor) -> np.ndarray:
     array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[2], list(range(array.shape[2])))
     return np.ascontiguousarray(array[:, :, order])
+
+
+def to_bgr(pixels: np.ndarray) -> np.ndarray:
+    """H,W,C of uint8 or uint16 as :func:`.decode.decode` gives them to H,W,3 uint8 BGR, as OpenCV reads colour.
+
+    Grey is repeated, alpha left out, and of 16 bits the upper eight are kept.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.shape[2] < 3:
+        return np.repeat(pixels[:, :, :1], 3, axis=2)
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def hole_of(pixels: np.ndarray) -> np.ndarray:
+    """The hole of a mask image H,W,C (uint8 or uint16): bool H,W,1, where a colour has half of full scale or more."""
+    return pixels[:, :, :3].max(2, keepdims=True) > np.iinfo(pixels.dtype).max // 2
 
 
 def to_rgb(image: np.ndarray) -> torch.Tensor:

@@ -1,15 +1,13 @@
-"""Image files of any channel count and depth to float tensors, and back."""
+"""Image files of any channel count and depth to pixels and float tensors; what each kind becomes: :mod:`.headers`."""
 
 from __future__ import annotations
 
 import io
 import math
-import os
 import re
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+import struct
+import warnings
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -17,36 +15,17 @@ import torch
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images import headers
+from basicsr_ext.images import anymaps, headers
+from basicsr_ext.images.headers import Header
 
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "ImageHeader",
-    "channel_fault",
-    "check_complete",
-    "decode_image",
-    "decode_pixels",
-    "image_header",
-    "match_channels",
-    "to_tensor",
-    "write_image",
-]
+__all__ = ["channel_fault", "decode", "decode_image", "decode_pixels", "match_channels", "to_tensor"]
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_ANYMAP = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 _KINDS = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
 _FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-
-
-class ImageHeader(NamedTuple):
-    """What a file says about itself, as :func:`decode_pixels` would return it; ``bits`` is 8 or 16."""
-
-    width: int
-    height: int
-    channels: int
-    bits: int
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_JPEG_FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_BY_PILLOW = {2, 3, 4, 6, 7, 32771, 34712}  # TIFF compressions: fax, JPEG, JPEG 2000
+_RAW = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 
 
 def decode_image(data: bytes, path: str, channels: int | None = None, grey_to_rgb: bool = False) -> torch.Tensor:
@@ -58,78 +37,152 @@ def decode_image(data: bytes, path: str, channels: int | None = None, grey_to_rg
 
 
 def decode_pixels(data: bytes, path: str) -> np.ndarray:
-    """Decode the bytes of an image file to H,W,C of uint8 or uint16, in OpenCV's order (BGR, BGRA), C of 1, 3 or 4.
-
-    The orientation in a JPEG's EXIF is applied, a JPEG has no alpha; other files come as they are stored.
-    Raises InputError naming ``path`` if the file is empty, truncated, no image, an animation, in CMYK or Lab (a JPEG in
-    CMYK is read), larger than :data:`basicsr_ext.images.headers.LARGEST`, or holds other numbers.
-    """
-    check_complete(data, path)
-    refusal = headers.refusal(data)
-    if refusal:
-        raise InputError(f"{path}: {refusal}")
-    stored = _stored_pixels(data)
-    if stored is not None:
-        return stored
-    flag = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error:
-        pixels = None
+    """Decode as :func:`decode` does, with grey and alpha as BGRA: C is 1, 3 or 4, as the data sets count channels."""
+    pixels = _stored_pixels(data)
     if pixels is None:
-        raise InputError(
-            f"{path}: cannot be read as an image ({len(data)} bytes, the first are {bytes(data[:12])!r}): "
-            "it is damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP and BMP are read)"
-        )
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.dtype not in _FULL_SCALE or pixels.shape[2] not in _KINDS:
-        raise InputError(
-            f"{path}: holds {pixels.shape[2]} channel(s) of {pixels.dtype}; "
-            "save it as grey, RGB or RGBA with 8 or 16 bits"
-        )
-    return pixels
+        pixels = decode(data, path)[0]
+    return pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
+
+
+def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
+    """Decode the bytes of an image file to H,W,C of uint8 or uint16, as its header says, and return that too.
+
+    C is 1 (grey), 2 (grey, alpha), 3 or 4 in OpenCV's order (BGR, BGRA). The picture is turned as its EXIF says.
+    Raises InputError naming ``path`` if it is damaged, cut short, no image, or refused (see :mod:`.headers`).
+    """
+    header = headers.checked_header(data, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pixels = _DECODERS.get(header.format, _other)(data, header)
+    except Exception as error:  # a damaged file may raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: is damaged, or is no image that can be read ({reason}); replace it") from error
+    if pixels is None:
+        raise InputError(f"{path}: is damaged: its pixels cannot be decoded; replace it")
+    expected = (header.height, header.width, header.channels), np.dtype(f"uint{header.bits}")
+    if (pixels.shape, pixels.dtype) != expected:
+        raise InputError(f"{path}: is damaged: it does not hold what its header says; replace it")
+    return pixels, header
 
 
 def _stored_pixels(data: bytes) -> np.ndarray | None:
     """Look at the pixels of an uncompressed image without copying them; None for any other file."""
-    head = _ANYMAP.match(data)
+    head = _RAW.match(data)
     if head is None:
         return None
     shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
-    if len(data) - head.end() != math.prod(shape):
+    if not 0 < len(data) - head.end() == math.prod(shape):
         return None
     return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
 
 
-def check_complete(data: bytes, path: str) -> None:
-    """Raise InputError naming ``path`` if an image file is empty or, PNG or JPEG, ends before its end mark.
-
-    OpenCV may fill what is missing of a JPEG with grey and say nothing.
-    """
-    if not data:
-        raise InputError(f"{path}: the file is empty; replace it")
-    if data[:8] == _PNG:
-        complete = data.rfind(b"IEND") > 0
-    elif data[:3] == _JPEG:
-        complete = data[-2:] == b"\xff\xd9" or data.rfind(b"\xff\xd9") > _start_of_scan(data)
-    else:
-        return
-    if not complete:
-        raise InputError(
-            f"{path}: the file is truncated ({len(data)} bytes, without the end mark of its format); copy it again"
-        )
+# ---- one decoder for each format: H,W,C, turned
 
 
-def _start_of_scan(data: bytes) -> int:
-    """Return where the scan of a JPEG starts (a thumbnail before it has an end mark of its own), or its length."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
-        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)
+def _by_opencv(data: bytes, flags: int, header: Header) -> np.ndarray | None:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        return None
+    return _turn(pixels if pixels.ndim == 3 else pixels[:, :, None], header.orientation)
+
+
+def _png(data: bytes, header: Header) -> np.ndarray | None:
+    pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED, header)
+    if pixels is None or header.channels != 2:
+        return pixels
+    if pixels.shape[2] == 4:
+        return np.ascontiguousarray(pixels[:, :, [0, 3]])
+    place = next(place for name, place, _ in headers.png_chunks(data) if name == b"tRNS")
+    key, depth = struct.unpack(">H", data[place : place + 2])[0], data[24]
+    full = np.iinfo(pixels.dtype).max
+    alpha = np.where(pixels == key * full // ((1 << depth) - 1), 0, full).astype(pixels.dtype)
+    return np.concatenate([pixels, alpha], axis=2)
+
+
+def _jpeg(data: bytes, header: Header) -> np.ndarray | None:
+    return _by_opencv(data, _JPEG_FLAGS, header)
+
+
+def _webp(data: bytes, header: Header) -> np.ndarray | None:
+    return _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, header)
+
+
+def _tiff(data: bytes, header: Header) -> np.ndarray:
+    tags = next(iter(headers.tiff_pages(data)))
+    colours, bits = tags.get(262, (1,))[0], tags.get(258, (1,))[0]
+    if bits < 8 or colours == 6 or tags.get(259, (1,))[0] in _BY_PILLOW:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            image.load()
+            return _from_pillow(image, header)  # which has turned it
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        stored = np.asarray(page.asarray())
+        palette = page.colormap if colours == 3 else None
+    samples = tags.get(277, (1,))[0]
+    if samples > 1 and tags.get(284, (1,))[0] == 2:
+        stored = np.moveaxis(stored.reshape(samples, *stored.shape[-2:]), 0, 2)
+    stored = stored if stored.ndim == 3 else stored[:, :, None]
+    if palette is not None:
+        return _turn((palette[::-1, stored[:, :, 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), header.orientation)
+    pixels = stored[:, :, : header.channels].astype(stored.dtype.newbyteorder("="))
+    shown = 1 if header.channels < 3 else 3
+    full = np.iinfo(pixels.dtype).max
+    if colours == 0:
+        pixels[:, :, 0] = full - pixels[:, :, 0]
+    if header.channels > shown and tags.get(338, (2,))[0] == 1:  # colours that were multiplied by alpha
+        alpha = np.maximum(pixels[:, :, shown:].astype(np.float64), 1)
+        pixels[:, :, :shown] = np.minimum(np.round(pixels[:, :, :shown] * float(full) / alpha), full)
+    return _turn(_opencv_order(pixels), header.orientation)
+
+
+def _pnm(data: bytes, header: Header) -> np.ndarray:
+    return _opencv_order(anymaps.values_of(data))
+
+
+def _other(data: bytes, header: Header) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=headers.OTHERS) as image:
+        image.load()
+        return _turn(_from_pillow(image, header), header.orientation)
+
+
+def _from_pillow(image: Image.Image, header: Header) -> np.ndarray:
+    mode = _MODES[header.channels]
+    if header.bits == 16:
+        return np.asarray(image).astype(np.uint16)[:, :, None]
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return _opencv_order(pixels if pixels.ndim == 3 else pixels[:, :, None])
+
+
+def _opencv_order(pixels: np.ndarray) -> np.ndarray:
+    """RGB to BGR and RGBA to BGRA, and back."""
+    if pixels.shape[2] < 3:
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    return np.ascontiguousarray(pixels)
+
+
+_DECODERS: dict[str, Callable[[bytes, Header], np.ndarray | None]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "WebP": _webp,
+    "TIFF": _tiff,
+    "PNM": _pnm,
+}
+
+
+# ---- channels and tensors
 
 
 def match_channels(
@@ -149,7 +202,11 @@ def match_channels(
 def channel_fault(
     found: int, path: str, channels: int | None, grey_to_rgb: bool = False, option: str = "channels"
 ) -> str | None:
-    """Say why :func:`match_channels` would refuse an image of ``found`` channels; None if it would not."""
+    """Say why :func:`match_channels` would refuse an image of ``found`` channels; None if it would not.
+
+    Grey with alpha counts as RGBA, which :func:`decode_pixels` makes of it.
+    """
+    found = 4 if found == 2 else found
     grey_for_rgb = (found, channels) == (1, 3)
     if channels in (None, found) or (grey_for_rgb and grey_to_rgb):
         return None
@@ -158,9 +215,9 @@ def channel_fault(
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Turn H,W,C of uint8 or uint16 in OpenCV's order into float32 C,H,W in [0,1], contiguous, in RGB(A) order."""
+    """Turn H,W,C of uint8 or uint16, as :func:`decode` gives them, into float32 C,H,W in [0,1], contiguous, RGB(A)."""
     height, width, channels = pixels.shape
-    order = (0,) if channels == 1 else (2, 1, 0, 3)[:channels]
+    order = (0, 1)[:channels] if channels < 3 else (2, 1, 0, 3)[:channels]
     planes = np.empty((channels, height, width), np.float32)
     for plane, source in zip(planes, _planes(pixels, order)):
         plane[...] = source
@@ -175,70 +232,3 @@ def _planes(pixels: np.ndarray, order: tuple[int, ...]) -> Sequence[np.ndarray]:
         split = cv2.split(np.ascontiguousarray(stored))
         return split if stored is not pixels else split[::-1]
     return [pixels[:, :, channel] for channel in order]
-
-
-def write_image(path: str | os.PathLike[str], image: torch.Tensor, bits: int = 8) -> None:
-    """Write ``image`` (C,H,W in [0,1]: 1, 3 or 4 channels, clamped, rounded to nearest) completely or not at all.
-
-    The extension of ``path`` names the format; its folder is made. Raises ValueError if shape, ``bits`` (8 or 16) or
-    values (NaN) cannot be stored in that format.
-    """
-    path = Path(path)
-    if bits not in (8, 16) or image.ndim != 3 or image.shape[0] not in _KINDS:
-        raise ValueError(
-            f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
-            "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
-        )
-    if not torch.isfinite(image).all():
-        raise ValueError(f"{path}: cannot write an image with values that are not finite")
-    if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".bmp") and (bits == 16 or image.shape[0] == 4):
-        raise ValueError(f"{path}: {path.suffix} is written with 8 bits and without alpha; use .png or .tif")
-    full = 255 if bits == 8 else 65535
-    values = (image.detach().cpu().double().clamp(0, 1) * full).round().permute(1, 2, 0).numpy()
-    pixels = values.astype(np.uint8 if bits == 8 else np.uint16)
-    if pixels.shape[2] > 1:
-        pixels = pixels[:, :, (2, 1, 0, 3)[: pixels.shape[2]]]
-    _write_complete(path, cv2.imencode(path.suffix, np.ascontiguousarray(pixels))[1].tobytes())
-
-
-def _write_complete(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, then rename it, so that no reader meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def image_header(source: str | os.PathLike[str] | bytes) -> ImageHeader:
-    """Read size, channels and depth of an image file (a path or its bytes) without decoding its pixels.
-
-    Raises InputError naming the path if it is no image.
-    """
-    path = "image" if isinstance(source, bytes) else str(source)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _read_header(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        pixels = decode_pixels(data, path)
-        return ImageHeader(pixels.shape[1], pixels.shape[0], pixels.shape[2], 8 * pixels.dtype.itemsize)
-
-
-def _read_header(image: Image.Image) -> ImageHeader:
-    """Translate Pillow's view of an opened file into what OpenCV decodes."""
-    width, height = image.size
-    if image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5:
-        width, height = height, width
-    if image.mode in ("LA", "RGBA", "PA", "RGBa") or (image.format == "PNG" and "transparency" in image.info):
-        channels = 4
-    else:
-        channels = 1 if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else 3
-    coding = image.tile[0][3] if image.tile else ""
-    coding = coding if isinstance(coding, str) else str(coding[0])
-    return ImageHeader(width, height, channels, 16 if "16" in coding or image.mode.startswith("I") else 8)

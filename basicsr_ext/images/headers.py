@@ -1,169 +1,374 @@
-"""Images that a decoder would read at any cost or take for something else, told from the bytes of their header."""
+"""What an image file says about itself, without decoding it: exactly what :func:`.decode.decode` then returns.
+
+How each kind is treated, here and by the decoder:
+
+- PNG: 1, 2, 4 and 8 bits become 8, 16 stay; a palette becomes RGB; a transparent colour (tRNS) becomes alpha.
+- JPEG: grey or RGB; CMYK is converted to RGB; of an MPO the first picture is read (the others are previews or depth).
+- WebP: RGB or RGBA, 8 bits.
+- TIFF: grey, RGB or palette of 8 or 16 bits (less become 8), in strips or tiles, planes interleaved or apart, of either
+  byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, further channels without a
+  meaning are left out. Pages that are marked as previews or masks of the first one are passed over.
+- PBM, PGM, PPM, PAM: values are scaled from their largest one to 255, or to 65535 where it is above 255.
+- BMP, GIF, AVIF, JPEG 2000: 8 bits as Pillow reads them, 16 bits where grey.
+
+The EXIF orientation is applied in all of them. Refused by name are animations, several pages, floating-point and signed
+numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
+import stat
 import struct
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-__all__ = ["LARGEST", "ImageKind", "image_kind", "refusal"]
+from PIL import Image
+
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.images import anymaps
+
+__all__ = ["LARGEST", "Content", "Header", "checked_header", "header_of", "image_header", "png_chunks",
+           "read_content", "tiff_pages"]  # fmt: skip
 
 LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
-_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,18})\s+(?:#[^\n]*\n\s*)*(\d{1,18})\s")
+OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
+ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
+_MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "RGB": 3, "RGBX": 3, "PA": 4, "RGBA": 4, "RGBa": 4}
 _TIFF_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # whole numbers, by their type in the file
 _TIFF_COLOURS = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab"}
-_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_TIFF_NUMBERS = {2: "int", 3: "float"}
+_PREVIEW_OR_MASK = 1 | 4  # bits of NewSubfileType
 
 
-class ImageKind(NamedTuple):
-    """What a header says: format, size in pixels, and ``odd``, why it is more or other than one picture, if it is."""
+class Header(NamedTuple):
+    """What a header says, as the decoder returns it: height and width as shown, channels, bits, and how it is stored.
 
-    format: str
-    width: int
+    Attributes:
+        channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGBA.
+        bits: 8 or 16.
+        format: PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it.
+        orientation: of the EXIF block, 1 to 8; already applied to height and width.
+        profile: whether there is an ICC colour profile that fits the channels.
+        odd: why the file is refused, and the cure, if it is.
+
+    """
+
     height: int
+    width: int
+    channels: int
+    bits: int
+    format: str
+    orientation: int = 1
+    profile: bool = False
     odd: str | None = None
 
 
-def refusal(content: bytes) -> str | None:
-    """Say why the bytes of an image file are not decoded, and what to do; None if nothing speaks against it.
+class FileContent:
+    """The bytes of an open file, read piece by piece where they are looked at."""
 
-    Refused are more than ``LARGEST`` pixels, animations, TIFFs in CMYK or Lab, and TIFFs whose pixels are not all
-    there. Looks at PNG, JPEG, WebP, GIF, BMP, TIFF and PNM; what it does not understand is left to the decoder.
-    """
-    kind = image_kind(content)
-    if kind is None:
-        return None
-    if kind.width * kind.height > LARGEST:
-        return (
-            f"says that it is {kind.height}x{kind.width} (height x width), more than {LARGEST:,} pixels, in "
-            f"{len(content):,} bytes; cut it into parts, or remove it"
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start))
+
+
+Content = bytes | FileContent
+
+
+def read_content(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of an image file; InputError naming it if it is missing, forbidden, or no plain file."""
+    with _open(path) as file:
+        return file.read()
+
+
+def image_header(path: str | os.PathLike[str]) -> Header:
+    """Read the header of an image file; InputError naming it if it would not be decoded, as far as headers tell."""
+    with _open(path) as file:
+        return checked_header(FileContent(file), str(path))
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise InputError(f"{path}: is no file; correct the path")
+        return Path(path).open("rb", buffering=1 << 13)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; correct the path") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the path and who may read it") from error
+
+
+def checked_header(content: Content, path: str) -> Header:
+    """Read the header of an image; InputError naming ``path`` if it is empty, no image, or of a refused kind."""
+    if not len(content):
+        raise InputError(f"{path}: the file is empty; replace or remove it")
+    header = header_of(content)
+    if header is None:
+        raise InputError(
+            f"{path}: cannot be read as an image ({len(content)} bytes, the first are {content[:12]!r}): it is "
+            "damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
         )
-    return kind.odd
+    if header.height * header.width > LARGEST:
+        raise InputError(
+            f"{path}: says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels, "
+            f"in {len(content):,} bytes; cut it into parts, or remove it"
+        )
+    if header.odd:
+        raise InputError(f"{path}: {header.odd}")
+    return header
 
 
-def image_kind(content: bytes) -> ImageKind | None:
-    """Read the header of an image file; None if its format is not one of those above, or its header is damaged."""
-    for start, read in _READERS:
-        if content.startswith(start):
-            try:
-                return read(content)
-            except (struct.error, IndexError, KeyError, ValueError, OverflowError):
-                return None
-    return None
+def header_of(content: Content) -> Header | None:
+    """Read the header of an image; None if it is no image, or its header is damaged."""
+    start = content[:12]
+    reader = next((read for mark, read in _READERS if start.startswith(mark)), _other)
+    try:
+        header = reader(content)
+    except _DAMAGE:
+        return None
+    if header is None or not header.height or not header.width:
+        return None
+    return header._replace(height=header.width, width=header.height) if header.orientation >= 5 else header
 
 
-def _png(content: bytes) -> ImageKind:
-    width, height = struct.unpack_from(">II", content, 16)
-    place, odd = 8, None
-    while place + 8 <= len(content) and content[place + 4 : place + 8] != b"IEND":
-        length, name = struct.unpack_from(">I4s", content, place)
+def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
+    return struct.unpack(form, content[place : place + struct.calcsize(form)])
+
+
+def _orientation(exif: bytes) -> int:
+    found = Image.Exif()
+    try:
+        found.load(exif)
+        value = found.get(ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block, which may raise nearly anything, spoils no pixel
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _cut(length: int, needed: int | None = None) -> str:
+    of = "" if needed is None else f" of at least {needed:,}"
+    return f"is cut short ({length:,}{of} bytes): its end is missing; copy it again or remove it"
+
+
+def _animation(kind: str) -> str:
+    return f"is an animation ({kind}); save the frame that is meant as a file of its own"
+
+
+# ---- one reader for each format
+
+
+def png_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk of a PNG, where its contents begin, and how many bytes it claims."""
+    place = 8
+    while place + 8 <= len(content):
+        length, name = struct.unpack(">I4s", content[place : place + 8])
+        yield name, place + 8, length
         place += 12 + length
-        if name == b"acTL":
-            odd = "is an animation (APNG); save the frame that is meant as a file of its own"
-        if place > len(content):  # OpenCV would reserve what is claimed
-            odd = f"is damaged: a part of it claims {length:,} bytes, more than the file has; replace it"
-    return ImageKind("PNG", width, height, odd)
+        if name == b"IEND":
+            return
 
 
-def _jpeg(content: bytes) -> ImageKind | None:
-    place = 2
-    while place + 9 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
+def _png(content: Content) -> Header | None:
+    width, height, bits, kind = _unpack(">IIBB", content, 16)
+    channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
+    orientation, profile, odd, name = 1, False, None, b""
+    for name, place, length in png_chunks(content):
+        if place + length + 4 > len(content):  # OpenCV would reserve what is claimed
+            odd = (
+                f"is cut short or damaged: a part of it claims {length:,} bytes, more than the file has; copy it again "
+                "or remove it"
+            )
+        elif name == b"acTL":
+            odd = _animation("APNG")
+        elif name == b"tRNS" and kind in (0, 2, 3):
+            channels = {0: 2, 2: 4, 3: 4}[kind]
+        elif name == b"eXIf":
+            orientation = _orientation(content[place : place + length])
+        elif name == b"iCCP":
+            profile = True
+    if name != b"IEND":
+        odd = odd or _cut(len(content))
+    return Header(height, width, channels, 16 if bits == 16 else 8, "PNG", orientation, profile, odd)
+
+
+def _jpeg(content: Content) -> Header | None:
+    place, frame, orientation, profile = 2, None, 1, False
+    while content[place : place + 1] == b"\xff":
+        marker = content[place + 1 : place + 2][0]
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        (length,) = _unpack(">H", content, place + 2)
         if marker in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", content, place + 5)
-            return ImageKind("JPEG", width, height)
-        place += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", content, place + 2)[0]
-    return None
+            frame = _unpack(">BHHB", content, place + 4)
+        elif marker == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":
+            orientation = _orientation(content[place + 10 : place + 2 + length])
+        elif marker == 0xE2 and content[place + 4 : place + 16] == b"ICC_PROFILE\0":
+            profile = True
+        elif marker == 0xDA:
+            break
+        place += 2 + length
+    if frame is None:
+        return None
+    bits, height, width, count = frame
+    odd = None if bits == 8 else f"is a JPEG of {bits} bits; save it with 8 bits, or as a PNG or TIFF with 16"
+    # the end mark; that of a thumbnail lies before the scan, and cameras add bytes behind it
+    tail = max(place, len(content) - (1 << 16))
+    if content[-2:] != _JPEG_END and _JPEG_END not in content[tail:] and _JPEG_END not in content[place:]:
+        odd = _cut(len(content))
+    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile and count != 4, odd)
 
 
-def _webp(content: bytes) -> ImageKind | None:
-    chunk = content[12:16]
+def _webp(content: Content) -> Header | None:
     if content[8:12] != b"WEBP":
         return None
-    if chunk == b"VP8 ":
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26))
-        return ImageKind("WebP", width, height)
-    if chunk == b"VP8L":
-        bits = struct.unpack_from("<I", content, 21)[0]
-        return ImageKind("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-    width, height = (1 + int.from_bytes(content[place : place + 3], "little") for place in (24, 27))
-    odd = "is an animation (WebP); save the frame that is meant as a file of its own" if content[20] & 2 else None
-    return ImageKind("WebP", width, height, odd)
+    end = 8 + _unpack("<I", content, 4)[0]
+    odd = _cut(len(content), end) if end > len(content) else None
+    alpha, orientation, profile, place = False, 1, False, 12
+    size: tuple[int, int] | None = None
+    while place + 8 <= min(end, len(content)):
+        name, length = struct.unpack("<4sI", content[place : place + 8])
+        start = place + 8
+        if name == b"VP8X":
+            sides = content[start + 4 : start + 10]
+            size = (1 + int.from_bytes(sides[3:], "little"), 1 + int.from_bytes(sides[:3], "little"))
+            (flags,) = _unpack("<B", content, start)
+            alpha, odd = bool(flags & 16), odd or (_animation("WebP") if flags & 2 else None)
+        elif name == b"VP8 ":
+            width, height = _unpack("<HH", content, start + 6)
+            size = size or (height & 0x3FFF, width & 0x3FFF)
+        elif name == b"VP8L":
+            (packed,) = _unpack("<I", content, start + 1)
+            size = size or ((packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1)
+            alpha = bool(packed >> 28 & 1)
+        elif name == b"EXIF":
+            orientation = _orientation(content[start : start + length])
+        alpha, profile = alpha or name == b"ALPH", profile or name == b"ICCP"
+        place = start + length + (length & 1)
+    return Header(*size, 4 if alpha else 3, 8, "WebP", orientation, profile, odd) if size else None
 
 
-def _gif(content: bytes) -> ImageKind:
-    width, height = struct.unpack_from("<HH", content, 6)
-    place, frames = 13 + _colour_table(content[10]), 0
-    while place < len(content) and frames < 2 and content[place] in (0x21, 0x2C):
-        if content[place] == 0x2C:
-            frames += 1
-            place += 11 + _colour_table(content[place + 9])
-        else:
-            place += 2
-        while content[place]:
-            place += 1 + content[place]
-        place += 1
-    odd = "is an animation (GIF); save the frame that is meant as a file of its own" if frames > 1 else None
-    return ImageKind("GIF", width, height, odd)
+def tiff_pages(content: Content) -> Iterator[Mapping[int, tuple[int, ...]]]:
+    """The whole numbers of each directory by tag: none for other values, and for more than 2**20 of them."""
+    order = "<" if content[:2] == b"II" else ">"
+    big = _unpack(order + "H", content, 2)[0] == 43
+    number, room = ("Q", 8) if big else ("I", 4)
+    place, seen = _unpack(order + number, content, 8 if big else 4)[0], set()
+    while place and place not in seen:
+        seen.add(place)
+        (entries,) = _unpack(order + ("Q" if big else "H"), content, place)
+        place += 8 if big else 2
+        tags: dict[int, tuple[int, ...]] = {}
+        for _ in range(min(entries, 4096)):
+            tag, kind = _unpack(f"{order}HH", content, place)
+            (count,) = _unpack(order + number, content, place + 4)
+            tags[tag] = ()
+            if kind in _TIFF_CODES and count <= 1 << 20:
+                form, value = f"{order}{count}{_TIFF_CODES[kind]}", place + 4 + room
+                if struct.calcsize(form) > room:
+                    (value,) = _unpack(order + number, content, value)
+                tags[tag] = _unpack(form, content, value)
+            place += 4 + 2 * room
+        yield tags
+        (place,) = _unpack(order + number, content, place)
 
 
-def _colour_table(flags: int) -> int:
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _bmp(content: bytes) -> ImageKind:
-    width, height = struct.unpack_from("<ii", content, 18)
-    return ImageKind("BMP", abs(width), abs(height))
-
-
-def _pnm(content: bytes) -> ImageKind | None:
-    match = _PNM.match(content[:4096])
-    return ImageKind("PNM", int(match[1]), int(match[2])) if match else None
-
-
-def _tiff(content: bytes) -> ImageKind:
-    tags = _tiff_tags(content)
-    width, height = tags[256][0], tags[257][0]
-    colours = _TIFF_COLOURS.get(tags.get(262, (2,))[0])
-    odd = None
-    if colours:
-        odd = f"holds {colours} colours; convert it to RGB"
+def _tiff(content: Content) -> Header | None:
+    pages = tiff_pages(content)
+    tags = next(pages, {})
+    (width,), (height,) = tags[256], tags[257]
+    samples, bits = tags.get(277, (1,))[0], tags.get(258, (1,))
+    colours = tags.get(262, (1,))[0]
+    base = 3 if colours in (2, 3, 6) else 1
+    extra = samples - (1 if colours == 3 else base)
+    meaning = tags.get(338, (2,) if extra == 1 else ())  # where it is not said, a single one is taken for alpha
+    channels = base + (extra > 0 and meaning[:1] in ((1,), (2,)))
+    orientation = tags.get(274, (1,))[0]
+    odd = _tiff_oddity(tags, samples, bits, colours)
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
     end = max((offset + count for offset, count in zip(offsets, counts)), default=0)
     if end > len(content):
-        odd = f"is truncated ({len(content):,} of at least {end:,} bytes); copy it again"
-    return ImageKind("TIFF", width, height, odd)
+        odd = _cut(len(content), end)
+    try:
+        if any(not page.get(254, (0,))[0] & _PREVIEW_OR_MASK for page in pages):
+            odd = odd or "holds several pages; save the page that is meant as a file of its own"
+    except _DAMAGE:
+        odd = odd or _cut(len(content))
+    orientation = orientation if orientation in range(1, 9) else 1
+    return Header(height, width, channels, 16 if bits[0] == 16 else 8, "TIFF", orientation, 34675 in tags, odd)
 
 
-def _tiff_tags(content: bytes) -> dict[int, tuple[int, ...]]:
-    """The whole numbers of the first directory by tag; those of more than 2**20 values are left out."""
-    order = "<" if content[:2] == b"II" else ">"
-    big = struct.unpack_from(order + "H", content, 2)[0] == 43
-    number, room = ("Q", 8) if big else ("I", 4)
-    place = struct.unpack_from(order + number, content, 8 if big else 4)[0]
-    entries = struct.unpack_from(order + ("Q" if big else "H"), content, place)[0]
-    place += 8 if big else 2
-    tags = {}
-    for _ in range(min(entries, 4096)):
-        tag, kind, count = struct.unpack_from(f"{order}HH{number}", content, place)
-        value = place + 4 + room
-        if kind in _TIFF_CODES and count <= 1 << 20:
-            if count * struct.calcsize(f"={_TIFF_CODES[kind]}") > room:
-                value = struct.unpack_from(order + number, content, value)[0]
-            tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_CODES[kind]}", content, value)
-        place += 4 + 2 * room
-    return tags
+def _tiff_oddity(tags: Mapping[int, tuple[int, ...]], samples: int, bits: tuple[int, ...], colours: int) -> str | None:
+    if colours in _TIFF_COLOURS:
+        return f"holds {_TIFF_COLOURS[colours]} colours; convert it to RGB"
+    kind = _TIFF_NUMBERS.get(tags.get(339, (1,))[0], "uint")
+    if kind != "uint" or set(bits) not in ({1}, {2}, {4}, {8}, {16}) or (samples > 1 and bits[0] < 8):
+        return f"holds {samples} channel(s) of {kind}{bits[0]}; save it as grey, RGB or RGBA with 8 or 16 bits"
+    return None if colours in (0, 1, 2, 3, 6) else f"holds colours of an unknown kind ({colours}); convert it to RGB"
+
+
+def _pnm(content: Content) -> Header | None:
+    layout = anymaps.layout_of(content[: anymaps.LONGEST_HEAD])
+    if layout is None:
+        return None
+    end = layout.start + layout.bytes_needed
+    odd = _cut(len(content), end) if end > len(content) else None
+    if layout.kind > 3 and re.match(rb"P[1-7]\s", content[end : end + 3]):
+        odd = "holds several pictures; save the one that is meant as a file of its own"
+    return Header(layout.height, layout.width, layout.channels, layout.bits, "PNM", odd=odd)
+
+
+def _other(content: Content) -> Header | None:
+    """By Pillow; all but AVIF and JPEG 2000 of 8 bits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures and of odd metadata
+        try:
+            with Image.open(io.BytesIO(content[:]), formats=OTHERS) as image:
+                image.load()  # these formats do not say where they end
+                return _by_pillow(image)
+        except Exception:  # a damaged header may raise nearly anything
+            return None
+
+
+def _by_pillow(image: Image.Image) -> Header:
+    mode, (width, height), name = image.mode, image.size, image.format or ""
+    channels = _MODES.get(mode, 1)
+    if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
+        channels = 2 if channels == 1 else 4
+    orientation = image.getexif().get(ORIENTATION, 1)
+    odd = None if mode in _MODES or mode.startswith("I;16") else f"holds {mode}; save it with 8 or 16 bits"
+    profile = bool(image.info.get("icc_profile"))
+    with contextlib.suppress(EOFError):  # of a still picture
+        image.seek(1)
+        odd = _animation(name)
+    bits = 16 if mode.startswith("I;16") else 8
+    return Header(height, width, channels, bits, name, orientation if orientation in range(1, 9) else 1, profile, odd)
 
 
 _READERS = (
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"\xff\xd8\xff", _jpeg),
     (b"RIFF", _webp),
-    (b"GIF8", _gif),
-    (b"BM", _bmp),
     (b"II*\0", _tiff),
     (b"MM\0*", _tiff),
     (b"II+\0", _tiff),
     (b"MM\0+", _tiff),
-    *((b"P%d" % number, _pnm) for number in range(1, 7)),
+    *((b"P%d" % number, _pnm) for number in range(1, 8)),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -9,42 +10,32 @@ import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
+from basicsr_ext.images.decode import decode, to_tensor
+from basicsr_ext.images.headers import png_chunks, read_content
 
 __all__ = [
-    "EXTENSIONS",
     "FORMATS",
     "Picture",
-    "Shape",
     "network_planes",
     "read_picture",
-    "read_shape",
     "with_planes",
+    "write_image",
     "write_picture",
 ]
 
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
-_ORIENTATION = 0x0112
-_DAMAGE = (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError, IndexError, TypeError, KeyError)
-
-
-class Shape(NamedTuple):
-    """What a file's head says: height and width as the picture is shown, planes without transparency, bits."""
-
-    height: int
-    width: int
-    channels: int
-    bits: int
+_LONGEST_PROFILE = 1 << 24  # bytes; a packed one may claim any length
 
 
 @dataclass(frozen=True)
@@ -82,110 +73,32 @@ def with_planes(picture: Picture, planes: Tensor) -> Picture:
     return replace(picture, colours=planes, alpha=alpha, profile=profile)
 
 
-def _open(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures and of odd metadata
-        try:
-            return Image.open(path)
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{path}: {error}; cut it into parts") from error
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file; correct the path") from error
-        except _DAMAGE as error:
-            raise InputError(f"{path}: cannot be read as an image ({_first_line(error)}); replace it") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _bits(image: Image.Image) -> int:
-    """The depth of the file; Pillow cuts colours of 16 bits to 8 without a word."""
-    coding = str(image.tile[0][3]) if image.tile else ""
-    return 16 if image.mode.startswith("I") or "16" in coding else 8
-
-
-def read_shape(path: str | os.PathLike[str]) -> Shape:
-    """Read size, planes and depth from the head of a file; InputError if it is no picture."""
-    with _open(Path(path)) as image:
-        width, height = image.size
-        if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
-            width, height = height, width
-        return Shape(
-            height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode[0] == "I" else 3, _bits(image)
-        )
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # to look for it behind the pixels, Pillow would decode them
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:  # a damaged EXIF block spoils no pixel
-        return 1
-    return value if isinstance(value, int) else 1
-
-
 def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Decode a picture, turned as its EXIF orientation says.
+    """Decode a picture as :func:`.decode.decode` does, turned as its EXIF orientation says.
 
     Raises:
-        InputError: naming the file, if it is missing, damaged, cut short, no picture, or not of 8 or 16 bits.
+        InputError: naming the file, if it is missing, damaged, cut short, no picture, or of a kind that is refused.
 
     """
-    path = Path(path)
-    with _open(path) as image, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if image.mode == "F":
-                raise InputError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
-            profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB", "YCCK") else None
-            pixels = _decode_deep(path, image) if _bits(image) == 16 else _decode(image)
-        except _DAMAGE as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: damaged or cut short ({_first_line(error)}); replace it") from error
-    full = np.iinfo(pixels.dtype).max
-    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
-    for k, plane in enumerate(planes):
-        np.divide(pixels[:, :, k], full, out=plane, dtype=np.float32)
-    tensor = torch.from_numpy(planes)
+    data = read_content(path)
+    pixels, header = decode(data, str(path))
+    planes = to_tensor(pixels)
     count = 1 if len(planes) < 3 else 3
-    alpha = tensor[count:].clone() if len(planes) in (2, 4) else None
-    return Picture(tensor[:count], alpha, 16 if full > 255 else 8, profile)
+    alpha = planes[count:].clone() if len(planes) in (2, 4) else None
+    return Picture(planes[:count], alpha, header.bits, _profile(data) if header.profile else None)
 
 
-def _decode(image: Image.Image) -> np.ndarray:
-    """H,W,1 to 4 of uint8: grey, grey with alpha, RGB, RGBA."""
-    image.load()
-    transparent = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA", "La")
-    turned = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-    mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
-    pixels = np.asarray(turned if turned.mode == mode else turned.convert(mode))
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _decode_deep(path: Path, image: Image.Image) -> np.ndarray:
-    """H,W,1, 3 or 4 of uint16 by OpenCV, which turns a TIFF by itself, others not."""
-    image.load()  # for its complaints: OpenCV fills up what is missing
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        held = "nothing that can be decoded" if pixels is None else f"numbers of type {pixels.dtype}"
-        raise InputError(f"{path}: holds {held}; save it with 8 or 16 bits")
-    pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    if image.format != "TIFF":
-        pixels = _turn(pixels, _orientation(image))
-    return pixels[:, :, [0] if pixels.shape[2] == 1 else [2, 1, 0, 3][: pixels.shape[2]]]
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+def _profile(data: bytes) -> bytes | None:
+    """The ICC colour profile of a file that was decoded; None if it is damaged."""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # it may raise nearly anything, and spoils no pixel
+        warnings.simplefilter("ignore")
+        for name, place, length in png_chunks(data) if data.startswith(b"\x89PNG") else ():
+            if name == b"iCCP":  # Pillow stumbles over long texts beside it
+                packed = data[place : place + length].split(b"\0\0", 1)[1]
+                return zlib.decompressobj().decompress(packed, _LONGEST_PROFILE)
+        with Image.open(io.BytesIO(data)) as image:
+            return image.info.get("icc_profile")
+    return None
 
 
 def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
@@ -207,7 +120,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
     data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)
     try:
-        _write_whole(path, data)
+        write_whole(path, data)
     except OSError as error:
         raise InputError(f"{path}: can not be written ({error.strerror or error}); choose another folder") from error
 
@@ -244,13 +157,25 @@ def _with_profile(png: bytes, profile: bytes) -> bytes:
     return png[:head] + chunk + png[head:]
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside ``path``, then rename, so that no later run takes half a file for a finished one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+def write_image(path: str | os.PathLike[str], image: torch.Tensor, bits: int = 8) -> None:
+    """Write ``image`` (C,H,W in [0,1]: 1, 3 or 4 channels, clamped, rounded to nearest) completely or not at all.
+
+    The extension of ``path`` names the format; its folder is made. Raises ValueError if shape, ``bits`` (8 or 16) or
+    values (NaN) cannot be stored in that format.
+    """
+    path = Path(path)
+    if bits not in (8, 16) or image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+        raise ValueError(
+            f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
+            "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError(f"{path}: cannot write an image with values that are not finite")
+    if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".bmp") and (bits == 16 or image.shape[0] == 4):
+        raise ValueError(f"{path}: {path.suffix} is written with 8 bits and without alpha; use .png or .tif")
+    full = 255 if bits == 8 else 65535
+    values = (image.detach().cpu().double().clamp(0, 1) * full).round().permute(1, 2, 0).numpy()
+    pixels = values.astype(np.uint8 if bits == 8 else np.uint16)
+    if pixels.shape[2] > 1:
+        pixels = pixels[:, :, (2, 1, 0, 3)[: pixels.shape[2]]]
+    write_whole(path, cv2.imencode(path.suffix, np.ascontiguousarray(pixels))[1].tobytes())

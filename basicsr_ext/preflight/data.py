@@ -12,7 +12,8 @@ from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import DatasetContract, dataset_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
-from basicsr_ext.images.image_files import image_size, lmdb_sizes
+from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.inventory import listed_sizes
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
@@ -138,6 +139,7 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str],
         names = listed(unreadable, _SHOWN)
         notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {names}")
     ours = dataset_of(dataset)
+    notes.extend(f"{where}.{line}" for line in (ours.left_out if ours else ()))
     if ours and not allowed:  # what a data set of ours refuses, such as other channels
         refused = [fault for k in looked_at for fault in ours.header_faults(k)]
         faults.extend([f"{where}: {listed(refused, _SHOWN)}"] if refused else [])
@@ -152,13 +154,13 @@ def _read_sizes(block: Mapping[str, Any], entries: list[Files], sizes: dict[str,
         for side in ("lq", "gt"):
             root = block.get(f"dataroot_{side}")
             if isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt")):
-                sizes.update({f"{side}:{key}": size for key, size in lmdb_sizes(root).items()})
+                sizes.update({f"{side}:{key}": size for key, size in listed_sizes(root).items()})
         return []
     unreadable = []
     for side, path in dict.fromkeys((s, p) for entry in entries for s, p in entry.items()):
         twin = next((sizes[f"{s}:{path}"] for s in ("lq", "gt") if f"{s}:{path}" in sizes), None)
         try:
-            sizes[f"{side}:{path}"] = twin or image_size(path)
+            sizes[f"{side}:{path}"] = twin or image_header(path)[:2]
         except InputError as error:
             unreadable.append(str(error))
     return list(dict.fromkeys(unreadable))

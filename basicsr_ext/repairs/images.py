@@ -11,19 +11,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from basicsr.data import degradations
+from basicsr.data import data_util, degradations
 from basicsr.utils import file_client, img_util
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images import headers
-from basicsr_ext.images.image_files import is_cut_short
+from basicsr_ext.images.arrays import to_bgr
+from basicsr_ext.images.decode import decode_pixels
+from basicsr_ext.images.inventory import listed_names
 from basicsr_ext.repairs.repair import Repair, rebind, source_says
 
-__all__ = ["REPAIRS", "NamedBytes", "imfrombytes", "is_cut_short"]
+__all__ = ["REPAIRS", "NamedBytes", "imfrombytes"]
 
-_FLAGS = {"color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED}
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 # said already: 16 bits, alpha, not finite; shared with forked workers, which are started anew for every epoch
 _said = sharedctypes.RawArray(ctypes.c_bool, 3)
 
@@ -125,44 +124,33 @@ def _check_whole(path: str, environment: Any) -> None:
 
 
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
-    """Decode an image.
+    """Decode an image by :mod:`basicsr_ext.images.decode`, turned as its EXIF orientation says.
 
     Args:
         content: The encoded file; bytes from BasicSR's file client carry its name.
-        flag: ``color`` (H,W,3, BGR), ``grayscale`` (H,W) or ``unchanged``.
-        float32: Divide by 255 and return float32; otherwise the depth that OpenCV gives (uint8 for color, grayscale).
+        flag: ``color`` (H,W,3, BGR), ``grayscale`` (H,W), both uint8, or ``unchanged`` (H,W or H,W,3 or 4).
+        float32: Divide by 255 and return float32.
 
     Raises:
-        InputError: The content is empty, cut short, no image, an animation, in colours that are not read, or too large
-            (see :func:`basicsr_ext.images.headers.refusal`); names the file.
+        InputError: The content is empty, cut short, no image, or of a kind that is refused; names the file.
 
     """
-    place = getattr(content, "path", "") or "image"
-    if not content:
-        raise InputError(f"{place} is empty; replace or remove it")
-    if is_cut_short(content):
-        raise InputError(f"{place} is cut short: its end is missing; replace or remove it")
-    refusal = headers.refusal(content)
-    if refusal:
-        raise InputError(f"{place} {refusal}")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[flag])
-    except cv2.error as error:
-        raise InputError(f"{place} cannot be decoded ({error.err}); replace or remove it") from error
-    if image is None:
-        raise InputError(f"{place} is damaged, or is not an image that OpenCV reads; replace or remove it")
-    if flag == "color":
-        _warn_of_loss(content, place)
-    return image.astype(np.float32) / 255.0 if float32 else image
+    place = (content.path if isinstance(content, NamedBytes) else "") or "image"
+    pixels = decode_pixels(content, place)
+    if flag == "unchanged":
+        image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    else:
+        _warn_of_loss(pixels, place)
+        image = to_bgr(pixels)
+        if flag == "grayscale":
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if pixels.shape[2] > 1 else image[:, :, 0]
+    return image.astype(np.float32) / 255.0 if float32 else np.require(image, requirements="CW")
 
 
-def _warn_of_loss(content: bytes, place: str) -> None:
-    if not content.startswith(_PNG_START):
-        return
-    depth, colour = content[24], content[25]
-    if depth == 16:
+def _warn_of_loss(pixels: np.ndarray, place: str) -> None:
+    if pixels.dtype == np.uint16:
         _warn_once(0, f"{place} has 16 bits a channel and is read with 8; so are others like it.")
-    if colour in (4, 6):
+    if pixels.shape[2] == 4:
         _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
 
 
@@ -188,6 +176,18 @@ def _clamps_in_place() -> bool:
 def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
     """Compress an image (H,W,C in [0, 1]) as JPEG at a whole quality, which is all that OpenCV takes."""
     return _add_jpg_compression.unrepaired(img, round(float(quality)))
+
+
+def _pairs_of_a_list(
+    folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str
+) -> list[dict[str, str]]:
+    """Pair the files of ``folders`` (lq, gt) by a list of names, which may hold spaces and a byte-order mark."""
+    pairs = []
+    for name in listed_names(meta_info_file, "meta_info_file"):
+        stem, extension = os.path.splitext(os.path.basename(name))
+        names = f"{filename_tmpl.format(stem)}{extension}", name
+        pairs.append({f"{key}_path": os.path.join(*place) for key, place in zip(keys, zip(folders, names))})
+    return pairs
 
 
 def _repair_lmdb() -> None:
@@ -219,6 +219,12 @@ REPAIRS = [
         "and 16 bits or alpha are dropped without a word.",
         lambda: not source_says(img_util.imfrombytes, "raise"),
         lambda: rebind(img_util.imfrombytes, imfrombytes),
+    ),
+    Repair(
+        "listed-names",
+        "A list of images (meta_info_file) ends a name at its first space, and takes a byte-order mark into the first.",
+        lambda: source_says(data_util.paired_paths_from_meta_info_file, "split(' ')[0]"),
+        lambda: rebind(data_util.paired_paths_from_meta_info_file, _pairs_of_a_list),
     ),
     Repair(
         "tensor2img-copy",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,10 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.pictures import EXTENSIONS, FORMATS, Picture, network_planes, read_picture, read_shape
+from basicsr_ext.common.text import listed
+from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.inventory import EXTENSIONS, images_below, images_of
+from basicsr_ext.images.pictures import FORMATS, Picture, network_planes, read_picture
 
 __all__ = [
     "Given",
@@ -37,11 +39,13 @@ class Job(NamedTuple):
     name: Path
 
 
-def find_jobs(inputs: Sequence[str], output: str | Path, kind: str = "png") -> list[Job]:
+def find_jobs(
+    inputs: Sequence[str], output: str | Path, kind: str = "png", say: Callable[[str], object] = lambda text: None
+) -> list[Job]:
     """List the pictures that ``inputs`` stand for: files, folders (with all that is below them) and patterns.
 
     Names and sub-folders are kept below ``output``, the extension becomes ``kind``. ``output`` may be a file name if
-    there is one picture.
+    there is one picture. What was left out is said by ``say``.
 
     Raises:
         InputError: There is no picture, two would be written to one file, or a result would replace a picture or
@@ -49,47 +53,27 @@ def find_jobs(inputs: Sequence[str], output: str | Path, kind: str = "png") -> l
 
     """
     output = Path(output).expanduser()
-    found: dict[Path, Path] = {}
     for text in inputs:
-        for path, name in _expand(text, output):
-            found.setdefault(path.resolve(), name)
-    if not found:
-        raise InputError(f"-i {' '.join(inputs)}: no pictures there ({', '.join(EXTENSIONS)} are read)")
+        if os.path.isdir(os.path.expanduser(text)) and Path(text).expanduser().resolve() == output.resolve():
+            raise InputError(f"-o {output} is the input folder; give another one, such as {text}/restored")
+    there = images_of(inputs, output)
+    if not there.files:
+        others = f"; left out: {there}" if there.left_out else ""
+        raise InputError(f"-i {' '.join(inputs)}: no pictures there ({', '.join(EXTENSIONS)} are read){others}")
+    if there.left_out:
+        say(f"{len(there.files)} pictures; left out: {there}")
     single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not output.is_dir()
-    if single and len(found) > 1:
-        raise InputError(f"-o {output} is one file, but -i stands for {len(found)} pictures; give a folder")
+    if single and len(there.files) > 1:
+        raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
     jobs = [
-        Job(path, output if single else output / name.with_suffix(f".{kind}"), name) for path, name in found.items()
+        Job(path, output if single else output / name.with_suffix(f".{kind}"), Path(name)) for path, name in there.files
     ]
     _refuse_clashes(jobs)
     return jobs
 
 
-def _expand(text: str, output: Path) -> list[tuple[Path, Path]]:
-    """Paths, each with its name below the folder or the fixed part of the pattern."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        if output.resolve() == path.resolve():
-            raise InputError(f"-o {output} is the input folder; give another one, such as {path}/restored")
-        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in EXTENSIONS]
-        mine = output.resolve()
-        return [(p, p.relative_to(path)) for p in inside if mine not in p.resolve().parents and not _hidden(p, path)]
-    if path.exists() or not glob.has_magic(text):
-        if not path.is_file():
-            raise InputError(f"-i {text}: no such file or folder")
-        return [(path, Path(path.name))]
-    parts = path.parts
-    fixed = Path(*parts[: next(k for k, part in enumerate(parts) if glob.has_magic(part))])
-    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-    return [(p, p.relative_to(fixed)) for p in matches if p.is_file() and p.suffix.lower() in EXTENSIONS]
-
-
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
 def _refuse_clashes(jobs: list[Job]) -> None:
-    sources = {job.source for job in jobs}
+    sources = {job.source.resolve() for job in jobs}
     taken: dict[str, Path] = {}
     for job in jobs:
         target = job.target.resolve()
@@ -183,34 +167,34 @@ def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path,
         return {job.source: place for job in jobs}
     if not place.is_dir():
         raise InputError(f"{flag} {place}: no such file or folder")
-    files = sorted(p for p in place.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
-    by_name = {p.relative_to(place).with_suffix(""): p for p in files}
-    missing = [str(job.name) for job in jobs if job.name.with_suffix("") not in by_name]
+    by_name = {Path(name).with_suffix(""): path for path, name in images_below(place).files}
+    missing = [job.name for job in jobs if job.name.with_suffix("") not in by_name]
     if missing:
-        some = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-        raise InputError(f"{flag} {place}: no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({some})")
+        raise InputError(
+            f"{flag} {place}: no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({listed(missing)})"
+        )
     return {job.source: by_name[job.name.with_suffix("")] for job in jobs}
 
 
 def _refuse_other_size(source: Path, mask: Path) -> None:
     try:
-        size = read_shape(source)[:2]
+        size = image_header(source)[:2]
     except InputError:
         return  # the picture itself can not be read, which is said when its turn comes
-    found = read_shape(mask)[:2]
+    found = image_header(mask)[:2]
     if size != found:
         sizes = [f"{height} x {width}" for height, width in (found, size)]
         raise InputError(f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree")
 
 
 def read_mask(path: str | os.PathLike[str]) -> Tensor:
-    """Read a mask: 1,H,W, 1 where the file is white (the hole), 0 elsewhere.
+    """Read a mask: 1,H,W, 1 where a colour has half of full scale or more (the hole), 0 elsewhere.
 
     Raises:
         InputError: The file can not be read, or no pixel of it is white.
 
     """
-    mask = (read_picture(path).colours.mean(0, keepdim=True) >= _HOLE).to(torch.float32)
+    mask = (read_picture(path).colours.amax(0, keepdim=True) >= _HOLE).to(torch.float32)
     if not mask.any():
         raise InputError(f"--mask {path}: has no hole; paint white what is to be filled")
     return mask

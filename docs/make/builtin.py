@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from basicsr_ext import cli
-from basicsr_ext.images.decode import decode_image, write_image
+from basicsr_ext.images.decode import decode_image
+from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.space import lift

@@ -20,7 +20,8 @@ import yaml
 from PIL import Image
 
 from basicsr_ext import cli
-from basicsr_ext.images.decode import decode_image, write_image
+from basicsr_ext.images.decode import decode_image
+from basicsr_ext.images.pictures import write_image
 from i2sb_plugin import Restorer
 from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation

@@ -66,16 +66,16 @@ class BadImages:
                 try:
                     return index, load(index)
                 except InputError as error:
-                    self._take_note(index, error)
+                    self._take_note(self._bad, index, error)
             index = int(torch.randint(len(self._bad), (), generator=generator))
 
-    def _take_note(self, index: int, error: InputError) -> None:
-        self._bad[index] = True
-        bad = self._bad.nonzero().flatten().tolist()
+    def _take_note(self, known: torch.Tensor, index: int, error: InputError) -> None:
+        known[index] = True
+        bad = known.nonzero().flatten().tolist()
         get_root_logger().warning(f"skip_bad: another image stands in for one that can not be used: {error}")
-        if len(bad) > self.share * len(self._bad):
+        if len(bad) > self.share * len(known):
             raise InputError(
-                f"{len(bad)} of {len(self._bad)} images can not be used, more than skip_bad {self.share:g} allows: "
+                f"{len(bad)} of {len(known)} images can not be used, more than skip_bad {self.share:g} allows: "
                 f"{', '.join(self._names[k] for k in bad)}; see `basicsr check --data`; replace or remove them, or "
                 "raise skip_bad"
             )

@@ -85,8 +85,8 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         images = [pixels] if pixels.shape[2] == 3 else _planes(pixels)
         done = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in images]
         return np.asarray(done[0]) if pixels.shape[2] == 3 else np.stack([np.asarray(image) for image in done], axis=2)
-    images = [Image.fromarray(plane.astype(np.float32)) for plane in _planes(pixels)]
-    values = [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in _planes(pixels)]
+    values = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
     return np.stack(values, axis=2).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 

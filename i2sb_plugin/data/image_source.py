@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,15 +12,16 @@ from basicsr.utils import FileClient
 
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
-from basicsr_ext.images.decode import IMAGE_EXTENSIONS, channel_fault, decode_pixels, image_header
+from basicsr_ext.common.text import listed
+from basicsr_ext.images.decode import channel_fault, decode_pixels
+from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_names
 from basicsr_ext.options.basicsr_keys import PHASES, own_options
-from i2sb_plugin.data.lmdb_names import choose, stored_keys
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
-__all__ = ["PHASES", "ImageSource", "read_options"]
+__all__ = ["PHASES", "ImageSource", "choose", "left_out", "read_options", "stored_keys"]
 
 T = TypeVar("T")
-_META_LINE = re.compile(r"(?P<name>.+?)\s+\(\s*\d+\s*,.*")
 _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 
 
@@ -37,10 +37,9 @@ class ImageSource:
     """The images of one place, by name; picklable, and opened anew in every process.
 
     ``root`` is a folder, ``sample:train`` or ``sample:val`` (the built-in photographs), or, if ``io_backend.type`` is
-    ``lmdb``, an LMDB in BasicSR's layout or the cache of an image folder (see :mod:`.lmdb_names`). ``names`` are
-    relative paths with ``/`` (sorted; folders are searched to any depth, files that are no images ignored), or the
-    keys of the LMDB; in the order of ``meta_info_file`` if there is one. ``option`` is the name of the option behind
-    ``root``, for messages.
+    ``lmdb``, an LMDB in BasicSR's layout or the cache of an image folder (see :func:`stored_keys`). ``names`` are
+    relative paths with ``/`` (sorted; see :mod:`basicsr_ext.images.inventory`), or the keys of the LMDB; in the order
+    of ``meta_info_file`` if there is one. ``option`` is the name of the option behind ``root``, for messages.
     Raises InputError if the place is missing, empty or of another kind.
     """
 
@@ -54,17 +53,20 @@ class ImageSource:
         if self.kind not in ("disk", "lmdb"):
             raise InputError(f"io_backend.type is {self.kind!r}; {did_you_mean(self.kind, ('disk', 'lmdb'))}")
         self.root = str(sample_folder(root) if root.startswith(SAMPLE_PREFIX) else root)
+        self.left_out = ""  # what the folder holds besides, and why it is not read
         self._check_root()
         if self.kind == "lmdb":
             self.names = self._lmdb_names(meta_info_file)
         elif meta_info_file is not None:
-            self.names = _meta_names(meta_info_file, "meta_info_file")
+            self.names = listed_names(meta_info_file, "meta_info_file")
             self.check_names(self.names, f"listed in meta_info_file {meta_info_file}")
         else:
-            self.names = _image_names(self.root)
+            there = images_below(self.root)
+            self.names = [str(name) for _, name in there.files]
+            self.left_out = str(there)
         if not self.names:
             raise InputError(
-                f"{option}: {self.root} holds no images ({', '.join(IMAGE_EXTENSIONS)}); "
+                f"{option}: {self.root} holds no images ({', '.join(EXTENSIONS)}); "
                 f"put images there or set {option} to another folder"
             )
 
@@ -74,12 +76,12 @@ class ImageSource:
     def _lmdb_names(self, meta_info_file: str | None) -> list[str]:
         listing = os.path.join(self.root, "meta_info.txt")
         if os.path.isfile(listing):
-            keys = sorted(os.path.splitext(name)[0] for name in _meta_names(listing, self.option))
+            keys = sorted(os.path.splitext(name)[0] for name in listed_names(listing, self.option))
         else:
             keys = stored_keys(self._client().client._client["images"], self.root, self.option)
         if meta_info_file is None:
             return keys
-        wanted = _meta_names(meta_info_file, "meta_info_file")
+        wanted = listed_names(meta_info_file, "meta_info_file")
         return choose(wanted, keys, self.root, f"meta_info_file {meta_info_file}")
 
     def path(self, name: str) -> str:
@@ -122,7 +124,7 @@ class ImageSource:
             return []
         try:
             found = image_header(self.path(name)).channels
-        except (InputError, OSError) as error:
+        except InputError as error:
             return [str(error)]
         fault = channel_fault(found, self.path(name), channels, grey_to_rgb, option)
         return [fault] if fault else []
@@ -135,9 +137,8 @@ class ImageSource:
         """Raise InputError listing the first of ``names`` that are not there."""
         missing = [name for name in names if not os.path.isfile(os.path.join(self.root, name))]
         if missing:
-            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise InputError(
-                f"{self.option}: {len(missing)} of {len(names)} images {why} are not in {self.root}: {shown}"
+                f"{self.option}: {len(missing)} of {len(names)} images {why} are not in {self.root}: {listed(missing)}"
             )
 
     def _check_root(self) -> None:
@@ -175,28 +176,57 @@ class ImageSource:
         return client
 
 
-def _image_names(root: str) -> list[str]:
-    """List the image files below ``root``, as sorted relative paths with ``/``; hidden ones are left out."""
-    names = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(folder).relative_to(root)
-        names += [PurePosixPath(*inside.parts, file).as_posix() for file in files
-                  if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")]  # fmt: skip
-    return sorted(names)
+def left_out(*sources: ImageSource) -> list[str]:
+    """What the folders of the sources hold that is not read: a line for each of them."""
+    return [
+        f"{source.option}: {len(source)} images; left out: {source.left_out}" for source in sources if source.left_out
+    ]
 
 
-def _meta_names(path: str, option: str) -> list[str]:
-    """Read the names from lines such as ``0001.png (480,480,3)``; names may hold spaces."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+def stored_keys(environment: Any, root: str, option: str) -> list[str]:
+    """List the keys of an LMDB that has no ``meta_info.txt``, sorted.
+
+    So are the caches of image folders that ImageNet is often kept in (``train_faster_imagefolder.lmdb``): the key is
+    the path of the image, the value its file, byte for byte. Labels lie in another file, which is not read. Records
+    that were pickled are refused: unpickling can run code.
+
+    Raises InputError if there are none, or the values are pickled.
+    """
+    with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        raw = [bytes(key) for key in cursor.iternext(keys=True, values=False) if not bytes(key).startswith(b"__")]
+        first = bytes(transaction.get(raw[0])[:2]) if raw else b""
+    if first[:1] == b"\x80":
         raise InputError(
-            f"{option}: {path} cannot be read as a list of images ({error}); "
-            "write one line per image: name (height,width,channels)"
+            f"{option}: the records of {root} are pickled, which is refused because unpickling can run code; store "
+            "the bytes of each image file under its path, or set io_backend.type: disk with the folder of images"
+        )
+    try:
+        return sorted(key.decode("ascii") for key in raw)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{option}: {root} has a key that is no ASCII text: {error.object!r}; write it with other keys"
         ) from error
-    names = []
-    for line in filter(None, map(str.strip, lines)):
-        match = _META_LINE.fullmatch(line)
-        names.append(match["name"] if match else line.split()[0])
-    return names
+
+
+def choose(wanted: Iterable[str], keys: Iterable[str], root: str, source: str) -> list[str]:
+    """Find the key of each name of a list: the key itself, with or without extension, or the one that ends in it.
+
+    Keys that are paths are so found by ``n01440764/x.JPEG``, or ``x.JPEG`` alone. Raises InputError that lists the
+    names without a key, or with several.
+    """
+    known = set(keys)
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for key in known:
+        by_file[key.rpartition("/")[2]].append(key)
+    found, missing, several = [], [], []
+    for name in wanted:
+        stem = os.path.splitext(name)[0]
+        if name in known or stem in known:
+            found.append(name if name in known else stem)
+            continue
+        fits = [key for key in by_file[name.rpartition("/")[2]] if key.endswith(f"/{name}")]
+        (found if len(fits) == 1 else several if fits else missing).append(fits[0] if len(fits) == 1 else name)
+    for names, what in ((missing, "are not in it"), (several, "fit several of its keys")):
+        if names:
+            raise InputError(f"{source}: {len(names)} of its images {what}, {root}: {listed(names)}")
+    return found

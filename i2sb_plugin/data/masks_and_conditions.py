@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import image_header, match_channels
-from basicsr_ext.images.image_files import lmdb_sizes
+from basicsr_ext.images.arrays import hole_of
+from basicsr_ext.images.decode import match_channels
+from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.inventory import listed_sizes
 from i2sb_plugin.data.image_source import ImageSource
 from i2sb_plugin.data.pairs import pair_names
 
@@ -46,7 +48,7 @@ class _Companions:
             fault = self._size_fault(
                 gt_name, self._size(self.source, self._names[gt_name]), self._size(self.gt, gt_name)
             )
-        except (InputError, OSError) as error:
+        except InputError as error:
             return [str(error)]
         return [fault] if fault else []
 
@@ -56,13 +58,12 @@ class _Companions:
 
     @cached_property
     def _stored_sizes(self) -> dict[str, dict[str, tuple[int, int]]]:
-        return {source.root: lmdb_sizes(source.root) for source in (self.gt, self.source)}
+        return {source.root: listed_sizes(source.root) for source in (self.gt, self.source)}
 
     def _size(self, source: ImageSource, name: str) -> tuple[int, int] | None:
         if source.kind == "lmdb":
             return self._stored_sizes[source.root].get(name)
-        header = image_header(source.path(name))
-        return header.height, header.width
+        return image_header(source.path(name))[:2]
 
     def _size_fault(self, gt_name: str, found: tuple[int, int] | None, size: tuple[int, int] | None) -> str | None:
         if found == size or found is None or size is None:
@@ -78,7 +79,7 @@ class Masks(_Companions):
 
     def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
         """Return the hole that goes with ``gt_name``, bool (H,W,1); raises InputError if there is none."""
-        hole = _hole_of(super().load(gt_name, size))
+        hole = hole_of(super().load(gt_name, size))
         if not hole.any():
             raise InputError(
                 f"{self.describe(gt_name)}: the mask has no hole; paint what is to be restored white and the rest black"
@@ -122,11 +123,6 @@ class Conditions(_Companions):
         faults = super().header_faults(gt_name)
         name = self._names[gt_name]
         return faults or self.source.header_faults(name, self.channels, self._grey_to_rgb, self.channels_option)
-
-
-def _hole_of(pixels: np.ndarray) -> np.ndarray:
-    """The hole of a mask image H,W,C (uint8 or uint16): bool H,W,1, where a colour has half of full scale or more."""
-    return pixels[:, :, :3].max(2, keepdims=True) > np.iinfo(pixels.dtype).max // 2
 
 
 def to_mask(hole: np.ndarray) -> torch.Tensor:

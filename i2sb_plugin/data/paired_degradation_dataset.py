@@ -18,8 +18,9 @@ from basicsr_ext.common.seeds import seed_from
 from basicsr_ext.images.decode import match_channels, to_tensor
 from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
 from i2sb_plugin.data.crops import centre_square, check_crop, draw_view
-from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
+from i2sb_plugin.data.image_source import PHASES, ImageSource, left_out, read_options
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
+from i2sb_plugin.degradations.base import Numbered
 
 __all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
 
@@ -84,7 +85,7 @@ class PairedDegradationDataset(DatasetContract, Dataset):
     the scale, with draws that depend on ``seed`` and the index only, so that validation inputs never change; masks of
     a file and the members of a mixture are taken in order, the first image getting number ``seed`` * 1000003.
     With ``degrade_on: device`` the training loop leaves the degradation to :meth:`defer`, with the same draws.
-    ``skip_bad`` lets other images stand in for a few unusable ones, see :class:`~i2sb_plugin.data.bad_images.BadImages`.
+    ``skip_bad`` lets other images stand in for a few unusable ones, see :mod:`i2sb_plugin.data.bad_images`.
     Raises InputError naming the option or the file.
     """
 
@@ -113,6 +114,11 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         options, name = self.options, self.source.names[index]
         return self.source.header_faults(name, self.channels, options.grey_to_rgb, "channels")
 
+    @property
+    def left_out(self) -> list[str]:
+        """What the folder holds that is not read, and why."""
+        return left_out(self.source)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
 
@@ -130,7 +136,7 @@ class PairedDegradationDataset(DatasetContract, Dataset):
             # not the number itself: a restoration seeded by it would draw the noise that is to be removed
             generator = torch.Generator().manual_seed(seed_from("degradation", number))
             gt = self._whole(pixels)
-            if getattr(degradation, "index", 0) is None:  # it counts images, and no number was asked for
+            if isinstance(degradation, Numbered) and degradation.index is None:
                 degradation = degradation.at(number)
         return {**self._degraded(degradation, gt, generator), **self.paths[index]}
 

@@ -16,7 +16,7 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.decode import match_channels, to_tensor
 from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
 from i2sb_plugin.data.crops import View, check_crop, draw_view
-from i2sb_plugin.data.image_source import PHASES, ImageSource, read_options
+from i2sb_plugin.data.image_source import PHASES, ImageSource, left_out, read_options
 from i2sb_plugin.data.masks_and_conditions import Conditions, Masks, to_mask
 from i2sb_plugin.data.pairs import pair_names
 
@@ -52,9 +52,9 @@ class PairedFolderOptions:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
-        for option in ("channels_gt", "channels_lq"):
-            if getattr(self, option) not in (None, 1, 3, 4):
-                raise InputError(f"{option} is {getattr(self, option)}; set 1, 3, 4 or null (as in the first image)")
+        for option, channels in (("channels_gt", self.channels_gt), ("channels_lq", self.channels_lq)):
+            if channels not in (None, 1, 3, 4):
+                raise InputError(f"{option} is {channels}; set 1, 3, 4 or null (as in the first image)")
         self._check_conditions()
         check_share(self.skip_bad, self.phase)
         if self.scale < 1:
@@ -139,6 +139,12 @@ class PairedFolderDataset(DatasetContract, Dataset):
         faults += self.lq.header_faults(lq_name, self.channels_lq, convert, "channels_lq")
         companions = [*self.conditions, *([self.masks] if self.masks else [])]
         return faults + [fault for companion in companions for fault in companion.header_faults(gt_name)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the folders hold that is not read, and why."""
+        companions = [*self.conditions, *([self.masks] if self.masks else [])]
+        return left_out(self.gt, self.lq, *(companion.source for companion in companions))
 
     def _first_channels(self, source: ImageSource, side: int) -> int:
         return first_readable(lambda index: source.load(self._pairs[index][side]), len(self._pairs)).shape[2]

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from i2sb_plugin.data.image_source import ImageSource
 
 __all__ = ["pair_names"]
@@ -26,7 +27,7 @@ def pair_names(
     lonely_gt = [name for stem, name in gt_stems.items() if stem not in stems]
     lonely = [] if subset else [name for stem, name in stems.items() if stem not in gt_stems]
     faults = [
-        f"{len(names)} in {source.option} ({source.root}) without a partner: {_first(names)}"
+        f"{len(names)} in {source.option} ({source.root}) without a partner: {listed(names)}"
         for source, names in ((gt, lonely_gt), (other, lonely))
         if names
     ]
@@ -46,7 +47,7 @@ def _unique_stems(source: ImageSource) -> list[str]:
     if double:
         raise InputError(
             f"{source.option}: {source.root} has images that differ only in their extension: "
-            f"{_first(double)}; keep one of each"
+            f"{listed(double)}; keep one of each"
         )
     return source.names
 
@@ -60,7 +61,3 @@ def _expected_stem(name: str, template: str, kind: str) -> str:
         return name
     folder, _, stem = _stem(name, kind).rpartition("/")
     return f"{folder}/{template.format(stem)}" if folder else template.format(stem)
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.images.decode import decode_image, write_image
+from basicsr_ext.images.decode import decode_image
+from basicsr_ext.images.pictures import write_image
 
 __all__ = ["SAMPLE_PREFIX", "TRAINING", "VALIDATION", "prepare", "sample_folder"]
 

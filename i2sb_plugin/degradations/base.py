@@ -16,6 +16,7 @@ __all__ = [
     "Degradation",
     "DegradationRegistry",
     "Degraded",
+    "Numbered",
     "Operator",
     "build_degradation",
     "check_divisible",
@@ -77,6 +78,17 @@ class Operator(Protocol):
 
     def pseudo_inverse(self, y: torch.Tensor, size: tuple[int, int], mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply the pseudo-inverse of A: an image that A turns into y, as nearly as possible."""
+        ...
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A degradation that differs from one validation image to the next; ``index`` is None where none was asked for."""
+
+    index: int | None
+
+    def at(self, index: int) -> Degradation:
+        """Return the degradation that belongs to the validation image ``index``."""
         ...
 
 

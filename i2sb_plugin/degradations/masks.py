@@ -11,7 +11,10 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import IMAGE_EXTENSIONS, decode_pixels
+from basicsr_ext.images.arrays import hole_of
+from basicsr_ext.images.decode import decode_pixels
+from basicsr_ext.images.headers import read_content
+from basicsr_ext.images.inventory import EXTENSIONS, images_below
 
 __all__ = ["MaskFile", "MaskFolder", "draw_mask", "load_masks"]
 
@@ -60,12 +63,12 @@ class MaskFolder:
     """
 
     def __init__(self, path: str, invert: bool = False) -> None:
-        self.paths = sorted(p for p in Path(path).iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
+        self.paths = [file for file, _ in images_below(path, deep=False).files]
         self.invert = invert
         if not self.paths:
             raise InputError(
                 f"degradation.masks {path}: the folder has no image; put masks there "
-                f"({', '.join(IMAGE_EXTENSIONS)}), white in the hole"
+                f"({', '.join(EXTENSIONS)}), white in the hole"
             )
 
     def __len__(self) -> int:
@@ -74,8 +77,8 @@ class MaskFolder:
     def get(self, index: int) -> np.ndarray:
         """Return mask ``index``, uint8 of H,W."""
         path = self.paths[index]
-        pixels = decode_pixels(path.read_bytes(), str(path))[:, :, :3]
-        mask = (pixels.max(2) > np.iinfo(pixels.dtype).max // 2).astype(np.uint8) ^ np.uint8(self.invert)
+        pixels = decode_pixels(read_content(path), str(path))
+        mask = hole_of(pixels)[:, :, 0].astype(np.uint8) ^ np.uint8(self.invert)
         _check_hole(mask, str(path))
         return mask
 

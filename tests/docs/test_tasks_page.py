@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from basicsr_ext.images.decode import write_image
+from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.degradations.masks import draw_mask
 from tests.support.degradation_examples import NAMES

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from basicsr_ext import cli
-from basicsr_ext.images.decode import decode_image, write_image
+from basicsr_ext.images.decode import decode_image
+from basicsr_ext.images.pictures import write_image
 from i2sb_plugin import space
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset

@@ -12,7 +12,7 @@ from basicsr_ext.benchmark.run.store import GIVEN, Store, save_picture, tensor_d
 from basicsr_ext.common.contracts import ListsPaths
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
-from basicsr_ext.images.pictures import read_shape
+from basicsr_ext.images.headers import image_header
 from basicsr_ext.processes import collectives
 
 
@@ -76,7 +76,7 @@ def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
                 missing.append(method.template.format(image.name))
                 continue
             try:
-                height, width = read_shape(path)[:2]
+                height, width = image_header(path)[:2]
             except InputError as error:
                 faults.append(f"methods.{method.name}: {error}")
                 continue

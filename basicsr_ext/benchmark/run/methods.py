@@ -14,7 +14,7 @@ from basicsr_ext.checkpoints.networks import best_key, has_weights
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
-from basicsr_ext.images.pictures import EXTENSIONS
+from basicsr_ext.images.inventory import EXTENSIONS
 from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +10,11 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images import headers
-from basicsr_ext.images.image_files import is_cut_short
+from basicsr_ext.common.files import write_whole
+from basicsr_ext.images.decode import decode_pixels
+from basicsr_ext.images.headers import read_content
 
-__all__ = ["Crop", "Cutting", "cut_file", "read_pixels", "starts"]
+__all__ = ["Crop", "Cutting", "cut_file", "starts"]
 
 _KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
 
@@ -63,44 +62,13 @@ def starts(length: int, cutting: Cutting) -> list[int]:
     return found
 
 
-def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
-    """Decode a file to H,W,C of uint8 or uint16 in OpenCV's order, C of 1, 3 or 4, turned as a JPEG's EXIF says.
-
-    Raises InputError naming the file if it is missing, damaged, cut short, or holds other numbers.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    refusal = headers.refusal(content)
-    if refusal:
-        raise InputError(f"{path}: {refusal}")
-    if not content or is_cut_short(content):
-        raise InputError(f"{path}: is empty or cut short; replace or remove it")
-    jpeg = content.startswith(b"\xff\xd8\xff")
-    flag = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if jpeg else cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise InputError(f"{path}: is damaged, or is no image that OpenCV reads; replace or remove it")
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2] not in (1, 3, 4):
-        raise InputError(
-            f"{path}: holds {pixels.shape[2]} channel(s) of {pixels.dtype}; save it as grey, RGB or RGBA with 8 or "
-            "16 bits"
-        )
-    return pixels
-
-
 def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -> list[Crop]:
     """Cut an image into crops called ``key``_s001 and so on, or ``key`` alone if it stays whole.
 
     With ``folder`` they are written there, each completely or not at all, and returned without their content.
     Raises InputError naming the file if it can not be read, is too small, or does not fit the kind of storage.
     """
-    pixels = read_pixels(path)
+    pixels = decode_pixels(read_content(path), path)
     height, width, channels = pixels.shape
     if cutting.raw and (pixels.dtype != np.uint8 or channels not in _KINDS):
         raise InputError(
@@ -129,7 +97,7 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
 def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:
     content = _anymap(pixels) if cutting.raw else _png(pixels, cutting.compression)
     if folder is not None:
-        _write_whole(Path(folder) / f"{key}.{cutting.extension}", content)
+        write_whole(Path(folder) / f"{key}.{cutting.extension}", content)
         content = b""
     return Crop(key, pixels.shape, content)
 
@@ -142,16 +110,3 @@ def _png(pixels: np.ndarray, compression: int) -> bytes:
 def _anymap(pixels: np.ndarray) -> bytes:
     height, width, channels = pixels.shape
     return b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

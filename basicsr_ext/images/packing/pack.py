@@ -13,20 +13,22 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 from tqdm import tqdm
 
 from basicsr_ext.common import folder_lock
+from basicsr_ext.common.cores import usable_cores
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
+from basicsr_ext.images.inventory import EXTENSIONS, images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
 
 __all__ = ["KINDS", "prepare", "verify"]
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm")
 KINDS = ("lmdb", "raw", "folder")
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
@@ -95,15 +97,14 @@ def verify(
     """
     images, wrong, count = _find(Path(source), suffix, kind), [], 0
     with stored_crops(Path(output), kind, cutting) as read:
-        cut = _cut_all(images, cutting, None, workers or _cores())
+        cut = _cut_all(images, cutting, None, workers or usable_cores())
         for crops in tqdm(cut, total=len(images), unit="image", desc="verify"):
             wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
             count += len(crops)
     if wrong:
-        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         raise InputError(
-            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {shown}; remove it and "
-            "prepare it again"
+            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}; remove "
+            "it and prepare it again"
         )
     print(f"{output}: {count} crops are those of the images")
     return count
@@ -129,20 +130,19 @@ def _find(source: Path, suffix: str, kind: str) -> list[_Image]:
         found = "is a file" if source.exists() else "does not exist"
         raise InputError(f"-i is {source}, which {found}; give a folder of images")
     images: dict[str, _Image] = {}
-    for folder, folders, files in os.walk(source, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                name = PurePosixPath(*Path(folder).relative_to(source).parts, file).as_posix()
-                key = os.path.splitext(name)[0].removesuffix(suffix)
-                if key in images:
-                    raise InputError(f"{images[key].path} and {name} in {source} would both become {key}; rename one")
-                images[key] = _Image(os.path.join(folder, file), name, key)
+    there = images_below(source)
+    for path, name in there.files:
+        key = os.path.splitext(name)[0].removesuffix(suffix)
+        if key in images:
+            raise InputError(f"{images[key].path} and {name} in {source} would both become {key}; rename one")
+        images[key] = _Image(str(path), str(name), key)
+    if there.left_out:
+        print(f"{source}: {len(images)} images; left out: {there}")
     if not images:
         raise InputError(f"-i {source}: no images there ({', '.join(EXTENSIONS)} are read)")
     if kind != "folder":
         _check_keys(images.values())
-    return sorted(images.values(), key=lambda image: image.name)
+    return list(images.values())
 
 
 def _check_keys(images: Iterable[_Image]) -> None:
@@ -202,7 +202,7 @@ def _fill(
     store = (FolderStore if folder else LmdbStore)(part, cutting)
     with store:
         done = _resume(part, store)
-        cut = _cut_all(images[done:], cutting, str(part) if folder else None, workers or _cores())
+        cut = _cut_all(images[done:], cutting, str(part) if folder else None, workers or usable_cores())
         bar = tqdm(cut, initial=done, total=len(images), unit="image", desc=output.name)
         _write_all(part, store, zip(bar, images[done:]))
         crops = store.finish(_lines(part))
@@ -214,10 +214,6 @@ def _fill(
     os.replace(part, output)
     print(f"{output}: {crops} crops of {len(images)} images")
     return crops
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- what is cut, in parallel and in order
@@ -315,7 +311,7 @@ def _lmdb_error() -> type[Exception]:
 
 
 def _write_fault(part: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return (
         f"{part} can not be written: {reason}; free some space if the disk is full, else look at its folder, and give "
         "the same command again: it goes on where it stopped"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.packing.crops import Crop, Cutting
 
 __all__ = ["FolderStore", "LmdbStore", "same_pixels", "stored_crops"]
@@ -116,7 +116,6 @@ def same_pixels(stored: bytes | None, content: bytes) -> bool:
     if stored is None or stored == content:
         return stored is not None
     try:
-        images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (stored, content)]
-    except cv2.error:
+        return np.array_equal(decode_pixels(stored, "stored"), decode_pixels(content, "cut"))
+    except InputError:
         return False
-    return images[0] is not None and np.array_equal(*images)

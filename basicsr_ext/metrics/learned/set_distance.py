@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
-from basicsr_ext.images.arrays import digest_of
-from basicsr_ext.images.pictures import EXTENSIONS
+from basicsr_ext.images.arrays import digest_of, to_bgr
+from basicsr_ext.images.decode import decode_pixels
+from basicsr_ext.images.headers import read_content
+from basicsr_ext.images.inventory import images_below
 from basicsr_ext.metrics.base import Metric, Sample
 from basicsr_ext.metrics.learned.features import FEATURES, features
 from basicsr_ext.metrics.learned.weights import weights_folders
@@ -136,7 +137,7 @@ def _files(reference: str, title: str) -> list[Path]:
     folder = Path(reference).expanduser()
     if not folder.is_dir():
         raise InputError(f"{title}.reference is {reference}, which is no folder; name a folder of images")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    files = sorted(path for path, _ in images_below(folder).files)
     if len(files) < 2:
         raise InputError(
             f"{title}.reference is {reference}, which holds {len(files)} image(s); a set needs at least 2, and "
@@ -146,10 +147,7 @@ def _files(reference: str, title: str) -> list[Path]:
 
 
 def _read(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path} cannot be read as an image; remove or replace it")
-    return image
+    return to_bgr(decode_pixels(read_content(path), str(path)))
 
 
 def _set_digest(files: list[Path]) -> str:

@@ -148,8 +148,9 @@ def run(case: Any) -> None:
     """Decode one case by every way there is; all that refuse it must name it."""
     from basicsr.utils.img_util import imfrombytes
 
-    from basicsr_ext.images.decode import decode_image, image_header
-    from basicsr_ext.images.image_files import image_size
+    from basicsr_ext.images.decode import decode_image
+    from basicsr_ext.images.headers import image_header
+    from basicsr_ext.images.pictures import read_picture
     from basicsr_ext.repairs.images import NamedBytes
 
     number, steps = case
@@ -162,7 +163,7 @@ def run(case: Any) -> None:
         lambda: decode_image(content, NAME),
         lambda: imfrombytes(named, float32=True),
         lambda: imfrombytes(named, flag="unchanged"),
-        lambda: image_size(path),
+        lambda: read_picture(path).colours,
         lambda: image_header(path),
     )
     refusals = [refusal for refusal in map(_refusal, ways) if refusal]

@@ -147,9 +147,9 @@ def _lmdb_meta(path: Path) -> None:
 
 
 def _lmdb_sizes(path: Path) -> None:
-    from basicsr_ext.images.image_files import lmdb_sizes
+    from basicsr_ext.images.inventory import listed_sizes
 
-    if not lmdb_sizes(path.parent):
+    if not listed_sizes(path.parent):
         raise InputError("no sizes")
 
 

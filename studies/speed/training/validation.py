@@ -26,7 +26,7 @@ import i2sb_plugin.data  # noqa: F401  (makes basicsr importable)
 
 # isort: split
 from basicsr_ext import repairs
-from basicsr_ext.images.decode import write_image
+from basicsr_ext.images.pictures import write_image
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import ImageHeader, decode_image, decode_pixels, image_header, to_tensor, write_image
+from basicsr_ext.images.decode import decode_image, decode_pixels, to_tensor
+from basicsr_ext.images.headers import Header, header_of, image_header
+from basicsr_ext.images.pictures import write_image
 
 KINDS = [(extension, channels, bits) for extension in (".png", ".tif") for channels in (1, 3, 4) for bits in (8, 16)]
 
@@ -48,8 +50,8 @@ def test_written_images_are_read_back_exactly(tmp_path, extension, channels, bit
 def test_the_header_says_what_decoding_gives(tmp_path, extension, channels, bits):
     path = tmp_path / f"image{extension}"
     write_image(path, levels(channels, bits), bits)
-    assert image_header(path) == ImageHeader(33, 21, channels, bits)
-    assert image_header(path.read_bytes()) == ImageHeader(33, 21, channels, bits)
+    assert image_header(path)[:4] == (21, 33, channels, bits)
+    assert image_header(path) == header_of(path.read_bytes())
 
 
 def test_channels_come_in_rgb_order():
@@ -85,7 +87,7 @@ def test_the_orientation_of_a_jpeg_is_applied_alike_to_pixels_and_header(orienta
         expected = torch.from_numpy(np.array(turned)).reshape(turned.height, turned.width, channels)
         read = decode_image(data, "image", channels)
         assert (read - expected.permute(2, 0, 1) / 255).abs().mean() < 0.02
-        assert image_header(data) == ImageHeader(turned.width, turned.height, channels, 8)
+        assert header_of(data) == Header(turned.height, turned.width, channels, 8, "JPEG", orientation)
 
 
 @pytest.mark.parametrize(("mode", "options", "channels"), [
@@ -96,7 +98,8 @@ def test_header_and_pixels_agree_on_every_kind_of_png(mode, options, channels):
     image = Image.fromarray(np.zeros((24, 40), np.uint16)) if mode == "I;16" else rgb().convert(mode)
     data = encode(image, "PNG", **options)
     assert decode_image(data, "image").shape == (channels, 24, 40)
-    assert image_header(data) == ImageHeader(40, 24, channels, 16 if mode == "I;16" else 8)
+    stored = 2 if mode == "LA" else channels  # which data sets take for RGBA
+    assert header_of(data)[:4] == (24, 40, stored, 16 if mode == "I;16" else 8)
 
 
 def test_a_wrong_channel_count_names_file_counts_and_cure():
@@ -123,7 +126,7 @@ def test_a_jpeg_cut_behind_its_thumbnail_is_named():
     data = encode(rgb(), "JPEG")
     data = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]
     assert decode_image(data, "whole").shape == (3, 24, 40)
-    with pytest.raises(InputError, match=r"cut\.jpg: the file is truncated"):
+    with pytest.raises(InputError, match=r"cut\.jpg: is cut short"):
         decode_image(data[:-2], "cut.jpg")
 
 

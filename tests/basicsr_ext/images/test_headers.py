@@ -11,7 +11,6 @@ from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import headers
 from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.images.image_files import image_size
 from studies.reliability.inputs.fuzz_images import bomb, files
 
 repairs.apply()
@@ -33,7 +32,7 @@ def by_pillow(content: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("name", [name for name in files() if name != "empty"])
 def test_a_header_tells_format_and_size(name):
-    kind = headers.image_kind(files()[name])
+    kind = headers.header_of(files()[name])
     side = (1, 1) if name.startswith("one_pixel") else (50, 37)
     assert (kind.format, kind.width, kind.height) == (FORMATS[name.split(".")[1]], *side)
 
@@ -60,20 +59,20 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side, tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side, side))
     assert path.stat().st_size < 10_000
-    for read in (lambda: decode_pixels(path.read_bytes(), str(path)), lambda: image_size(path)):
+    for read in (lambda: decode_pixels(path.read_bytes(), str(path)), lambda: headers.image_header(path)):
         with pytest.raises(InputError, match=r"bomb.png: says that it is .* more than 178,956,970 pixels"):
             read()
 
 
 def test_an_image_below_the_limit_is_no_bomb():
-    assert headers.refusal(bomb(13_377, 13_377)) is None
+    assert headers.checked_header(bomb(13_377, 13_377), "x").height == 13_377
 
 
 def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
     content = files()["rgb.png"]
     place = content.index(b"IDAT") - 4
     claimed = content[:place] + (1 << 30).to_bytes(4, "big") + content[place + 4 :]
-    with pytest.raises(InputError, match=r"x.png: is damaged: a part of it claims 1,073,741,824 bytes"):
+    with pytest.raises(InputError, match=r"x.png: .*a part of it claims 1,073,741,824 bytes"):
         decode_pixels(claimed, "x.png")
 
 
@@ -93,7 +92,7 @@ def test_a_planar_tiff_that_is_cut_short_is_refused():
 def test_no_truncation_and_no_noise_confuses_the_reader(name):
     content, rng = files()[name], np.random.default_rng(zlib.crc32(name.encode()))
     for end in range(min(len(content), 300)):
-        assert headers.image_kind(content[:end]) is None or end > 8
+        assert headers.header_of(content[:end]) is None or end > 8
         noisy = bytearray(content)
         noisy[end] = int(rng.integers(256))
-        headers.refusal(bytes(noisy))
+        headers.header_of(bytes(noisy))

@@ -10,7 +10,8 @@ from basicsr_ext import repairs
 from basicsr_ext.checkpoints.networks import best_key, has_weights
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.image_files import image_size, lmdb_sizes
+from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.inventory import listed_sizes
 from basicsr_ext.preflight import data
 from basicsr_ext.preflight.checks import check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
@@ -30,7 +31,7 @@ def noise(shape, dtype=np.uint8):
 def test_the_size_of_a_whole_file_is_height_and_width(suffix, tmp_path):
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise((20, 30, 3))).save(path)
-    assert image_size(path) == (20, 30)
+    assert image_header(path)[:2] == (20, 30)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"])
@@ -39,7 +40,7 @@ def test_half_a_file_is_refused_by_name(suffix, tmp_path):
     Image.fromarray(noise((40, 60, 3))).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=f"x{suffix}: "):
-        image_size(path)
+        image_header(path)[:2]
 
 
 def test_sixteen_bits_and_alpha_are_read(tmp_path):
@@ -47,26 +48,26 @@ def test_sixteen_bits_and_alpha_are_read(tmp_path):
 
     for name, shape in (("grey.png", (8, 9)), ("rgb.png", (8, 9, 3)), ("rgba.png", (8, 9, 4)), ("rgb.tif", (8, 9, 3))):
         cv2.imwrite(str(tmp_path / name), noise(shape, np.uint16))
-        assert image_size(tmp_path / name) == (8, 9)
+        assert image_header(tmp_path / name)[:2] == (8, 9)
 
 
 def test_a_jpeg_with_bytes_after_its_end_is_whole(tmp_path):
     Image.fromarray(noise((20, 30, 3))).save(tmp_path / "x.jpg")
     with (tmp_path / "x.jpg").open("ab") as file:
         file.write(b"\0" * 5000)
-    assert image_size(tmp_path / "x.jpg") == (20, 30)
+    assert image_header(tmp_path / "x.jpg")[:2] == (20, 30)
 
 
 def test_lmdb_sizes_come_from_its_list(tmp_path):
     (tmp_path / "meta_info.txt").write_text("baby.png (120,125,3) 1\nodd name.png (7,8,1) 1\nbare.png\n")
-    assert lmdb_sizes(tmp_path) == {"baby": (120, 125), "odd name": (7, 8)}
+    assert listed_sizes(tmp_path) == {"baby": (120, 125), "odd name": (7, 8)}
 
 
 def test_a_large_data_set_is_sampled_evenly_and_says_so(tmp_path, monkeypatch):
     block = options(tmp_path)["datasets"]["train"] | {"phase": "train", "scale": 2}
     monkeypatch.setattr(data, "SCANNED", 2)
     seen = []
-    monkeypatch.setattr(data, "image_size", lambda path: seen.append(path) or image_size(path))
+    monkeypatch.setattr(data, "image_header", lambda path: seen.append(path) or image_header(path))
     faults, notes = [], []
     check_dataset("datasets.train", block, faults, notes)
     assert faults == []
@@ -221,7 +222,7 @@ def as_lmdb(folder):
     with lmdb.open(str(root), map_size=2**20) as database, database.begin(write=True) as writer:
         for path in paths:
             writer.put(path.stem.encode(), path.read_bytes())
-    sizes = [image_size(path) for path in paths]
+    sizes = [image_header(path)[:2] for path in paths]
     (root / "meta_info.txt").write_text("".join(f"{p.name} ({h},{w},3) 1\n" for p, (h, w) in zip(paths, sizes)))
     return str(root)
 

@@ -47,8 +47,12 @@ def test_whole_images_are_read_as_before(tmp_path, kind):
     path.write_bytes(encoded(kind, smooth()))
     for options in ({"float32": True}, {"flag": "grayscale"}, {"flag": "unchanged"}):
         expected = imfrombytes.unrepaired(path.read_bytes(), **options)
-        assert np.array_equal(read(path, **options), expected)
-        assert np.array_equal(imfrombytes(path.read_bytes(), **options), expected)
+        found = read(path, **options)
+        if options.get("flag") == "grayscale":  # made from the colours, which libpng and libjpeg round otherwise
+            assert np.abs(found.astype(int) - expected).max() <= 2
+        else:
+            assert np.array_equal(found, expected) and found.dtype == expected.dtype
+        assert np.array_equal(imfrombytes(path.read_bytes(), **options), found)
 
 
 @pytest.mark.parametrize("kind", [".png", ".jpg"])
@@ -57,7 +61,7 @@ def test_a_truncated_image_is_refused_by_name(tmp_path, kind, share):
     path = tmp_path / f"cut{kind}"
     whole = encoded(kind, textured())
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(InputError, match=rf"cut\{kind} is cut short"):
+    with pytest.raises(InputError, match=rf"cut\{kind}: is cut short"):
         read(path, float32=True)
 
 
@@ -71,13 +75,13 @@ def test_the_unrepaired_reader_does_not_name_a_damaged_file(tmp_path):
 def test_what_is_no_image_is_refused_by_name(tmp_path, content):
     path = tmp_path / "notes.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"notes\.png is damaged, or is not an image"):
+    with pytest.raises(InputError, match=r"notes\.png: cannot be read as an image.*replace it"):
         read(path)
 
 
 def test_an_empty_file_is_refused_by_name(tmp_path):
     (tmp_path / "e.png").touch()
-    with pytest.raises(InputError, match=r"e\.png is empty"):
+    with pytest.raises(InputError, match=r"e\.png: the file is empty"):
         read(tmp_path / "e.png")
 
 
@@ -85,9 +89,10 @@ def test_a_thumbnail_and_a_tail_do_not_hide_or_fake_the_end_of_a_jpeg():
     whole = encoded(".jpg", smooth())
     thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
     with_thumbnail = whole[:2] + thumbnail + whole[2:]
-    assert not images.is_cut_short(with_thumbnail + b"tail of a camera")
-    assert images.is_cut_short(with_thumbnail[:-2])
-    assert images.is_cut_short(whole[:20])
+    assert np.array_equal(imfrombytes(with_thumbnail + b"tail of a camera"), imfrombytes(whole))
+    for cut in (with_thumbnail[:-2], whole[:20]):
+        with pytest.raises(InputError, match="image: "):
+            imfrombytes(cut)
 
 
 def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
@@ -97,7 +102,7 @@ def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
         txn.put(b"bad", b"text")
     client = FileClient("lmdb", db_paths=[str(path)], client_keys=["gt"])
     assert imfrombytes(client.get("good", "gt")).shape == (64, 64, 3)
-    with pytest.raises(InputError, match=r"data\.lmdb key bad is damaged"):
+    with pytest.raises(InputError, match=r"data\.lmdb key bad: cannot be read as an image"):
         imfrombytes(client.get("bad", "gt"))
     with pytest.raises(InputError, match=r"no such image: .*data\.lmdb key none"):
         client.get("none", "gt")
@@ -192,5 +197,17 @@ def test_a_data_set_of_basicsr_names_the_damaged_file(tmp_path):
     opt = {"type": "PairedImageDataset", "name": "x", "phase": "val", "scale": 1, "io_backend": {"type": "disk"}}
     dataset = build_dataset({**opt, "dataroot_gt": str(folder), "dataroot_lq": str(folder)})
     assert dataset[0]["gt"].shape == (3, 16, 16)
-    with pytest.raises(InputError, match=r"images/001\.png is damaged"):
+    with pytest.raises(InputError, match=r"images/001\.png: cannot be read as an image"):
         dataset[1]
+
+
+def test_a_data_set_of_basicsr_finds_listed_names_with_spaces_behind_a_byte_order_mark(tmp_path):
+    from basicsr.data import build_dataset
+
+    folder = write_images(tmp_path / "images", 2, 16)
+    (folder / "000.png").rename(folder / "my photo.png")
+    (tmp_path / "list.txt").write_bytes("\ufeffmy photo.png (16,16,3)\r\n001.png\r\n".encode())
+    opt = {"type": "PairedImageDataset", "name": "x", "phase": "val", "scale": 1, "io_backend": {"type": "disk"}}
+    opt |= {"dataroot_gt": str(folder), "dataroot_lq": str(folder), "meta_info_file": str(tmp_path / "list.txt")}
+    dataset = build_dataset(opt)
+    assert [dataset[k]["lq_path"] for k in range(2)] == [str(folder / "my photo.png"), str(folder / "001.png")]

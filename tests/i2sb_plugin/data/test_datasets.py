@@ -14,7 +14,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import write_image
+from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
@@ -319,7 +319,7 @@ def test_bad_images_are_named_when_they_are_met(tmp_path, phase):
     write_image(tmp_path / "small.png", picture(3, 20, 61) if phase == "train" else picture(3, 3, 61))
     (tmp_path / "truncated.png").write_bytes((tmp_path / "grey.png").read_bytes()[:-20])
     dataset = PairedDegradationDataset(clean_options(tmp_path, phase=phase))
-    messages = [r"grey\.png: has 1 .*grey_to_rgb", r"small\.png: is .*smaller than", r"truncated\.png: the file is"]
+    messages = [r"grey\.png: has 1 .*grey_to_rgb", r"small\.png: is .*smaller than", r"truncated\.png: is cut short"]
     for index, message in enumerate(messages):
         with pytest.raises(InputError, match=message):
             dataset[index]

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import write_image
+from basicsr_ext.images.pictures import write_image
 from basicsr_ext.preflight import data as preflight_data
 from i2sb_plugin.data.crops import centre_square
-from i2sb_plugin.data.lmdb_names import choose
+from i2sb_plugin.data.image_source import choose
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.degradations import build_degradation
 from tests.support.golden import golden

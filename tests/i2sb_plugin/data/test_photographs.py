@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import decode_image, image_header
+from basicsr_ext.images.decode import decode_image
+from basicsr_ext.images.headers import image_header
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.photographs import TRAINING, VALIDATION, prepare, sample_folder
 

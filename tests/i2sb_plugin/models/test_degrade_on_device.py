@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from basicsr_ext import cli, repairs
 from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import write_image
+from basicsr_ext.images.pictures import write_image
 from basicsr_ext.training.sample_order import SeededSamples
 from i2sb_plugin.data.paired_degradation_dataset import STATE, PairedDegradationDataset
 from i2sb_plugin.degradations import Degraded

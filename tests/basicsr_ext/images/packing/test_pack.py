@@ -18,6 +18,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 
 from basicsr_ext import repairs
 from basicsr_ext.cli import main
+from basicsr_ext.commands import prepare
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.packing import pack
 from basicsr_ext.images.packing.crops import Cutting, starts
@@ -124,13 +125,14 @@ def content(out):
 
 KILLED = """
 import os, signal, sys
-from basicsr_ext import prepare
-cut, prepare._COMMIT = prepare.cut_file, 2
+from basicsr_ext.commands import prepare
+from basicsr_ext.images.packing import pack
+cut, pack._COMMIT = pack.cut_file, 2
 def dying(path, *rest):
     if path.endswith(os.sep + "6.png"):
         os.kill(os.getpid(), signal.SIGKILL)
     return cut(path, *rest)
-prepare.cut_file = dying
+pack.cut_file = dying
 prepare.run(sys.argv[1:])
 """
 
@@ -142,7 +144,7 @@ def test_a_killed_run_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, monke
     monkeypatch.setattr(pack, "_COMMIT", 2)
     end = "" if kind == "folder" else ".lmdb"
     words = ["-i", str(source), "--to", kind, *CUT, "--workers", "1", "-o"]
-    pack.run([*words, str(tmp_path / f"unbroken{end}")])
+    prepare.run([*words, str(tmp_path / f"unbroken{end}")])
     stopped = tmp_path / f"stopped{end}"
     child = subprocess.run([sys.executable, "-c", KILLED, *words, str(stopped)], capture_output=True, timeout=120)
     assert child.returncode == -signal.SIGKILL and not stopped.exists()
@@ -152,7 +154,7 @@ def test_a_killed_run_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, monke
     monkeypatch.setattr(
         pack, "cut_file", lambda path, *rest: (seen.append(os.path.basename(path)), cut(path, *rest))[1]
     )
-    pack.run([*words, str(stopped)])
+    prepare.run([*words, str(stopped)])
     assert seen == ["6.png", "7.png", "8.png"], "the first six were done"
     assert content(stopped) == content(tmp_path / f"unbroken{end}") and not part.exists()
 
@@ -204,8 +206,8 @@ def test_a_complete_output_is_left_alone_and_one_of_other_settings_is_refused(tm
     (["--compression", "10"], "--compression is 10; give a whole number from 0 to 9"),
     (["-o", "crops"], "-o is crops; for --to lmdb give a name that ends in .lmdb"),
     (["-o", "there.lmdb"], "-o there.lmdb is there already and was not made by this command"),
-    (["-i", "broken"], "a.png: is empty or cut short; replace or remove it"),
-    (["-i", "text"], "a.png: is damaged, or is no image that OpenCV reads"),
+    (["-i", "broken"], "a.png: is cut short"),
+    (["-i", "text"], "a.png: cannot be read as an image"),
     (["-i", "dots"], "BasicSR finds no key with a dot"),
     (["-i", "double"], "would both become a; rename one"),
     (["-i", "deep", "--to", "raw"], "has 1 channel(s) of uint16, but raw crops are grey or RGB with 8 bits"),
@@ -264,6 +266,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 from basicsr_ext.cli import main
+from basicsr_ext.commands import prepare
 sys.exit(main(sys.argv[1:]))
 """
 
