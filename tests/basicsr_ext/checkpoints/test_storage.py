@@ -32,9 +32,9 @@ def test_a_save_that_is_killed_leaves_the_file_before_it(tmp_path):
     storage.atomic_save({"w": torch.zeros(2)}, path)
     code = f"""
 import os, signal, torch
-from basicsr_ext import checkpoint, resumable
+from basicsr_ext.checkpoints import storage
 os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
+storage.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
     assert storage.load_checkpoint(path)["w"].tolist() == [0.0, 0.0]

@@ -144,14 +144,14 @@ def test_a_quality_out_of_range_is_refused(tmp_path, quality):
 
 def test_every_part_is_installed_with_the_package():
     assert {path.name for path in build.PARTS.iterdir()} == {*build.SCRIPTS, "page.html", "page.css"}
-    assert '"page/parts/*"' in (build.PARTS.parents[4] / "setup.py").read_text()
+    assert '"benchmark/page/parts/*"' in (build.PARTS.parents[3] / "setup.py").read_text()
 
 
 def test_every_key_is_told_on_the_page_and_in_its_document():
     body = re.search(r"const KEYS = \{(.*?)\n\};", (build.PARTS / "main.js").read_text(), re.DOTALL)[1]
     keys = {key for pair in re.findall(r'(?:"([^"]+)"|\b([a-z0])): (?:\(|showAll)', body) for key in pair if key}
     assert keys >= {"n", "p", "x", "f", "[", "]", "s", "g", "d", "+", "-", "0", "?"}
-    document = (build.PARTS.parents[4] / "docs" / "page.md").read_text()
+    document = (build.PARTS.parents[3] / "docs" / "page.md").read_text()
     dialog = (build.PARTS / "page.html").read_text()
     for key in keys - {"="}:
         assert f"`{key}`" in document and f"<kbd>{key}</kbd>" in dialog, key

@@ -18,6 +18,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 
 from basicsr_ext import repairs
 from basicsr_ext.cli import main
+from basicsr_ext.commands import prepare
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.packing import pack
 from basicsr_ext.images.packing.crops import Cutting, starts
@@ -124,13 +125,14 @@ def content(out):
 
 KILLED = """
 import os, signal, sys
-from basicsr_ext import prepare
-cut, prepare._COMMIT = prepare.cut_file, 2
+from basicsr_ext.commands import prepare
+from basicsr_ext.images.packing import pack
+cut, pack._COMMIT = pack.cut_file, 2
 def dying(path, *rest):
     if path.endswith(os.sep + "6.png"):
         os.kill(os.getpid(), signal.SIGKILL)
     return cut(path, *rest)
-prepare.cut_file = dying
+pack.cut_file = dying
 prepare.run(sys.argv[1:])
 """
 
@@ -142,7 +144,7 @@ def test_a_killed_run_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, monke
     monkeypatch.setattr(pack, "_COMMIT", 2)
     end = "" if kind == "folder" else ".lmdb"
     words = ["-i", str(source), "--to", kind, *CUT, "--workers", "1", "-o"]
-    pack.run([*words, str(tmp_path / f"unbroken{end}")])
+    prepare.run([*words, str(tmp_path / f"unbroken{end}")])
     stopped = tmp_path / f"stopped{end}"
     child = subprocess.run([sys.executable, "-c", KILLED, *words, str(stopped)], capture_output=True, timeout=120)
     assert child.returncode == -signal.SIGKILL and not stopped.exists()
@@ -152,7 +154,7 @@ def test_a_killed_run_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, monke
     monkeypatch.setattr(
         pack, "cut_file", lambda path, *rest: (seen.append(os.path.basename(path)), cut(path, *rest))[1]
     )
-    pack.run([*words, str(stopped)])
+    prepare.run([*words, str(stopped)])
     assert seen == ["6.png", "7.png", "8.png"], "the first six were done"
     assert content(stopped) == content(tmp_path / f"unbroken{end}") and not part.exists()
 
