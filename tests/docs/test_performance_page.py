@@ -70,6 +70,7 @@ def test_an_iteration_on_paper():
     assert slow["breaks_first"].startswith("gradient exchange")
 
 
+@pytest.mark.slow
 def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     start = "import sys, runpy; sys.modules['basicsr'] = None; runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
     out = tmp_path / "gpu.json"
@@ -113,6 +114,7 @@ def test_a_way_that_fails_on_a_gpu_leaves_the_others_alone():
     assert first["error"] == "no compiler here" and second["way"] == "second" and second["ms_per_image"] >= 0
 
 
+@pytest.mark.slow
 def test_the_quick_round_prints_the_ratios_of_every_part_in_under_two_minutes():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "studies.speed.quick"]
