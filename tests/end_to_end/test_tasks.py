@@ -200,9 +200,7 @@ def read(path):
     return decode_image(Path(path).read_bytes(), str(path))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TASKS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TASKS])
 def test_what_is_restored_is_better_than_what_was_given(name, photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = TASKS[name]

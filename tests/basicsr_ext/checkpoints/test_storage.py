@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, keep):
     cut = tmp_path / "cut.pth"
     cut.write_bytes(whole.read_bytes()[:keep] if keep else b"")
     for mmap in (False, True):
-        with pytest.raises(InputError, match=r"path\.x: checkpoint .*cut\.pth is damaged or cut short"):
+        with pytest.raises(InputError, match=r"path\.x: .*cut\.pth is damaged"):
             storage.load_checkpoint(cut, "path.x", mmap=mmap)
 
 
@@ -103,7 +103,7 @@ def test_missing_text_and_code_are_refused_as_checkpoints(tmp_path):
         storage.load_checkpoint(text)
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"w": os.getcwd}, protocol=2))
-    with pytest.raises(InputError, match=r"holds \w+\.getcwd, which is not loaded because it can run code"):
+    with pytest.raises(InputError, match=r"\w+\.getcwd, .*run code"):
         storage.load_checkpoint(evil)
 
 

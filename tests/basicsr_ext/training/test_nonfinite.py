@@ -114,7 +114,7 @@ def test_skipped_steps_leave_the_weights_alone_and_are_counted(here, monkeypatch
         assert cli.main([*words, "logger:save_checkpoint_freq=1"]) == 0
     log = capfd.readouterr().err
     assert log.count("is skipped: l_bridge is nan. NaN or infinite values came in with") == 3
-    assert "Skipped so far: 3; train.max_skipped: 3 in a row stop the run." in log
+    assert re.search(r"Skipped so far: 3; train\.max_skipped: 3 ", log)
     lines = [
         line for line in next(here.glob("experiments/tiny/train_*.log")).read_text().splitlines() if "lr:(" in line
     ]
