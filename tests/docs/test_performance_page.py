@@ -72,7 +72,10 @@ def test_an_iteration_on_paper():
 
 @pytest.mark.slow
 def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
-    start = "import sys, runpy; sys.modules['basicsr'] = None; runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
+    start = (
+        "import sys, runpy; sys.modules['basicsr'] = None; "
+        "runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
+    )
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-c", start, "--quick", "--out", str(out)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -21,7 +21,7 @@ from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations.masks import draw_mask
 from tests.support.toolkit import OPTIONS
 
-# One of each kind: a degradation with a scale, a hole to fill, folders with a condition, own masks. The others are slow.
+# One of each kind: a scale, a hole to fill, folders of pairs, own masks. The others are slow.
 FAST = ("sr4x_pool", "inpaint_center", "translation_from_grey", "own_masks")
 SIDE = 96  # of the photographs that are restored, pixels
 
