@@ -4,14 +4,13 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from basicsr_ext.benchmark.page import build, write
+from basicsr_ext.benchmark.page.__main__ import main
 from basicsr_ext.benchmark.page.pictures import differing_crops
 from basicsr_ext.common.errors import InputError
 from tests.support import page_records
@@ -157,10 +156,9 @@ def test_every_key_is_told_on_the_page_and_in_its_document():
         assert f"`{key}`" in document and f"<kbd>{key}</kbd>" in dialog, key
 
 
-def test_the_page_is_written_from_the_command_line(tmp_path):
-    records = page_records.write_records(tmp_path / "in", count=1)
-    command = [sys.executable, "-m", "basicsr_ext.benchmark.page", str(records), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out" / "index.html")
-    refused = subprocess.run([*command, "--quality", "0"], capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.startswith("error: quality is 0")
+def test_the_page_is_written_from_the_command_line(tmp_path, monkeypatch, capsys):
+    words = ["page", str(page_records.write_records(tmp_path / "in", count=1)), str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0 and capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
+    monkeypatch.setattr("sys.argv", [*words, "--quality", "0"])
+    assert main() == 2 and capsys.readouterr().err.startswith("error: quality is 0")
