@@ -193,6 +193,7 @@ def test_two_processes_train_without_naming_the_launcher(tmp_path):
     assert (tmp_path / "experiments/tiny/models/net_g_4.pth").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_one_process_alone_meets_is_named(tmp_path):
     opt = bridge_options(tmp_path)
     opt["datasets"]["train"]["batch_size_per_gpu"] = 1

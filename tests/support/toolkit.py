@@ -96,7 +96,7 @@ def apart(
         The exit code, of several processes the first that is not 0, and what all of them said.
 
     """
-    context = _context()
+    start = context()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
@@ -107,7 +107,7 @@ def apart(
         for rank in range(processes):
             places = {"RANK": str(rank), "LOCAL_RANK": str(rank), **sizes, **meeting} if processes > 1 else {}
             settings = (str(folder or os.getcwd()), environment(**places), [str(path) for path in outputs])
-            children.append(context.Process(target=_be_apart, args=(settings, act, arguments)))
+            children.append(start.Process(target=_be_apart, args=(settings, act, arguments)))
             children[-1].start()
         for child in children:
             child.join(300)
@@ -118,11 +118,12 @@ def apart(
     return subprocess.CompletedProcess(list(arguments), next((code for code in codes if code), 0), *said)
 
 
-def _context() -> Any:
+def context() -> Any:
+    """What starts processes that share nothing with this one, forked from one that has imported everything."""
     if os.name != "posix":
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.imported"])
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.support.imported"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the server looks there for what it is to import
     try:
@@ -131,7 +132,7 @@ def _context() -> Any:
         os.environ.pop("PYTHONPATH")
         if before is not None:
             os.environ["PYTHONPATH"] = before
-    return context
+    return found
 
 
 def _be_apart(settings: tuple[str, dict[str, str], list[str]], act: Callable, arguments: tuple) -> None:

@@ -75,6 +75,7 @@ def test_a_leak_shows_in_the_trend():
     assert leaking["per_hour"] == pytest.approx(20, abs=3 * leaking["standard_error"])
 
 
+@pytest.mark.slow
 def test_a_test_of_basicsr_runs_with_the_repairs_and_on_the_cpu(tmp_path):
     folder = tmp_path / "tests" / "test_archs"
     folder.mkdir(parents=True)
