@@ -18,7 +18,7 @@ from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.training import loop_state
 from basicsr_ext.training import signals as stopping
 from tests.support.cli_runs import bridge_options, options, write
-from tests.support.toolkit import environment, torchrun
+from tests.support.toolkit import apart, environment, torchrun
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
 STEPS = 7
@@ -267,6 +267,33 @@ def ranks_of(launcher):
     return [found[b"RANK=%d" % rank] for rank in range(len(found))]
 
 
+def train_until_rank_1_gets_a_signal(words):
+    from basicsr.models.base_model import BaseModel
+
+    update = BaseModel.update_learning_rate
+
+    def updating(self, current_iter, **settings):
+        update(self, current_iter, **settings)
+        if current_iter == 3 and os.environ["RANK"] == "1":
+            send(signal.SIGTERM)
+
+    BaseModel.update_learning_rate = updating
+    return cli.main(words)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_iteration(here):
+    opt = small(here)
+    opt["train"]["total_iter"] = opt["train"]["scheduler"]["periods"][0] = 10**6
+    del opt["val"], opt["datasets"]["val"]
+    words = ["train", "-opt", str(write(here, opt)), "--launcher", "pytorch"]
+    done = apart(train_until_rank_1_gets_a_signal, words, processes=2)
+    assert done.returncode == 75, done.stderr
+    stopped = int(re.search(r"the run stops after iteration (\d+)", done.stderr)[1])
+    assert resumable.newest_resumable(paths(here, "tiny"))[0].name == f"{stopped}.state"
+    assert "A signal to another process: the run stops" in done.stderr and "destroy_process_group" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("to", ["launcher", "rank 1"])
 def test_all_processes_stop_at_the_same_iteration(here, to):
