@@ -31,11 +31,11 @@ benchmark: $(READY)
 	$(BIN)/basicsr benchmark -opt options/benchmark_sr4x.yml
 
 test: style types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Campaigns and studies too: what shows that the documented figures hold.
 test-all: style types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ""
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
 
 style: $(READY)
 	$(BIN)/ruff check .
