@@ -77,11 +77,7 @@ def torchrun(processes: int) -> list[str]:
 
 def command(*words: object, processes: int = 1) -> subprocess.CompletedProcess:
     """Run ``basicsr`` in processes of their own, which are the ranks of a group where there are several."""
-    return apart(_command, [str(word) for word in words], processes=processes)
-
-
-def _command(words: list[str]) -> int:
-    return cli.main(words)
+    return apart(cli.main, [str(word) for word in words], processes=processes)
 
 
 def apart(
