@@ -121,8 +121,8 @@ def test_old_saves_go_but_the_best_one_stays(tmp_path):
 def test_nothing_is_removed_for_a_save_that_does_not_read_back(tmp_path, monkeypatch):
     model, _, states = saving_model(tmp_path, keep_last=1)
     model.save(0, 2)
-    monkeypatch.setattr(checksums, "digest", lambda path: "0" * 64)
-    with pytest.raises(files.SaveError, match=r"net_g_4\.pth: it reads back otherwise"):
+    monkeypatch.setattr(files, "digest", lambda path: "0" * 64)
+    with pytest.raises(files.SaveError, match=r"net_g_4\.pth: it reads back otherwise than it was written"):
         model.save(0, 4)
     monkeypatch.undo()
     assert names(states) == {"2.state", "2.sha256"} and resumable.newest_resumable(model.opt)[0].name == "2.state"

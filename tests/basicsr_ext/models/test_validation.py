@@ -16,7 +16,7 @@ from basicsr.metrics import calculate_psnr  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
 from basicsr_ext.common.errors import InputError  # noqa: E402
-from basicsr_ext.images import arrays
+from basicsr_ext.images import arrays  # noqa: E402
 from basicsr_ext.models import register, validation  # noqa: E402
 from basicsr_ext.training.nonfinite import Guard  # noqa: E402
 from i2sb_plugin import plugin  # noqa: E402
