@@ -1,7 +1,6 @@
 """The command `basicsr`: what it hands over, what it prints, and how it ends."""
 
 import json
-import subprocess
 import sys
 import types
 
@@ -11,6 +10,7 @@ import torch
 from basicsr_ext import cli
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from tests.support.cli_runs import bridge_options, files_below, options, run, write
+from tests.support.toolkit import python
 
 
 def test_help_is_quick_and_imports_no_torch():
@@ -19,7 +19,7 @@ def test_help_is_quick_and_imports_no_torch():
         "try:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert not {'torch', 'basicsr', 'numpy'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = python("-c", script)
     assert done.returncode == 0, done.stderr
     assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
 
@@ -47,7 +47,7 @@ def replace_list(monkeypatch, function):
 
 @pytest.mark.parametrize("program", [["-m", "basicsr_ext"], ["-m", "basicsr_ext.cli"]])
 def test_the_module_is_the_command(program):
-    done = subprocess.run([sys.executable, *program, "test", "--help"], capture_output=True, text=True, check=False)
+    done = python(*program, "test", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("usage: basicsr test [-h] -opt OPT")
 
@@ -181,9 +181,7 @@ def test_a_loss_that_is_not_finite_ends_with_code_3(tmp_path, monkeypatch, capsy
 
 
 def under_torchrun(tmp_path, file, *words):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "basicsr_ext", "train"]
-    command = [sys.executable, *launcher, "-opt", str(file), *words]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    return python("-m", "basicsr_ext", "train", "-opt", file, *words, processes=2, cwd=tmp_path)
 
 
 def test_two_processes_train_without_naming_the_launcher(tmp_path):
@@ -195,6 +193,7 @@ def test_two_processes_train_without_naming_the_launcher(tmp_path):
     assert (tmp_path / "experiments/tiny/models/net_g_4.pth").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_one_process_alone_meets_is_named(tmp_path):
     opt = bridge_options(tmp_path)
     opt["datasets"]["train"]["batch_size_per_gpu"] = 1

@@ -44,6 +44,7 @@ def test_a_changed_result_changes_the_page(tmp_path, monkeypatch):
     assert "| 50.0 % |" in page and "old" not in page
 
 
+@pytest.mark.slow
 def test_one_exchange_of_the_gradients_an_iteration_whatever_the_number_of_parts():
     found = scaling.counted_bytes(ranks=2, parts=3)
     assert found["counted_bytes"] == found["formula_bytes"] and found["same_on_all_ranks"]
@@ -70,8 +71,12 @@ def test_an_iteration_on_paper():
     assert slow["breaks_first"].startswith("gradient exchange")
 
 
+@pytest.mark.slow
 def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
-    start = "import sys, runpy; sys.modules['basicsr'] = None; runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
+    start = (
+        "import sys, runpy; sys.modules['basicsr'] = None; "
+        "runpy.run_module('studies.speed.training.gpu', run_name='__main__')"
+    )
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-c", start, "--quick", "--out", str(out)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -101,6 +106,7 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     assert walks == [(1, False, 0.0), (2, False, 0.0)], "a CPU replays nothing, and the walk is tried all the same"
 
 
+@pytest.mark.slow
 def test_a_way_that_fails_on_a_gpu_leaves_the_others_alone():
     bench = gpu.Bench(argparse.Namespace(guided=None, quick=True, repeats=1, batch=1), basicsr=False)
 
@@ -113,6 +119,7 @@ def test_a_way_that_fails_on_a_gpu_leaves_the_others_alone():
     assert first["error"] == "no compiler here" and second["way"] == "second" and second["ms_per_image"] >= 0
 
 
+@pytest.mark.slow
 def test_the_quick_round_prints_the_ratios_of_every_part_in_under_two_minutes():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "studies.speed.quick"]

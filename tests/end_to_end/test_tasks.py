@@ -22,6 +22,8 @@ from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations.masks import draw_mask
 from tests.support.toolkit import OPTIONS
 
+# One of each kind: a scale, a hole to fill, folders of pairs, own masks. The others are slow.
+FAST = ("sr4x_pool", "inpaint_center", "translation_from_grey", "own_masks")
 SIDE = 96  # of the photographs that are restored, pixels
 
 
@@ -199,7 +201,7 @@ def read(path):
     return decode_image(Path(path).read_bytes(), str(path))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TASKS])
 def test_what_is_restored_is_better_than_what_was_given(name, photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = TASKS[name]

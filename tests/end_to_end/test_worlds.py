@@ -24,6 +24,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are started by
 
 
 @forks
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_only_rank_0_writes(tmp_path):
     found = record(tmp_path, "worlds", "--small", "--parts", "same batch")["same batch"]
     assert len(found) == 4
@@ -34,6 +35,7 @@ def test_two_processes_train_as_one_and_only_rank_0_writes(tmp_path):
 
 
 @forks
+@pytest.mark.slow
 def test_figures_and_pictures_are_those_of_one_process_with_more_ranks_than_images_too(tmp_path):
     found = record(tmp_path, "worlds", "--small", "--parts", "test and restore")["test and restore"]
     assert found.pop("images") == 7 and set(found) == {"1 processes", "3 processes", "9 processes"}
@@ -43,6 +45,7 @@ def test_figures_and_pictures_are_those_of_one_process_with_more_ranks_than_imag
 
 
 @forks
+@pytest.mark.slow
 def test_the_death_of_a_rank_ends_all_with_its_cause(tmp_path):
     found = record(tmp_path, "worlds", "--small", "--parts", "deaths")["deaths"]
     assert len(found) == 4
@@ -54,6 +57,7 @@ def test_the_death_of_a_rank_ends_all_with_its_cause(tmp_path):
 
 
 @forks
+@pytest.mark.slow
 def test_a_slow_rank_outlasts_the_limit_of_a_collective(tmp_path):
     found = record(tmp_path, "worlds", "--small", "--parts", "slow ranks")["slow ranks"]
     assert found.pop("seconds that it sleeps") > found.pop("dist_params.timeout")
@@ -61,6 +65,7 @@ def test_a_slow_rank_outlasts_the_limit_of_a_collective(tmp_path):
 
 
 @forks
+@pytest.mark.slow
 def test_torchrun_goes_on_from_the_last_save_without_a_flag(tmp_path):
     found = record(tmp_path, "worlds", "--small", "--parts", "restarts")["restarts"]
     assert found == {

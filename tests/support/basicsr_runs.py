@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 import subprocess
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-SCRIPT = """
-import json, os, sys
-from argparse import Namespace
-from basicsr_ext import repairs
-repairs.apply()
-import basicsr.train
-from basicsr.utils import set_random_seed
-from basicsr.utils.dist_util import get_dist_info, init_dist
-
-def parse(root_path, is_train=True):
-    opt = json.load(open(sys.argv[1]))
-    opt['auto_resume'] = '--auto_resume' in sys.argv
-    if opt['dist']:
-        init_dist('pytorch', **opt['dist_params'])
-    opt['rank'], opt['world_size'] = get_dist_info()
-    set_random_seed(opt['manual_seed'] + opt['rank'])
-    if '--kill' in sys.argv:
-        from basicsr.models.base_model import BaseModel
-        update = BaseModel.update_learning_rate
-        def killed_at_5(self, current_iter, **kwargs):
-            if current_iter == 5:
-                os.kill(os.getpid(), 9)
-            update(self, current_iter, **kwargs)
-        BaseModel.update_learning_rate = killed_at_5
-    return opt, Namespace(opt=sys.argv[1])
-
-if __name__ == '__main__':
-    basicsr.train.parse_options = parse
-    basicsr.train.train_pipeline(os.path.dirname(sys.argv[1]))
-"""
+from tests.support.cli_runs import LOADER, METRICS, NETWORK, PIXEL_LOSS
+from tests.support.toolkit import apart
 
 
 def write_images(folder: Path, count: int, size: int, seed: int = 0) -> Path:
@@ -66,17 +40,9 @@ def options(root: Path, name: str = "run", total_iter: int = 6, images: int = 5,
         "io_backend": {"type": "disk"},
         "scale": 2,
     }
-    loader = {
-        "gt_size": 16,
-        "use_hflip": True,
-        "use_rot": True,
-        "num_worker_per_gpu": 0,
-        "batch_size_per_gpu": 2,
-        "dataset_enlarge_ratio": 1,
-    }
     run = root / "experiments" / name
     folders = {"models": run / "models", "training_states": run / "training_states", "log": run, "visualization": run}
-    return {
+    opt = {
         "name": name,
         "model_type": "SRModel",
         "scale": 2,
@@ -89,17 +55,10 @@ def options(root: Path, name: str = "run", total_iter: int = 6, images: int = 5,
         "is_train": True,
         "dist_params": {},
         "datasets": {
-            "train": {"name": "t", "phase": "train", **paired, **loader},
+            "train": {"name": "t", "phase": "train", **paired, **LOADER},
             "val": {"name": "v", "phase": "val", **paired},
         },
-        "network_g": {
-            "type": "MSRResNet",
-            "num_in_ch": 3,
-            "num_out_ch": 3,
-            "num_feat": 8,
-            "num_block": 1,
-            "upscale": 2,
-        },
+        "network_g": {**NETWORK, "num_feat": 8},
         "path": {
             "experiments_root": str(run),
             **{k: str(v) for k, v in folders.items()},
@@ -112,33 +71,46 @@ def options(root: Path, name: str = "run", total_iter: int = 6, images: int = 5,
             "scheduler": {"type": "MultiStepLR", "milestones": [4], "gamma": 0.5},
             "total_iter": total_iter,
             "warmup_iter": -1,
-            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+            "pixel_opt": PIXEL_LOSS,
             **train,
         },
-        "val": {
-            "val_freq": 1000,
-            "save_img": False,
-            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 2, "test_y_channel": False}},
-        },
+        "val": {"val_freq": 1000, "save_img": False, "metrics": METRICS},
         "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "use_tb_logger": False, "wandb": None},
     }
+    return copy.deepcopy(opt)
 
 
-def train(opt: dict, root: Path, flags: tuple[str, ...] = (), ranks: int = 0) -> subprocess.CompletedProcess:
-    """Run train_pipeline on the options in a process of its own, or under torchrun in ``ranks`` processes."""
-    opt = copy.deepcopy(opt)
-    opt["dist"] = ranks > 0
-    (root / "run.py").write_text(SCRIPT)
-    (root / f"{opt['name']}.json").write_text(json.dumps(opt))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
-    command = [sys.executable, *launcher, str(root / "run.py"), str(root / f"{opt['name']}.json"), *flags]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+def train(opt: dict, root: Path, kill_at: int | None = None, ranks: int = 0) -> subprocess.CompletedProcess:
+    """Run train_pipeline on the options in a process of its own, or in ``ranks`` processes that form a group."""
+    opt = {**copy.deepcopy(opt), "dist": ranks > 0}
+    return apart(_pipeline, opt, kill_at, processes=max(1, ranks), folder=root)
+
+
+def _pipeline(opt: dict, kill_at: int | None) -> None:
+    import basicsr.train
+    from basicsr.models.base_model import BaseModel
+    from basicsr.utils import set_random_seed
+    from basicsr.utils.dist_util import get_dist_info, init_dist
+
+    if opt["dist"]:
+        init_dist("pytorch", **opt["dist_params"])
+    opt["rank"], opt["world_size"] = get_dist_info()
+    set_random_seed(opt["manual_seed"] + opt["rank"])
+    update = BaseModel.update_learning_rate
+
+    def updating(self, current_iter, **settings):
+        if current_iter == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        update(self, current_iter, **settings)
+
+    Path("options.yml").write_text(json.dumps(opt))
+    BaseModel.update_learning_rate = updating
+    basicsr.train.parse_options = lambda *_args, **_options: (opt, Namespace(opt="options.yml"))
+    basicsr.train.train_pipeline(os.getcwd())
 
 
 def train_here(opt: dict, root: Path, monkeypatch, auto_resume: bool = False) -> str:
     """Run train_pipeline on the options in this process; the text of its log."""
-    from argparse import Namespace
-
     from basicsr_ext import repairs
 
     repairs.apply()

@@ -11,6 +11,18 @@ import yaml
 
 from basicsr_ext import cli
 
+LOADER = {
+    "gt_size": 16,
+    "use_hflip": True,
+    "use_rot": True,
+    "num_worker_per_gpu": 0,
+    "batch_size_per_gpu": 2,
+    "dataset_enlarge_ratio": 1,
+}
+NETWORK = {"type": "MSRResNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
+PIXEL_LOSS = {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"}
+METRICS = {"psnr": {"type": "calculate_psnr", "crop_border": 2, "test_y_channel": False}}
+
 
 def write_images(folder: Path, count: int, size: int, channels: int = 3, seed: int = 0) -> Path:
     """Write ``count`` PNGs named 0.png, 1.png, ..."""
@@ -36,30 +48,14 @@ def paired(root: Path, part: str, count: int = 4, size: int = 32, scale: int = 2
 def options(root: Path) -> dict:
     """A run of MSRResNet of four iterations; the images lie in ``root``/data."""
     data = root / "data"
-    loader = {
-        "gt_size": 16,
-        "use_hflip": True,
-        "use_rot": True,
-        "num_worker_per_gpu": 0,
-        "batch_size_per_gpu": 2,
-        "dataset_enlarge_ratio": 1,
-    }
-    network = {
-        "type": "MSRResNet",
-        "num_in_ch": 3,
-        "num_out_ch": 3,
-        "num_feat": 4,
-        "num_block": 1,
-        "upscale": 2,
-    }
-    return {
+    opt = {
         "name": "tiny",
         "model_type": "SRModel",
         "scale": 2,
         "num_gpu": "auto",
         "manual_seed": 1,
-        "datasets": {"train": paired(data, "train") | loader, "val": paired(data, "val", count=2)},
-        "network_g": network,
+        "datasets": {"train": paired(data, "train") | LOADER, "val": paired(data, "val", count=2)},
+        "network_g": NETWORK,
         "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},
         "train": {
             "ema_decay": 0.9,
@@ -67,15 +63,16 @@ def options(root: Path) -> dict:
             "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [4], "restart_weights": [1]},
             "total_iter": 4,
             "warmup_iter": -1,
-            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+            "pixel_opt": PIXEL_LOSS,
         },
         "val": {
             "val_freq": 2,
             "save_img": False,
-            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 2, "test_y_channel": False}},
+            "metrics": METRICS,
         },
         "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "use_tb_logger": False},
     }
+    return copy.deepcopy(opt)
 
 
 def bridge_options(root: Path) -> dict:

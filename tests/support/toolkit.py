@@ -1,12 +1,22 @@
 """Short runs of the command for the tests."""
 
+from __future__ import annotations
+
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-OPTIONS = Path(__file__).parents[2] / "options"
+from basicsr_ext import cli
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ROOT / "options"
 
 # Overrides that make the network of an option file small enough for a test.
 NETWORKS = {
@@ -43,20 +53,98 @@ def small(name: str, steps: int | None = None, every: int | None = None) -> list
     return overrides
 
 
-def command(*arguments: str, processes: int = 1) -> subprocess.CompletedProcess:
-    """Run ``basicsr`` with ``arguments`` in processes of their own, by torchrun where there are several."""
-    start = [sys.executable, "-m", "basicsr_ext"]
-    if processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            f"--nproc-per-node={processes}",
-            f"--master-port={port}",
-        ]
-        start += ["-m", "basicsr_ext"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*start, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+# ---- processes of their own
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment for another one, which finds the packages from any folder."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
+
+
+def python(*words: object, processes: int = 1, **settings: Any) -> subprocess.CompletedProcess:
+    """Run a module or script from a fresh interpreter, by torchrun where there are several processes.
+
+    Each process imports torch, which takes seconds: :func:`apart` does without.
+    """
+    command = [*torchrun(processes), *map(str, words)] if processes > 1 else [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, **settings)
+
+
+def torchrun(processes: int) -> list[str]:
+    """The beginning of a command that starts so many processes."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+
+def command(*words: object, processes: int = 1) -> subprocess.CompletedProcess:
+    """Run ``basicsr`` in processes of their own, which are the ranks of a group where there are several."""
+    return apart(cli.main, [str(word) for word in words], processes=processes)
+
+
+def apart(
+    act: Callable[..., int | None], *arguments: object, processes: int = 1, folder: Path | None = None
+) -> subprocess.CompletedProcess:
+    """Call a function of a module in processes of their own, in a folder or where this one is.
+
+    They are forked from a process that has imported everything, so a start is quick. Where there are several they find
+    each other as ranks of a group, as under torchrun, but nothing ends the others if one fails.
+
+    Returns:
+        The exit code, of several processes the first that is not 0, and what all of them said.
+
+    """
+    start = context()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    with tempfile.TemporaryDirectory() as said_in:
+        outputs = [Path(said_in) / name for name in ("stdout", "stderr")]
+        children = []
+        for rank in range(processes):
+            places = {"RANK": str(rank), "LOCAL_RANK": str(rank), **sizes, **meeting} if processes > 1 else {}
+            settings = (str(folder or os.getcwd()), environment(**places), [str(path) for path in outputs])
+            children.append(start.Process(target=_be_apart, args=(settings, act, arguments)))
+            children[-1].start()
+        for child in children:
+            child.join(300)
+            child.kill()
+            child.join()
+        codes = [child.exitcode for child in children]
+        said = [path.read_text() if path.exists() else "" for path in outputs]
+    return subprocess.CompletedProcess(list(arguments), next((code for code in codes if code), 0), *said)
+
+
+def context() -> Any:
+    """What starts processes that share nothing with this one, forked from one that has imported everything."""
+    if os.name != "posix":
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.support.imported"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)  # the server looks there for what it is to import
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return found
+
+
+def _be_apart(settings: tuple[str, dict[str, str], list[str]], act: Callable, arguments: tuple) -> None:
+    folder, variables, outputs = settings
+    for number, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    code = 1
+    try:
+        code = act(*arguments) or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -176,7 +176,7 @@ class Runner:
             "weights": self.weights,
             "batch_size": 10,
         }
-        self._call("benchmark", unit.name, {key: value for key, value in benchmark.items() if value is not None})
+        self.call("benchmark", unit.name, {key: value for key, value in benchmark.items() if value is not None})
         records = json.loads((self.work / "results" / unit.name / "records.json").read_text())
         self.results.mkdir(parents=True, exist_ok=True)
         outcome = {"unit": unit.name, "iterations": self._iterations(unit), "data": self.photographs.source}
@@ -217,7 +217,7 @@ class Runner:
             start = time.monotonic()
             try:
                 options = self._options(network, unit, run, iterations, after)
-                self._call("train", run, options, "--auto_resume")
+                self.call("train", run, options, "--auto_resume")
                 known["iterations"] = iterations
             finally:
                 known["seconds"] = round(known["seconds"] + time.monotonic() - start, 1)
@@ -236,7 +236,7 @@ class Runner:
             options["datasets"]["train"]["batch_size_per_gpu"] = 1
         return options
 
-    def _call(self, command: str, name: str, options: Mapping[str, Any], *flags: str) -> None:
+    def call(self, command: str, name: str, options: Mapping[str, Any], *flags: str) -> None:
         """Run ``basicsr``; Stopped if the time is over, CalledProcessError if it fails."""
         if self.end and time.monotonic() > self.end:
             raise Stopped

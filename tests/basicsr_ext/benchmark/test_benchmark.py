@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -242,7 +243,7 @@ def test_data_of_another_scale_is_refused(here, capsys):
     for path in (here / "lq").iterdir():
         cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint8))
     assert run("--force_yml", "scale=1") == 2
-    assert "methods.rrdb: its scale is 2, but the clean images of datasets.test are 1 times" in capsys.readouterr().err
+    assert re.search(r"methods\.rrdb: .*scale is 2.* datasets\.test .*1 times", capsys.readouterr().err)
 
 
 def test_a_data_set_may_have_any_name_and_flags_given_twice_add_up(here):
@@ -269,7 +270,7 @@ def test_a_folder_restored_elsewhere(here, capsys):
     assert run() == 2 and made["methods"]
     said = capsys.readouterr().err
     assert "no image for 1 of 3: 000_mine" in said
-    assert "1 image(s) of another size (width x height): 002_mine.png 32 x 30 instead of 32 x 32" in said
+    assert "002_mine.png 32 x 30 instead of 32 x 32" in said
 
 
 def test_metrics_of_draws_operators_and_costs_get_what_they_need(here):

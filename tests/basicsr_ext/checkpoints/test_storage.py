@@ -1,8 +1,6 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections import Counter, OrderedDict
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from basicsr_ext.checkpoints import resumable, storage
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError
+from tests.support.toolkit import apart
 
 
 def opt_in(folder, networks=("network_g",)):
@@ -27,16 +26,15 @@ def save_pair(opt, iteration):
     storage.atomic_save({"params": {"w": torch.ones(2)}}, f"{opt['path']['models']}/net_g_{iteration}.pth")
 
 
+def die_in_a_save(path):
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    storage.atomic_save({"w": torch.ones(2)}, path)
+
+
 def test_a_save_that_is_killed_leaves_the_file_before_it(tmp_path):
     path = tmp_path / "net.pth"
     storage.atomic_save({"w": torch.zeros(2)}, path)
-    code = f"""
-import os, signal, torch
-from basicsr_ext.checkpoints import storage
-os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-storage.atomic_save({{"w": torch.ones(2)}}, {str(path)!r})
-"""
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
+    assert apart(die_in_a_save, path).returncode == -signal.SIGKILL
     assert storage.load_checkpoint(path)["w"].tolist() == [0.0, 0.0]
     assert len(list(tmp_path.iterdir())) == 2
     files.remove_unfinished(tmp_path)
@@ -90,7 +88,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, keep):
     cut = tmp_path / "cut.pth"
     cut.write_bytes(whole.read_bytes()[:keep] if keep else b"")
     for mmap in (False, True):
-        with pytest.raises(InputError, match=r"path\.x: checkpoint .*cut\.pth is damaged or cut short"):
+        with pytest.raises(InputError, match=r"path\.x: .*cut\.pth is damaged"):
             storage.load_checkpoint(cut, "path.x", mmap=mmap)
 
 
@@ -103,7 +101,7 @@ def test_missing_text_and_code_are_refused_as_checkpoints(tmp_path):
         storage.load_checkpoint(text)
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"w": os.getcwd}, protocol=2))
-    with pytest.raises(InputError, match=r"holds \w+\.getcwd, which is not loaded because it can run code"):
+    with pytest.raises(InputError, match=r"\w+\.getcwd, .*run code"):
         storage.load_checkpoint(evil)
 
 

@@ -481,6 +481,7 @@ def test_the_help_shows_the_flags_of_every_model(capsys):
 # ---- memory
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_picture_as_4096_pixels_in_3_gib_allow(here):
     from studies.speed.restore_memory import measure
 

@@ -1,7 +1,6 @@
 """Plugins come from entry points, modules and files; one that fails is reported and harms nobody else."""
 
 import json
-import multiprocessing
 import sys
 from importlib import metadata
 
@@ -11,6 +10,7 @@ from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from tests.support.cli_runs import options, run, write
+from tests.support.toolkit import context
 
 repairs.apply()
 
@@ -76,11 +76,11 @@ def _name_of(cls):
     return cls.__name__
 
 
-def test_a_spawned_worker_can_import_a_file_plugin(tmp_path, monkeypatch):
+def test_a_worker_that_shares_nothing_can_import_a_file_plugin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugin_of_test_d.py").write_text("class Thing:\n    pass\n")
     plugins.load_listed(["./plugin_of_test_d.py"])
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with context().Pool(1) as pool:
         assert pool.apply(_name_of, (sys.modules["plugin_of_test_d"].Thing,)) == "Thing"
 
 

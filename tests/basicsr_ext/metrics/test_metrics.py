@@ -436,7 +436,7 @@ def test_two_processes_measure_a_set_to_the_last_bit_like_one(tmp_path, monkeypa
         assert one["mean"][name] == two["mean"][name]
     assert one["metrics"] == two["metrics"]
     assert one["metrics"]["fid"]["images"] == 5 and one["metrics"]["fid"]["reference"]["images"] == 5
-    assert "fid: FID of 5 images mostly shows how few they are" in ran.stdout + ran.stderr
+    assert "fid: FID of 5 images" in ran.stdout + ran.stderr
     assert one["mean"]["consistency"] > one["mean"]["psnr"] > 10
 
 
@@ -481,7 +481,7 @@ def test_lower_is_better_for_basicsr_own_models_too_and_sets_are_left_to_the_ben
     assert "better" not in opt["val"]["metrics"]["psnr"]
     faults = inspect_options(esrgan({"x": {"type": "fid", "layer": 64}}), is_train=False).faults
     assert len(faults) == 1
-    assert "val.metrics.x.type is fid, which ESRGANModel can not measure" in faults[0]
+    assert all(part in faults[0] for part in ("val.metrics.x.type is fid", "ESRGANModel"))
     assert "basicsr benchmark" in faults[0]
 
 

@@ -150,7 +150,7 @@ def test_no_step_and_no_size_compiles_again(eager):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++ on a CPU")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_the_compiled_norm_is_the_plain_one_in_the_layout_of_its_input(dtype):
     norm = GroupNorm32(64)
     nn.init.normal_(norm.weight)

@@ -444,7 +444,7 @@ def test_torchrun_without_launcher_is_understood():
 
 
 def test_a_launcher_without_its_environment_is_refused():
-    with pytest.raises(InputError, match="--launcher pytorch: the environment has no RANK and no WORLD_SIZE"):
+    with pytest.raises(InputError, match="--launcher pytorch: .*no RANK and no WORLD_SIZE"):
         launch.find_launch("pytorch", {})
     with pytest.raises(InputError, match="SLURM_PROCID"):
         launch.find_launch("slurm", {"RANK": "0", "WORLD_SIZE": "1"})

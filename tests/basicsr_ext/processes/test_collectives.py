@@ -2,6 +2,7 @@ import torch
 import torch.multiprocessing as mp
 
 from basicsr_ext.processes import collectives
+from tests.support.toolkit import context
 
 
 def test_without_a_group_there_is_one_process():
@@ -29,7 +30,7 @@ def _member(rank: int, folder: str) -> None:
 
 
 def test_two_processes_share_sums_objects_and_indices(tmp_path):
-    mp.spawn(_member, (str(tmp_path),), nprocs=2)
+    mp.start_processes(_member, (str(tmp_path),), nprocs=2, start_method=context().get_start_method())
     first, second = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
     for found in (first, second):
         assert found["sum"]["a"] == 3.0 and found["sum"]["b"].tolist() == [2.0, 2.0]

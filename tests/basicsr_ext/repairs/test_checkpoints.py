@@ -190,7 +190,7 @@ def test_a_run_with_damaged_states_only_is_not_started_afresh(tmp_path):
     opt = options(tmp_path)
     stepped(opt).save(0, 5)
     (tmp_path / "experiments/run/training_states/5.state").write_bytes(b"")
-    with pytest.raises(InputError, match=r"not one training state .* loads; passed over 5\.state"):
+    with pytest.raises(InputError, match=r"passed over 5\.state"):
         resumed(opt)
 
 

@@ -40,7 +40,7 @@ def test_a_run_that_was_cut_and_resumed_equals_the_unbroken_one(tmp_path, monkey
 
 def test_a_killed_run_goes_on_from_its_last_state(tmp_path, monkeypatch):
     opt = options(tmp_path, total_iter=7)
-    done = train(opt, tmp_path, ("--kill",))
+    done = train(opt, tmp_path, kill_at=5)
     assert done.returncode == -9, done.stderr
     log = train_here(opt, tmp_path, monkeypatch, auto_resume=True)
     assert "Resuming training from epoch: 1, iter: 4" in log

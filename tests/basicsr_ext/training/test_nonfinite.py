@@ -4,9 +4,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import NonFiniteLoss
 from basicsr_ext.training import nonfinite
 from tests.support.cli_runs import bridge_options, options, write
+from tests.support.toolkit import apart
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +112,7 @@ def test_skipped_steps_leave_the_weights_alone_and_are_counted(here, monkeypatch
         assert cli.main([*words, "logger:save_checkpoint_freq=1"]) == 0
     log = capfd.readouterr().err
     assert log.count("is skipped: l_bridge is nan. NaN or infinite values came in with") == 3
-    assert "Skipped so far: 3; train.max_skipped: 3 in a row stop the run." in log
+    assert re.search(r"Skipped so far: 3; train\.max_skipped: 3 ", log)
     lines = [
         line for line in next(here.glob("experiments/tiny/train_*.log")).read_text().splitlines() if "lr:(" in line
     ]
@@ -156,32 +154,27 @@ def test_an_infinite_loss_poisons_the_gradient_of_every_parameter():
     assert nonfinite.poisoned(good).equal(good)
 
 
-SCRIPT = """
-import os, sys
-from basicsr_ext import cli, repairs
-repairs.apply()
-from basicsr_ext.models.restoration_model import RestorationModel
-feed, fed = RestorationModel.feed_data, []
-def feeding(self, data):
-    fed.append(data)
-    if os.environ["RANK"] == "1" and len(fed) == 2:
-        data["gt"][0] = float("inf")
-    feed(self, data)
-RestorationModel.feed_data = feeding
-sys.exit(cli.main(sys.argv[1:]))
-"""
+def train_with_a_bad_batch(words):
+    """What each of two processes does: the second batch of the second one is infinite."""
+    from basicsr_ext.models.restoration_model import RestorationModel
+
+    feed, fed = RestorationModel.feed_data, []
+
+    def feeding(self, data):
+        fed.append(data)
+        if os.environ["RANK"] == "1" and len(fed) == 2:
+            data["gt"][0] = float("inf")
+        feed(self, data)
+
+    RestorationModel.feed_data = feeding
+    return cli.main(words)
 
 
 def test_a_bad_batch_of_one_process_is_skipped_by_all(here):
     path = write(here, small(here, True))
-    (here / "run.py").write_text(SCRIPT)
     words = ["train", "-opt", str(path), "--launcher", "pytorch", "--force_yml", "train:nonfinite=skip"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, str(here / "run.py"), *words, "train:total_iter=3", "train:scheduler:periods=[3]"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+    words += ["train:total_iter=3", "train:scheduler:periods=[3]"]
+    done = apart(train_with_a_bad_batch, words, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     said = "Step 2 is skipped: the losses of this process are finite, but the gradient's norm, which all processes"
     assert said in done.stderr

@@ -18,6 +18,7 @@ from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.training import loop_state
 from basicsr_ext.training import signals as stopping
 from tests.support.cli_runs import bridge_options, options, write
+from tests.support.toolkit import apart, environment, torchrun
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
 STEPS = 7
@@ -194,9 +195,8 @@ sys.exit(cli.main(["train", "-opt", sys.argv[1], "--force_yml", "datasets:train:
 @contextmanager
 def started(command, **settings):
     """A process whose stderr is read; it is killed with its group if the test fails, or after a quarter of an hour."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, **settings
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment(), **settings
     )
     alarm = threading.Timer(900, os.killpg, (run.pid, signal.SIGKILL))
     alarm.start()
@@ -267,6 +267,33 @@ def ranks_of(launcher):
     return [found[b"RANK=%d" % rank] for rank in range(len(found))]
 
 
+def train_until_rank_1_gets_a_signal(words):
+    from basicsr.models.base_model import BaseModel
+
+    update = BaseModel.update_learning_rate
+
+    def updating(self, current_iter, **settings):
+        update(self, current_iter, **settings)
+        if current_iter == 3 and os.environ["RANK"] == "1":
+            send(signal.SIGTERM)
+
+    BaseModel.update_learning_rate = updating
+    return cli.main(words)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_iteration(here):
+    opt = small(here)
+    opt["train"]["total_iter"] = opt["train"]["scheduler"]["periods"][0] = 10**6
+    del opt["val"], opt["datasets"]["val"]
+    words = ["train", "-opt", str(write(here, opt)), "--launcher", "pytorch"]
+    done = apart(train_until_rank_1_gets_a_signal, words, processes=2)
+    assert done.returncode == 75, done.stderr
+    stopped = int(re.search(r"the run stops after iteration (\d+)", done.stderr)[1])
+    assert resumable.newest_resumable(paths(here, "tiny"))[0].name == f"{stopped}.state"
+    assert "A signal to another process: the run stops" in done.stderr and "destroy_process_group" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("to", ["launcher", "rank 1"])
 def test_all_processes_stop_at_the_same_iteration(here, to):
@@ -274,8 +301,7 @@ def test_all_processes_stop_at_the_same_iteration(here, to):
     opt["train"]["total_iter"] = opt["train"]["scheduler"]["periods"][0] = 10**6
     del opt["val"], opt["datasets"]["val"]
     path = write(here, opt)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "basicsr_ext"]
-    with started([*command, "train", "-opt", str(path)]) as run:
+    with started([*torchrun(2), "-m", "basicsr_ext", "train", "-opt", str(path)]) as run:
         said = read_until(run, " 3/1000000 ")
         os.kill(run.pid if to == "launcher" else ranks_of(run.pid)[1], signal.SIGTERM)
         said += run.communicate()[1]

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def test_a_run_trains_on_and_says_what_it_skips(tmp_path, monkeypatch, capsys):
     assert code == 0, err
     assert "others stand in for 1 unreadable file(s)" in err
     log = next((tmp_path / "experiments" / "tiny").glob("train_*.log")).read_text()
-    assert f"skip_bad: another image stands in for one that can not be used: {bad}" in log
+    assert re.search(rf"skip_bad: .*{re.escape(str(bad))}", log)
 
 
 def test_a_run_with_too_many_is_refused_before_it_starts(tmp_path, monkeypatch, capsys):

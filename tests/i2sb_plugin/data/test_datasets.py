@@ -18,6 +18,7 @@ from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
+from tests.support.toolkit import context
 
 
 def picture(channels=3, height=50, width=61, bits=8, seed=0):
@@ -186,12 +187,12 @@ def test_workers_draw_differently(tmp_path):
     assert not torch.equal(crops[0], crops[1])
 
 
-def test_the_dataset_works_in_spawned_workers(tmp_path):
+def test_the_dataset_works_in_workers_that_share_nothing(tmp_path):
     """It pickles with a warm cache and an open client; validation items are the same as in this process."""
     dataset = PairedDegradationDataset(clean_options(fill(tmp_path), phase="val", cache=True))
     here = [dataset[index] for index in range(3)]
     assert len(pickle.dumps(dataset)) < 5000
-    loader = DataLoader(dataset, num_workers=1, batch_size=None, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, num_workers=1, batch_size=None, multiprocessing_context=context())
     for mine, theirs in zip(here, loader, strict=True):
         assert torch.equal(mine["lq"], theirs["lq"]) and mine["gt_path"] == theirs["gt_path"]
 

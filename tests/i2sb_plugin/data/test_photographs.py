@@ -1,7 +1,5 @@
 """The built-in photographs: complete, disjoint, prepared once."""
 
-import multiprocessing
-
 import pytest
 import torch
 
@@ -10,6 +8,7 @@ from basicsr_ext.images.decode import decode_image
 from basicsr_ext.images.headers import image_header
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.photographs import TRAINING, VALIDATION, prepare, sample_folder
+from tests.support.toolkit import context
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +62,7 @@ def test_a_prepared_folder_is_left_as_it_is(photographs):
 
 def test_processes_that_prepare_at_once_leave_one_complete_folder(tmp_path):
     root = tmp_path / "photographs"
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    workers = [context.Process(target=prepare, args=(root,)) for _ in range(3)]
+    workers = [context().Process(target=prepare, args=(root,)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -67,6 +67,7 @@ def test_a_network_that_is_not_there_is_named(tmp_path):
         sheets.load(tmp_path, "i2sb", "sr4x")
 
 
+@pytest.mark.slow
 def test_pictures_out_of_the_training_range_are_restored_and_measured(work, tmp_path, monkeypatch):
     monkeypatch.setattr(robustness, "STEPS", (1, 2))
     record = robustness.run(work, tmp_path, tmp_path, None)
@@ -127,6 +128,7 @@ def test_the_pictures_are_the_same_each_time_and_none_is_from_a_data_set():
     assert levels.mean() < 10 and torch.allclose(levels, levels.round(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_fewest_steps_that_are_as_good_as_a_hundred_are_found_and_timed(work, tmp_path, monkeypatch):
     claims = [method("i2sb", nfe, lpips=[v] * 4, patch_fid=v) for nfe, v in ((10, 0.25), (50, 0.25), (100, 0.3))]
     write(tmp_path, "claims", "sr4x", 0, claims)

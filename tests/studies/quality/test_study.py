@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch):
     plan = yaml.safe_load((Path(study.__file__).parents[1] / "study.yml").read_text())
     (tmp_path / "study.yml").write_text(yaml.safe_dump({**plan, **CHANGES}))
     basicsr = Basicsr(tmp_path / "work")
-    monkeypatch.setattr(study.Runner, "_call", lambda *words: basicsr(*words))
+    monkeypatch.setattr(study.Runner, "call", lambda *words: basicsr(*words))
 
     def start(*words):
         basicsr.calls.clear()
@@ -171,9 +171,9 @@ def test_a_run_that_the_time_cuts_short_is_told_to_save(tmp_path, monkeypatch):
     monkeypatch.setattr(study.sys, "executable", str(script))
     runner = SimpleNamespace(end=time.monotonic() + 2, work=tmp_path, workers=1)
     with pytest.raises(Stopped):
-        study.Runner._call(runner, "train", "one", {})
+        study.Runner.call(runner, "train", "one", {})
     assert (tmp_path / "saved").read_text() == "yes"
     (tmp_path / "begun").unlink()
     with pytest.raises(Stopped):
-        study.Runner._call(runner, "train", "two", {})
+        study.Runner.call(runner, "train", "two", {})
     assert not (tmp_path / "begun").exists(), "after the end nothing begins"

@@ -16,7 +16,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.slow)])
 def test_mutated_option_files(seed):
     record = campaign.run_cases(fuzz_options.prepare_process(), fuzz_options.run, 60, seed, lambda case: None)
     assert record["faults"] == {}
@@ -33,7 +33,7 @@ def test_the_unchanged_option_files_are_accepted():
         assert campaign.outcome(fuzz_options.run, case) == ("accepted", "")
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.slow)])
 def test_mutated_images(seed):
     record = campaign.run_cases(fuzz_images.prepare_process(), fuzz_images.run, 150, seed, lambda case: None)
     assert record["faults"] == {}

@@ -24,6 +24,7 @@ def record(tmp_path, name, *words):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are started by fork")
+@pytest.mark.slow
 def test_killed_runs_lose_nothing_and_end_as_the_unbroken_one(tmp_path):
     found = record(tmp_path, "kills", "--kills", "16")
     assert found["kills"] == 16 and found["lost checkpoints"] == found["manual steps"] == 0
@@ -31,6 +32,7 @@ def test_killed_runs_lose_nothing_and_end_as_the_unbroken_one(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are started by fork")
+@pytest.mark.slow
 def test_every_damage_to_a_save_is_found(tmp_path):
     found = record(tmp_path, "damage", "--flips", "100", "--step", "400")
     for kind in ("cuts", "bit flips", "wiped ranges"):
@@ -40,6 +42,7 @@ def test_every_damage_to_a_save_is_found(tmp_path):
     assert set(found["bit flips in a lone network"]) <= {"refused", "byte without meaning, weights as saved"}
 
 
+@pytest.mark.slow
 def test_no_earlier_save_is_lost_to_a_disk_that_takes_no_more(tmp_path):
     for obstacle in record(tmp_path, "disk_full", "--step", "8192").values():
         if not isinstance(obstacle, dict) or "saves tried" not in obstacle:
@@ -52,6 +55,7 @@ def test_no_earlier_save_is_lost_to_a_disk_that_takes_no_more(tmp_path):
         assert obstacle["saves that failed, with file and cause"] >= 1
 
 
+@pytest.mark.slow
 def test_resumed_runs_give_back_memory_handles_and_workers(tmp_path):
     rounds = record(tmp_path, "soak", "--cycles", "4")["rounds"]
     assert len(rounds) == 4
@@ -71,6 +75,7 @@ def test_a_leak_shows_in_the_trend():
     assert leaking["per_hour"] == pytest.approx(20, abs=3 * leaking["standard_error"])
 
 
+@pytest.mark.slow
 def test_a_test_of_basicsr_runs_with_the_repairs_and_on_the_cpu(tmp_path):
     folder = tmp_path / "tests" / "test_archs"
     folder.mkdir(parents=True)

@@ -331,6 +331,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, address):
     context.close()
 
 
+@pytest.mark.slow
 def test_a_hundred_images_of_eight_methods_open_in_two_seconds(browser, tmp_path):
     methods = [page_records.method(f"m{k}", f"Method {k}") for k in range(8)]
     page_path = write(page_records.write_records(tmp_path / "in", methods, count=100, size=(64, 96)), tmp_path / "out")

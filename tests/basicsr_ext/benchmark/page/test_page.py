@@ -4,14 +4,13 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from basicsr_ext.benchmark.page import build, write
+from basicsr_ext.benchmark.page.__main__ import main
 from basicsr_ext.benchmark.page.pictures import differing_crops
 from basicsr_ext.common.errors import InputError
 from tests.support import page_records
@@ -144,23 +143,22 @@ def test_a_quality_out_of_range_is_refused(tmp_path, quality):
 
 def test_every_part_is_installed_with_the_package():
     assert {path.name for path in build.PARTS.iterdir()} == {*build.SCRIPTS, "page.html", "page.css"}
-    assert '"page/parts/*"' in (build.PARTS.parents[4] / "setup.py").read_text()
+    assert '"benchmark/page/parts/*"' in (build.PARTS.parents[3] / "setup.py").read_text()
 
 
 def test_every_key_is_told_on_the_page_and_in_its_document():
     body = re.search(r"const KEYS = \{(.*?)\n\};", (build.PARTS / "main.js").read_text(), re.DOTALL)[1]
     keys = {key for pair in re.findall(r'(?:"([^"]+)"|\b([a-z0])): (?:\(|showAll)', body) for key in pair if key}
     assert keys >= {"n", "p", "x", "f", "[", "]", "s", "g", "d", "+", "-", "0", "?"}
-    document = (build.PARTS.parents[4] / "docs" / "page.md").read_text()
+    document = (build.PARTS.parents[3] / "docs" / "page.md").read_text()
     dialog = (build.PARTS / "page.html").read_text()
     for key in keys - {"="}:
         assert f"`{key}`" in document and f"<kbd>{key}</kbd>" in dialog, key
 
 
-def test_the_page_is_written_from_the_command_line(tmp_path):
-    records = page_records.write_records(tmp_path / "in", count=1)
-    command = [sys.executable, "-m", "basicsr_ext.benchmark.page", str(records), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out" / "index.html")
-    refused = subprocess.run([*command, "--quality", "0"], capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.startswith("error: quality is 0")
+def test_the_page_is_written_from_the_command_line(tmp_path, monkeypatch, capsys):
+    words = ["page", str(page_records.write_records(tmp_path / "in", count=1)), str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0 and capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
+    monkeypatch.setattr("sys.argv", [*words, "--quality", "0"])
+    assert main() == 2 and capsys.readouterr().err.startswith("error: quality is 0")
