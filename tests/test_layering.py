@@ -49,7 +49,7 @@ ROOMS = {
     ),
     "basicsr_ext.options": (4, "From YAML to checked, complete options. Builds nothing."),
     "basicsr_ext.models": (4, "One model for every restorer: hooks, options, acceleration, validation."),
-    "i2sb_plugin.data": (4, "Data sets: pairs of folders, and clean images that are degraded on the fly."),
+    "i2sb_plugin.data": (5, "Data sets: pairs of folders, and clean images that are degraded on the fly."),
     "basicsr_ext.preflight": (5, "What would fail later, found before anything is written; then the run starts."),
     "basicsr_ext.restoring": (5, "A trained network restores pictures of any kind and size."),
     "i2sb_plugin.models": (5, "I2SB and what it is compared with, as BasicSR models; their options and losses."),
