@@ -56,7 +56,9 @@ def test_every_module_and_file_of_a_command_is_there(page):
     for name in set(re.findall(r"python ((?:studies|docs|basicsr_ext|i2sb_plugin)/\S+\.py)", text)):
         missing += [] if (ROOT / name).is_file() else [name]
     files = re.findall(r"\b((?:tests|basicsr_ext|i2sb_plugin|studies)/[\w/]+\.py|options/[\w/]+\.(?:yml|txt))\b", text)
-    missing += [name for name in set(files) if not (ROOT / name).is_file() and "NAME" not in name and "FILE" not in name]
+    missing += [
+        name for name in set(files) if not (ROOT / name).is_file() and "NAME" not in name and "FILE" not in name
+    ]
     assert sorted(set(missing) - {"options/my.yml"}) == []
 
 
