@@ -1,4 +1,4 @@
-"""The plugin's door: BasicSR's registries know the bridge after :func:`register`."""
+"""The plugin's door: BasicSR's registries know the bridge after ``register()``."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Data sets and image files."""
+"""Data sets: pairs of folders, and clean images that are degraded on the fly."""
 
 import basicsr_ext  # noqa: F401  (makes basicsr importable)

@@ -1,4 +1,4 @@
-"""Degradations: what turns a clean image into the degraded one. Every file of this folder is found by itself."""
+"""What turns a clean image into the degraded one; every file of `kinds/` is found by itself."""
 
 from __future__ import annotations
 

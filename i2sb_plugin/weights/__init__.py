@@ -1,1 +1,1 @@
-"""Weights of other programs: the release of I2SB's authors, and ADM."""
+"""Weights of other programs, and the network that is built in."""

@@ -1,9 +1,9 @@
-"""Write docs/results.md, its plots and its sheets from the figures of a study.
+"""Write docs/results.md, a page for each of its questions, the plots and the sheets from the figures of a study.
 
     python -m studies.quality.pages
 
-Everything on the page comes from ``studies/quality/results/*.json``; what is missing there is named with the command
-that makes it. Sheets are drawn again where the networks of the study are at hand (``--work``).
+Every figure comes from ``studies/quality/results/*.json``; what is missing there is named with the command that makes
+it. Sheets are drawn again where the networks of the study are at hand (``--work``).
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
+from studies.quality import findings
 from studies.quality.figures import claims_name, draw
 from studies.quality.questions import ablations, claims, one_step, samplers, super_resolution, texture, time_to_quality
 from studies.quality.questions.robustness import BLOTCHES, BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
@@ -29,10 +31,15 @@ __all__ = ["main", "written"]
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-HEAD = f"""# Results
+START = """# Results
 
 What of the paper's claims holds at desk scale: one small network for each task, trained on the same batches by the
-same code. Everything on this page is made by
+same code. The networks are small and their training is short: the figures compare methods, they do not compete with
+published ones.
+"""
+ADVICE = """What follows for your own runs: [which sampler and which options to take](samplers.md#which-to-take).
+"""
+METHOD = f"""## How it was made
 
     python -m studies.quality.study --data DIR
     python -m studies.quality.questions.texture --work study
@@ -40,9 +47,8 @@ same code. Everything on this page is made by
     python -m studies.quality.questions.robustness --work study
     python -m studies.quality.pages --work study
 
-from `studies/quality/study.yml`; DIR holds BSDS500, Set5 and Set14. Figures are stored in `studies/quality/results/`, and what
-is there is not made again: move them away first, or give `--results` another folder. The networks are small and their
-training is short: the figures compare methods, they do not compete with published ones.
+from `studies/quality/study.yml`; DIR holds BSDS500, Set5 and Set14. Figures are stored in `studies/quality/results/`,
+and what is there is not made again: move them away first, or give `--results` another folder.
 
 What is equal and what is not. Within a section every network has the same iterations and batches; the super-resolution
 section has twice those of the others, `esrgan` goes on from `rrdbnet` for as many again, and "trained longer" says how
@@ -50,6 +56,8 @@ long. BasicSR's own networks train by their own loss in fp32, without gradient c
 size of the study instead of those of their option files; ESRGAN has no perceptual loss, whose weights would have to be
 downloaded. The bridge's noise (beta 0.02) was chosen beforehand on three of scikit-image's photographs; nothing was
 tuned for the other networks. Trained on: {TRAINED}.
+"""
+READING = """## How to read the tables
 
 Lower is better for LPIPS (AlexNet), DISTS and patch-FID (AlexNet features of 32 x 32 patches), higher for PSNR and SSIM
 (on the Y channel for super-resolution). Brackets are 95 % intervals of paired differences. One seed: bootstrap over
@@ -57,7 +65,8 @@ photographs (crops of one photograph count as one). Several: Student's t from a 
 **Bold**: better, and the interval is off zero; *italic*: worse. Patch-FID belongs to a set of images: its brackets are
 the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
 that are compared. Intervals are not corrected for their number.
-"""  # noqa: E501
+"""
+LINK = "[What was compared, and how to read the tables](../results.md#how-to-read-the-tables).\n"
 LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; `x1_share` says
 that a quarter of the samples are at x1. Each network is given the best of its walks at each NFE, on the crops it is
 compared on. Which bridges to train this long was chosen by the shorter trainings below, on the same photographs. Their
@@ -75,33 +84,53 @@ below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}, blotch
 """
 
 
-def written(results: Path, study: Study) -> str:
-    """The page, from the files of ``results`` alone."""
+def written(results: Path, study: Study) -> dict[str, str]:
+    """The pages by their path below docs/, from the files of ``results`` alone."""
     outcomes, plans = Outcomes(results, study.tasks), _plans(study)
-    parts = [HEAD]
-    if any(one.content["environment"]["device"].startswith("CPU") for one in outcomes.all):
-        parts.append(CPU)
-    parts += ["## The claims of the paper\n", claims.verdicts(outcomes, plans) + "\n"]
-    parts += ["## Pictures\n", _sheets(results, study)]
-    parts += ["## I2SB against conditional diffusion\n", *_plots(outcomes)]
-    parts.append(claims.section(outcomes, plans[claims.NAME]))
-    parts += ["## The same, trained longer\n", LONGER]
-    parts.append(claims.section(outcomes, plans.get(claims.LONGER), claims.LONGER))
-    parts += ["## Super-resolution\n", super_resolution.section(outcomes, plans.get(super_resolution.NAME))]
-    parts += ["## What DISTS holds against drawn detail\n", texture.section(results)]
-    for title, module in (
-        ("Why one step is below its twin", one_step),
-        ("Ablations", ablations),
-    ):
-        parts += [f"## {title}\n", module.section(outcomes, plans.get(module.NAME))]
-    by_task = ablations.BY_TASK
-    parts += ["## A network that sees x1 too\n", ablations.section(outcomes, plans.get(by_task), by_task)]
-    free = ablations.NOISE_FREE
-    parts += ["## A network that is trained without noise\n", ablations.section(outcomes, plans.get(free), free)]
-    parts += ["## Samplers\n", samplers.section(outcomes, plans.get(samplers.NAME))]
-    parts += ["## Time to the quality of 100 ancestral steps\n", time_to_quality.section(results)]
-    parts += ["## Out of the training range\n", _robustness(results)]
-    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    parts = _sections(results, study, outcomes, plans)
+    pages = {f"results/{name}.md": _page(title, text) for name, (title, text) in parts.items()}
+    on_cpu = any(one.content["environment"]["device"].startswith("CPU") for one in outcomes.all)
+    front = [START, "## Findings\n", findings.table(parts["claims"][1]), ADVICE, "## The figures\n"]
+    front += [_contents(parts), METHOD, *([CPU] if on_cpu else []), READING]
+    return {"results.md": "\n".join(part.rstrip("\n") + "\n" for part in front), **pages}
+
+
+def _sections(results: Path, study: Study, outcomes: Outcomes, plans: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Title and text of each question, by the name of its page."""
+    by_task, free = ablations.BY_TASK, ablations.NOISE_FREE
+    longer = claims.section(outcomes, plans.get(claims.LONGER), claims.LONGER)
+    crops = "\n".join([*_plots(outcomes), claims.section(outcomes, plans[claims.NAME])])
+    return {
+        "claims": ("The claims of the paper", claims.verdicts(outcomes, plans)),
+        "pictures": ("Pictures", _sheets(results, study)),
+        "diffusion": ("I2SB against conditional diffusion", crops),
+        "longer": ("The same, trained longer", f"{LONGER}\n{longer}"),
+        "super_resolution": (
+            "Super-resolution",
+            super_resolution.section(outcomes, plans.get(super_resolution.NAME)),
+        ),
+        "texture": ("What DISTS holds against drawn detail", texture.section(results)),
+        "one_step": ("Why one step is below its twin", one_step.section(outcomes, plans.get(one_step.NAME))),
+        "ablations": ("Ablations", ablations.section(outcomes, plans.get(ablations.NAME))),
+        "conditioning": ("A network that sees x1 too", ablations.section(outcomes, plans.get(by_task), by_task)),
+        "without_noise": (
+            "A network that is trained without noise",
+            ablations.section(outcomes, plans.get(free), free),
+        ),
+        "samplers": ("Samplers", samplers.section(outcomes, plans.get(samplers.NAME))),
+        "time_to_quality": ("Time to the quality of 100 ancestral steps", time_to_quality.section(results)),
+        "robustness": ("Out of the training range", _robustness(results)),
+    }
+
+
+def _page(title: str, text: str) -> str:
+    """A section as a page of its own, one folder further down and one level further up."""
+    text = re.sub(r"^##(#+) ", r"#\1 ", text, flags=re.MULTILINE).replace("](images/", "](../images/")
+    return f"# {title}\n\n{LINK}\n" + text.rstrip("\n") + "\n"
+
+
+def _contents(parts: dict[str, tuple[str, str]]) -> str:
+    return "\n".join(f"- [{title}](results/{name}.md)" for name, (title, _) in parts.items()) + "\n"
 
 
 def _plans(study: Study) -> dict[str, Any]:
@@ -179,7 +208,7 @@ def main() -> int:
     parser.add_argument("--results", default=str(HERE / "results"), help="folder of the figures")
     parser.add_argument("--study", default=str(HERE / "study.yml"))
     parser.add_argument("--work", help="folder of the networks; without it the sheets stay as they are")
-    parser.add_argument("--docs", default=str(DOCS), help="folder for results.md and images/")
+    parser.add_argument("--docs", default=str(DOCS), help="folder for results.md, results/ and images/")
     args = parser.parse_args()
     repairs.apply()
     results, docs = Path(args.results), Path(args.docs)
@@ -195,7 +224,9 @@ def main() -> int:
         if importlib.util.find_spec("matplotlib") is None:
             raise InputError("matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'")
         print(*draw(outcomes, docs / "images"), sep="\n")
-        (docs / "results.md").write_text(written(results, study))
+        for name, text in written(results, study).items():
+            (docs / name).parent.mkdir(parents=True, exist_ok=True)
+            (docs / name).write_text(text)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import pytest
 
 from basicsr_ext.benchmark.report.statistics import bootstrap_mean
 from basicsr_ext.common.errors import InputError
-from studies.quality import pages
+from studies.quality import findings, pages
 from studies.quality.questions import claims, samplers, super_resolution
 from studies.quality.study.outcomes import Outcomes, difference, interval, mean
 from studies.quality.study.plan import read
@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[3]
 STUDY, _ = read(ROOT / "studies/quality/study.yml")
 RESULTS = ROOT / "studies/quality/results"
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02, 0.0]  # of the images
+
+
+def text(folder):
+    """All pages, one after another."""
+    return "\n".join(pages.written(folder, STUDY).values())
 
 
 def lpips(level):
@@ -102,7 +107,7 @@ def test_an_image_without_a_figure_is_left_out_of_both(tmp_path):
 def test_claims_are_judged_by_the_figures(tmp_path):
     claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
     claim(tmp_path, "jpeg10", 0, (0.2, 0.2), (0.1, 0.19), fid=((3, 3), (9, 8)))
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     own, other, equal = (row(page, start) for start in (
         "It needs fewer steps than diffusion: NFE until LPIPS is", "It needs fewer steps than diffusion: NFE until its",
         "It is better than diffusion at equal NFE: LPIPS",
@@ -124,7 +129,7 @@ def test_claims_are_judged_by_the_figures(tmp_path):
 def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
     claim(tmp_path, "sr4x", 0, (0.3, 0.2), (0.5, 0.35))
     claim(tmp_path, "sr4x", 2, (0.3, 0.2), (0.5, 0.35))
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert "2 of 3 seeds: intervals are over seeds and photographs." in page
     assert "seed 1: all tasks; seed 2: jpeg10, deblur, inpaint_center" in page
     assert "`python -m studies.quality.study --data DIR --only 'claims-*'`; seed 0, 2." in page
@@ -136,7 +141,7 @@ def test_the_page_says_where_figures_come_from_and_what_is_missing(tmp_path):
 
 
 def test_nothing_at_all_is_a_page_too(tmp_path):
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "Perception beats regression")[1:] == ["not known yet", ""]
     assert "`python -m studies.quality.questions.robustness --work study` makes it" in page
     assert "two CPU cores" not in page
@@ -152,7 +157,7 @@ def test_super_resolution_against_regression(tmp_path):
         method("i2sb_cond_x1", 1, psnr=lpips(27.95), lpips=lpips(0.21), patch_fid=30.0, **flat),
     ]
     write(tmp_path, "super_resolution", "sr4x", 0, methods, datasets=("set5", "bsds"))
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "set5, i2sb |")[1:] == ["*-0.10 [-0.10, -0.10]*", "yes"]
     gaps = ["*+0.030 [+0.030, +0.030]*", "+0.000 [+0.000, +0.000]", "-20.0"]
     assert row(page, "bsds, i2sb minus swinir")[1:] == ["10, 1, 10", *gaps]
@@ -184,7 +189,7 @@ def test_a_longer_study_gives_diffusion_the_best_of_its_walks(tmp_path):
     levels = {"i2sb": (0.30, 0.20), "diffusion": (0.50, 0.30), "diffusion_ddim": (0.40, 0.35)}
     methods = [method(name, n, lpips=lpips(v)) for name, pair in levels.items() for n, v in zip((5, 100), pair)]
     write(tmp_path, "longer", "sr4x", 0, methods)
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "difference of the best walks")[1:] == ["**-0.100 [-0.100, -0.100]**"] * 2
     start = "Trained 8 times as long. It needs fewer steps than diffusion: NFE until its LPIPS"
     assert row(page, start)[1:] == ["yes", "sr4x 5 against 100"]
@@ -195,7 +200,7 @@ def test_each_bridge_of_a_longer_study_is_judged_by_itself(tmp_path):
     levels = {"i2sb": (0.30, 0.20), "i2sb_cond_x1": (0.20, 0.21), "diffusion": (0.25, 0.22)}
     methods = [method(name, n, lpips=lpips(v)) for name, pair in levels.items() for n, v in zip((5, 100), pair)]
     write(tmp_path, "longer", "sr4x", 0, methods)
-    page, start = pages.written(tmp_path, STUDY), "Trained 8 times as long. "
+    page, start = text(tmp_path), "Trained 8 times as long. "
     claim = start + "It needs fewer steps than diffusion: NFE until its LPIPS"
     assert row(page, claim)[1:] == ["in 1 of 2", "sr4x, I2SB 100 against 100; sr4x, I2SB that sees x1 5 against 100"]
     equal = "{} is better than diffusion at equal NFE: LPIPS"
@@ -204,7 +209,7 @@ def test_each_bridge_of_a_longer_study_is_judged_by_itself(tmp_path):
     assert row(page, "difference of the best walks, I2SB |")[1] == "*+0.050 [+0.050, +0.050]*"
     assert row(page, "difference of the best walks, I2SB that sees x1")[1] == "**-0.050 [-0.050, -0.050]**"
     write(tmp_path, "longer", "sr4x", 0, [*methods, method("i2sb_dbim", 5, lpips=lpips(0.24))])
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "LPIPS, I2SB, dbim")[1:] == ["0.240", ""]
     better = ["**-0.010 [-0.010, -0.010]**", "**-0.020 [-0.020, -0.020]**"]
     assert row(page, "difference of the best walks, I2SB |")[1:] == better
@@ -220,7 +225,7 @@ def test_the_claims_are_judged_against_ddim_too(tmp_path):
         content["trained"]["diffusion"] = {"iterations": 700, "seconds": 1.0, "processes at once": 2}
         path.write_text(json.dumps(content))
     start = "It is better than diffusion at equal NFE where diffusion walks by DDIM"
-    assert row(pages.written(tmp_path, STUDY), start)[1:] == ["no", "NFE 5: 0 better, 1 worse"]
+    assert row(text(tmp_path), start)[1:] == ["no", "NFE 5: 0 better, 1 worse"]
 
 
 def test_what_seeds_differ_by_is_no_worth_of_an_option(tmp_path):
@@ -229,7 +234,7 @@ def test_what_seeds_differ_by_is_no_worth_of_an_option(tmp_path):
     values = {"i2sb": (0.30, 0.20), "i2sb_l1": (0.27, 0.17), "i2sb_ema": (0.25, 0.15)}
     methods = [method(name, n, lpips=lpips(v)) for name, pair in values.items() for n, v in zip((1, 5), pair)]
     write(tmp_path, "ablations", "sr4x", 0, methods)
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert "Trainings of the default by other seeds (`claims`) lie up to 0.040 LPIPS" in page
     assert row(page, "i2sb_l1")[1:] == ["0 better, 0 worse", "keep"], "0.03 is less than 0.04"
     assert row(page, "i2sb_ema")[1:] == ["2 better, 0 worse", "change"]
@@ -239,7 +244,7 @@ def test_one_step_is_compared_with_its_twin(tmp_path):
     levels = {"regression_l2": 27.0, "i2sb_nodes_1": 27.1, "i2sb": 26.5, "i2sb_x1_share": 26.9}
     methods = [method(name, None, psnr=[level] * 6) for name, level in levels.items()]
     write(tmp_path, "one_step", "sr4x", 0, methods)
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "regression_l2 | 27")[1:3] == ["27.00", ""]
     assert row(page, "i2sb | 26")[1:3] == ["26.50", "*-0.50 [-0.50, -0.50]*"]
     assert "(i2sb_nodes_1 against regression_l2) is worth +0.10 dB" in page
@@ -251,14 +256,14 @@ def test_what_an_option_is_worth(tmp_path):
               "i2sb_released": (0.25, 0.35)}  # fmt: skip
     methods = [method(name, n, lpips=lpips(v)) for name, pair in values.items() for n, v in zip((1, 5), pair)]
     write(tmp_path, "ablations", "sr4x", 0, methods)
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "i2sb_l1")[1:] == ["1 better, 0 worse", "change"]
     assert row(page, "i2sb_ot_ode")[1:] == ["0 better, 1 worse", "keep"]
     assert row(page, "i2sb_beta_0.3")[1:] == ["1 better, 1 worse", "depends on NFE"]
     assert row(page, "i2sb_released against i2sb_beta_0.3")[1:] == ["0 better, 2 worse", "keep"]
     assert row(page, "SDE against OT-ODE, sr4x, a network for each")[1] == "yes"
     write(tmp_path, "trained_ot_ode", "deblur", 0, [one for one in methods if one["group"] in ("i2sb", "i2sb_ot_ode")])
-    assert row(pages.written(tmp_path, STUDY), "SDE against OT-ODE, deblur, a network for each: the ODE")[1] == "no"
+    assert row(text(tmp_path), "SDE against OT-ODE, deblur, a network for each: the ODE")[1] == "no"
 
 
 def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_path):
@@ -279,7 +284,7 @@ def test_a_default_is_changed_where_the_evidence_is_off_zero_in_every_task(tmp_p
         "deblurring": ("dbim", 10, False),
         "inpainting": ("dbim", 10, False),
     }
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert row(page, "super-resolution")[1:] == ["dbim", "10", "0.150", "21.00", "sr4x **-0.050 [-0.050, -0.050]**",
                                                  "dbim, NFE 10"]  # fmt: skip
     assert row(page, "sr4x | 5")[2:7] == ["1.0", "0.5", "ot_ode", "0.280", "**-0.020 [-0.020, -0.020]**"]
@@ -299,7 +304,8 @@ def test_the_command_writes_page_and_plots_and_refuses_what_is_no_result(tmp_pat
     words = ["pages", "--results", str(tmp_path / "r"), "--docs", str(tmp_path / "docs")]
     monkeypatch.setattr(sys, "argv", words)
     assert pages.main() == 0
-    assert (tmp_path / "docs/results.md").read_text() == pages.written(tmp_path / "r", STUDY)
+    for name, page in pages.written(tmp_path / "r", STUDY).items():
+        assert (tmp_path / "docs" / name).read_text() == page
     assert sorted(path.name for path in (tmp_path / "docs/images").iterdir()) == [
         "results_claims_lpips.png", "results_claims_patch_fid.png"
     ]  # fmt: skip
@@ -317,6 +323,27 @@ def test_the_least_nfe_of_equal_figures_is_the_best(tmp_path):
 
 
 @pytest.mark.skipif(not list(RESULTS.glob("*-*-*.json")), reason="no results are stored")
-def test_the_page_is_that_of_the_stored_results():
-    page = (ROOT / "docs/results.md").read_text()
-    assert page == pages.written(RESULTS, STUDY), "run python -m studies.quality.pages"
+def test_the_pages_are_those_of_the_stored_results():
+    made = pages.written(RESULTS, STUDY)
+    there = {name: (ROOT / "docs" / name).read_text() for name in made}
+    assert there == made, "run python -m studies.quality.pages"
+    assert {path.name for path in (ROOT / "docs/results").iterdir()} == {Path(name).name for name in made} - {
+        "results.md"
+    }
+
+
+def test_the_findings_are_the_answers_of_the_table_of_claims():
+    claimed = (ROOT / "docs/results/claims.md").read_text().split("\n\n")[-1]
+    found = findings.table(claimed)
+    assert found.rstrip("\n") in (ROOT / "docs/results.md").read_text()
+    assert len(found.splitlines()) == 2 + len(findings.FINDINGS), "a finding has no claim that answers it"
+    answers = {line.split(" | ")[1] for line in found.splitlines()[2:]}
+    assert answers <= {line.split(" | ")[1] for line in claimed.splitlines()}
+    assert (
+        findings.table("| claim | holds here? | figures |\n| --- | --- | --- |")
+        == "\n".join(found.splitlines()[:2]) + "\n"
+    )
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "docs/results.md").read_text().splitlines()) < 100

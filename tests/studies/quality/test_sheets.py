@@ -21,6 +21,11 @@ ROOT = Path(__file__).parents[3]
 STUDY, _ = read(ROOT / "studies/quality/study.yml")
 
 
+def text(folder):
+    """All pages, one after another."""
+    return "\n".join(pages.written(folder, STUDY).values())
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A study whose networks for super-resolution are there, untrained."""
@@ -49,7 +54,7 @@ def test_a_sheet_shows_what_the_networks_restore(work, tmp_path, monkeypatch):
     clean = np.asarray(Image.open(work / "data/photographs/val/astronaut.png"))[84:148, 92:156]
     assert (sheet[20::2, -128::2] == clean).all(), "the last column is the original"
     assert len(np.unique(sheet[20:28, :8].reshape(-1, 3), axis=0)) == 1, "pixels of the input are squares of 4 x 4"
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert "**sr4x**: astronaut. 700 iterations, 60 s for each network, 2 processes at once; seed 0; " in page
     assert "No picture yet of `jpeg10`, `deblur`" in page
 
@@ -78,7 +83,7 @@ def test_pictures_out_of_the_training_range_are_restored_and_measured(work, tmp_
     assert grey["psnr"] is None and grey["faults"] == [], "bicubic gives the grey field back"
     assert rows["noise", "bicubic"]["texture"] < 0.1 and rows["noise", "bicubic"]["faults"] == ["detail lost"]
     assert (tmp_path / "results_robustness.jpg").stat().st_size < robustness.LIMIT
-    page = pages.written(tmp_path, STUDY)
+    page = text(tmp_path)
     assert (
         "From above: text" in page
         and "| grey, bicubic | exact | " in page
@@ -141,7 +146,7 @@ def test_the_fewest_steps_that_are_as_good_as_a_hundred_are_found_and_timed(work
     assert (first["setting"], first["nfe"], first["value"], first["reference"]) == ("ancestral_log_snr", 10, 0.3, 0.3)
     assert first["ratio_median"] > 2, "ten steps take less than half of a hundred's time"
     assert (second["metric"], second["setting"], second["nfe"]) == ("patch_fid", "i2sb", 10)
-    assert "| sr4x | LPIPS | 0.300 | ancestral_log_snr | 10 | 0.300 |" in pages.written(tmp_path, STUDY)
+    assert "| sr4x | LPIPS | 0.300 | ancestral_log_snr | 10 | 0.300 |" in text(tmp_path)
 
 
 def test_walks_of_another_training_are_not_compared(tmp_path):
@@ -157,4 +162,4 @@ def test_walks_of_another_training_are_not_compared(tmp_path):
 def test_a_task_without_figures_has_no_time_to_quality(tmp_path):
     write(tmp_path, "samplers", "sr4x", 0, [method("ancestral", 5, lpips=[0.3] * 4)])
     assert time_to_quality.quickest(pages.Outcomes(tmp_path), "sr4x", "lpips") is None
-    assert "Not there yet: `python -m studies.quality.questions.time_to_quality" in pages.written(tmp_path, STUDY)
+    assert "Not there yet: `python -m studies.quality.questions.time_to_quality" in text(tmp_path)

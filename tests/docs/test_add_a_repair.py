@@ -1,0 +1,64 @@
+"""The page's repair finds its fault, mends it under every name, and its test fails without it."""
+
+import importlib.util
+import re
+
+import pytest
+
+from basicsr_ext import repairs
+from tests.support.pages import read_page
+
+repairs.apply()
+
+from basicsr.utils import img_util  # noqa: E402
+
+PAGE, BLOCKS = read_page("add_a_repair.md")
+
+
+@pytest.fixture
+def repair(tmp_path):
+    """The entry of the page, read from a file; BasicSR is as it was afterwards."""
+    file = tmp_path / "written_images.py"
+    file.write_text(BLOCKS["python"])
+    spec = importlib.util.spec_from_file_location("written_images", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (entry,) = module.REPAIRS
+    before = img_util.imwrite
+    yield entry
+    if img_util.imwrite is not before:
+        from basicsr_ext.repairs.repair import rebind
+
+        rebind(img_util.imwrite, before)
+        del before.unrepaired
+
+
+def run_the_test_of_the_page(tmp_path):
+    """The test that the page shows, run on whatever BasicSR is there now."""
+    names: dict = {}
+    exec(BLOCKS["py"], names)
+    (test,) = (names[name] for name in names if name.startswith("test_"))
+    test(tmp_path)
+
+
+def test_the_probe_sees_the_fault_and_then_its_absence(repair):
+    assert repair.probe()
+    repair.apply()
+    assert not repair.probe()
+
+
+def test_the_pages_test_fails_without_the_repair_and_passes_with_it(repair, tmp_path):
+    (tmp_path / "before").mkdir()
+    with pytest.raises(AssertionError, match="Regex pattern did not match"):
+        run_the_test_of_the_page(tmp_path / "before")
+    repair.apply()
+    (tmp_path / "after").mkdir()
+    run_the_test_of_the_page(tmp_path / "after")
+
+
+def test_the_files_that_the_page_names_hold_what_it_says():
+    from basicsr_ext.repairs import imports, models
+
+    assert callable(models.method_repair) and callable(imports.import_repairs)
+    assert "written_images" not in repairs._MODULES, "the page's example is part of the package now: take another"
+    assert set(re.findall(r"`(\w+\.py)`", PAGE)) == {"images.py", "written_images.py"}
