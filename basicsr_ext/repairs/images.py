@@ -144,7 +144,7 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         image = to_bgr(pixels)
         if flag == "grayscale":
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if pixels.shape[2] > 1 else image[:, :, 0]
-    return image.astype(np.float32) / 255.0 if float32 else np.require(image, requirements="CW")
+    return image.astype(np.float32) / 255.0 if float32 else np.require(image, requirements=["C", "W"])
 
 
 def _warn_of_loss(pixels: np.ndarray, place: str) -> None:

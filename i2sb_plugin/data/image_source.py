@@ -218,7 +218,9 @@ def choose(wanted: Iterable[str], keys: Iterable[str], root: str, source: str) -
     by_file: dict[str, list[str]] = defaultdict(list)
     for key in known:
         by_file[key.rpartition("/")[2]].append(key)
-    found, missing, several = [], [], []
+    found: list[str] = []
+    missing: list[str] = []
+    several: list[str] = []
     for name in wanted:
         stem = os.path.splitext(name)[0]
         if name in known or stem in known:

@@ -225,7 +225,8 @@ def _begin_worker() -> None:
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
-        parent.join()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     if parent is not None:
