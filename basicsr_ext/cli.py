@@ -27,7 +27,6 @@ class Command:
         help: its line in ``--help``.
         target: ``module:function``, called with the remaining arguments; returns the exit code.
         shared: several processes may run it together.
-
     """
 
     help: str

@@ -13,8 +13,6 @@ from pathlib import Path
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
 
-__all__ = ["listed_name", "read_record", "record_of", "record_text", "verify"]
-
 _NETWORK = re.compile(r"net_.+_(\d+)\.(?:pth|safetensors)")
 _STATE = re.compile(r"(\d+)\.state")
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
@@ -45,7 +43,6 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, str]:
 
     Raises:
         InputError: The record is missing, or not as :func:`record_text` writes it.
-
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
@@ -64,7 +61,6 @@ def verify(path: str | os.PathLike[str]) -> bool:
 
     Raises:
         InputError: The file is not the one that was saved, or the record is damaged.
-
     """
     record = record_of(path)
     if record is None or not record.is_file():

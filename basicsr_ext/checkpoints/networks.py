@@ -14,16 +14,6 @@ from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
-__all__ = [
-    "best_key",
-    "build_empty",
-    "channel_option",
-    "check_fit",
-    "has_weights",
-    "network_channels",
-    "network_multiple",
-]
-
 # What networks call their channels and their scale
 INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
 OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
@@ -44,7 +34,6 @@ def check_fit(
 
     Raises:
         InputError: They do not fit; counts and names what is missing, unknown and of another shape.
-
     """
     wanted = _shapes(network.state_dict() if isinstance(network, nn.Module) else network)
     found = _shapes(weights)

@@ -10,8 +10,6 @@ from typing import Any
 from basicsr_ext.common.plain_json import finite
 from basicsr_ext.common.versions import versions_of
 
-__all__ = ["changed_options", "changed_versions", "option_text"]
-
 # What may change without a change of the weights: where things lie, what is logged, how fast data come.
 _HARMLESS = re.compile(
     r"name|root_path|notes|start|is_train|auto_resume|manual_seed_drawn|plugins|dist|dist_params|rank|world_size"
@@ -43,7 +41,6 @@ def changed_options(saved: str, opt: Mapping[str, Any]) -> list[str]:
     Args:
         saved: Options of the save, as :func:`option_text` gives them.
         opt: Resolved options now.
-
     """
     before, now = dict(_leaves(json.loads(saved))), dict(_leaves(json.loads(option_text(opt))))
     return [

@@ -15,16 +15,6 @@ from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, plain
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 
-__all__ = [
-    "best_file",
-    "check_save",
-    "load_best",
-    "network_labels",
-    "newest_resumable",
-    "resumable_iterations",
-    "save_best",
-]
-
 
 def network_labels(opt: Mapping[str, Any]) -> list[str]:
     """Labels of the networks that a resumed run loads, such as ``net_g``."""
@@ -54,7 +44,6 @@ def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration:
 
     Raises:
         SaveError: The file could not be written.
-
     """
     folder = opt["path"].get("training_states")
     state = Path(folder or "") / f"{iteration}.state"
@@ -76,7 +65,6 @@ def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Raises:
         InputError: They are damaged.
-
     """
     path = best_file(Path(state))
     try:
@@ -98,7 +86,6 @@ def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
 
     Raises:
         InputError: A file is missing, damaged or not listed in the record.
-
     """
     folder = Path(opt["path"]["training_states"])
     state = folder / f"{iteration}.state"
@@ -129,7 +116,6 @@ def newest_resumable(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
 
     Returns:
         The state's path, or None if there is none, and one sentence per newer file that was passed over.
-
     """
     iterations, passed_over = resumable_iterations(opt), []
     bare = [i for i in iterations if not (Path(opt["path"]["training_states"]) / f"{i}.sha256").exists()]

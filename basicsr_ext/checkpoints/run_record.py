@@ -17,8 +17,6 @@ from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.common.versions import versions_of
 
-__all__ = ["RECORD", "read_options", "write_options"]
-
 RECORD = "options.json"
 _FORMAT = 1
 
@@ -28,7 +26,6 @@ def write_options(opt: Mapping[str, Any]) -> None:
 
     Raises:
         SaveError: The record could not be written.
-
     """
     path = Path(opt["path"]["experiments_root"], RECORD)
     try:
@@ -45,7 +42,6 @@ def read_options(folder: str | Path) -> dict[str, Any] | None:
 
     Raises:
         InputError: The record is damaged.
-
     """
     starts = _read(Path(folder, RECORD))
     return starts[-1]["options"] if starts else None

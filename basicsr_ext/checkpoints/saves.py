@@ -19,8 +19,6 @@ from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.files import SaveError, write_whole
 
-__all__ = ["Saves", "check_options", "saves_of"]
-
 LATEST = -1
 _NUMBERED = re.compile(r"(?:net_.+_)?(\d+)\.(?:pth|safetensors|state|sha256|best\.json)")
 
@@ -37,7 +35,6 @@ def check_options(opt: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: ``keep_best`` names no metric, or validations fall between two saves; or safetensors is missing.
-
     """
     logger, val = opt["logger"], opt.get("val") or {}
     if logger.get("save_safetensors") and importlib.util.find_spec("safetensors") is None:
@@ -85,7 +82,6 @@ class Saves:
 
         Raises:
             SaveError: The file could not be written, and the run ends for it.
-
         """
         if iteration != self._iteration:
             self._iteration, self._digests, self._failed = iteration, {}, False
@@ -105,7 +101,6 @@ class Saves:
 
         Raises:
             SaveError: A file does not read back as it was written, or the record could not be; the run ends for it.
-
         """
         if self._failed or iteration != self._iteration:
             return
@@ -127,7 +122,6 @@ class Saves:
 
         Raises:
             SaveError: They could not be written, and the run ends for it.
-
         """
         try:
             save_best(opt, best, iteration)

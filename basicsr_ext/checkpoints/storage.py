@@ -20,20 +20,6 @@ from basicsr_ext.checkpoints import checksums
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
 
-__all__ = [
-    "CONFIGURATION",
-    "atomic_save",
-    "load_checkpoint",
-    "load_state",
-    "load_weights",
-    "newest_checkpoint",
-    "plain",
-    "read_configuration",
-    "read_safetensors_metadata",
-    "save_safetensors",
-    "weights_in",
-]
-
 CONFIGURATION = "config"  # key of the options beside the weights
 _CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
 _CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
@@ -47,7 +33,6 @@ def plain(thing: Any, place: str = "state") -> Any:
 
     Raises:
         TypeError: Something else than numbers, strings, tensors and containers of them; names its place.
-
     """
     if isinstance(thing, np.generic):
         return thing.item()
@@ -69,7 +54,6 @@ def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
-
     """
     written: list[str] = []
 
@@ -90,7 +74,6 @@ def save_safetensors(
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
-
     """
     from safetensors.torch import save_file
 
@@ -111,7 +94,6 @@ def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None =
 
     Raises:
         InputError: The file is missing, damaged or cut short.
-
     """
     from safetensors import SafetensorError, safe_open
 
@@ -133,7 +115,6 @@ def read_configuration(path: str | os.PathLike[str], option: str | None = None) 
 
     Raises:
         InputError: The file is missing or damaged, or what stands under one of our keys is no configuration.
-
     """
     if Path(path).suffix == ".safetensors":
         texts: Mapping[str, Any] = read_safetensors_metadata(path, option)
@@ -199,7 +180,6 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
 
     Raises:
         InputError: The file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
-
     """
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
@@ -237,7 +217,6 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
 
     Raises:
         InputError: The file cannot be loaded or has no such key; lists the keys that it has.
-
     """
     return weights_in(load_checkpoint(path, option), f"{option}: {path}" if option else str(path), key)
 
@@ -270,7 +249,6 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
 
     Raises:
         InputError: The file cannot be loaded, or is no training state (a network's file, say).
-
     """
     state = load_checkpoint(path, option)
     wanted = ("epoch", "iter", "optimizers", "schedulers")

@@ -14,8 +14,6 @@ from torch import Tensor
 from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["ABOUT", "LICENSE", "run"]
-
 ABOUT, LICENSE = "about", "license"  # keys of the file's metadata
 _OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
 
@@ -26,7 +24,6 @@ def run(argv: list[str]) -> int:
     Raises:
         InputError: The checkpoint or its options are missing or do not fit, or fp16 cannot hold a weight.
         SaveError: The file could not be written.
-
     """
     parser = argparse.ArgumentParser(
         prog="basicsr export",

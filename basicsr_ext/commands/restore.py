@@ -14,8 +14,6 @@ from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.processes.launch import Launch, find_launch
 
-__all__ = ["run"]
-
 _EPILOG = (
     "Without --checkpoint the built-in network restores; it says what it does. "
     "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "

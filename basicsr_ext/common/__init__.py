@@ -1,1 +1,1 @@
-"""Small things that every room uses: errors, option blocks, registries, plugins, seeds, safe file writes. Knows no run."""
+"""Small things that every room uses: errors, option blocks, registries, plugins, seeds, safe writes. Knows no run."""

@@ -45,7 +45,6 @@ class RestorerContract:
         accumulate: parts that ``train.accumulate`` cuts a training batch into; None where the model does not read it.
         precision: fp32, bf16 or fp16, of the forward pass; None where the model does not read ``train.precision``.
         skips_bad_steps: whether the model reads ``train.nonfinite``.
-
     """
 
     option_blocks: ClassVar[dict[str, type]] = {}
@@ -93,7 +92,6 @@ class DatasetContract:
         Options: frozen dataclass of its options; None where the signature of the class says them.
         paths: for each index the files by role, such as ``{"lq_path": ..., "gt_path": ...}``.
         degradation: what makes ``lq`` from ``gt``, if anything.
-
     """
 
     Options: ClassVar[type | None] = None
@@ -101,7 +99,7 @@ class DatasetContract:
     degradation: Any = None
 
     def read(self, index: int) -> Any:
-        """Decode the images of an index, without cropping or degrading; InputError if one can not be used."""
+        """Decode the images of an index, without cropping or degrading; InputError if one cannot be used."""
         raise NotImplementedError
 
     def header_faults(self, index: int) -> list[str]:
@@ -149,7 +147,6 @@ class NetworkContract:
 
     Attributes:
         multiple: what the sides of its input must be multiples of.
-
     """
 
     multiple: int = 1

@@ -12,8 +12,6 @@ from typing import IO
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["HashingFile", "SaveError", "digest", "known_digest", "remove_unfinished", "write_whole"]
-
 
 class SaveError(InputError, OSError):
     """A file could not be written; what lay under its name before is untouched."""
@@ -67,7 +65,6 @@ def write_whole(
 
     Raises:
         SaveError: Names the file and the cause; a file that had this name before is untouched.
-
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")

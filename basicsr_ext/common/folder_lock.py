@@ -11,8 +11,6 @@ from filelock import FileLock, Timeout
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["held_by", "hold", "refusal", "release_all"]
-
 _held: dict[Path, FileLock] = {}  # of this process: BasicSR's pipelines lie between those who hold and who release
 
 

@@ -13,8 +13,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from basicsr_ext.common.errors import did_you_mean
 
-__all__ = ["call_faults", "convert", "documented_kinds", "is_near", "parse_block", "shown", "type_name"]
-
 T = TypeVar("T")
 _SEQUENCES = (list, tuple, set, frozenset, Sequence, Collection)
 

@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["finite", "json_text"]
-
 
 def finite(value: Any, as_text: bool = False) -> Any:
     """A copy of nested dicts and lists in which NaN and infinities are None, or ``"nan"`` and ``"inf"`` as text."""

@@ -13,8 +13,6 @@ from types import ModuleType
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["CHECKPOINTS", "GROUP", "Plugin", "built_in", "failures", "load_entry_points", "load_listed"]
-
 GROUP = "basicsr.plugins"
 CHECKPOINTS = "basicsr.checkpoints"  # name of a network = module:function() -> path of its file, with options inside
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["listed"]
-
 
 def listed(names: Iterable[object], most: int = 3) -> str:
     """The first ``most`` names, and how many there are besides: ``a, b, c and 4 more``."""

@@ -10,8 +10,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["PACKAGES", "commit", "module_version", "version_of", "versions_of"]
-
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "basicsr", "basicsr-i2sb")  # shape figures
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python"), "basicsr": ("basicsr-fixed",)}
 _distributions = cache(metadata.packages_distributions)  # reading what is installed takes half a second

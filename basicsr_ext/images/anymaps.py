@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["LONGEST_HEAD", "Layout", "layout_of", "values_of"]
-
 LONGEST_HEAD = 4096  # bytes, comments included
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _BITMAP = re.compile(rb"P([14])%b(\d{1,18})%b(\d{1,18})\s" % (_GAP, _GAP))

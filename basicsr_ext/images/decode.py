@@ -18,8 +18,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps, headers
 from basicsr_ext.images.headers import Header
 
-__all__ = ["channel_fault", "decode", "decode_image", "decode_pixels", "match_channels", "to_tensor"]
-
 _KINDS = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
 _FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -59,7 +59,6 @@ class Header(NamedTuple):
         orientation: of the EXIF block, 1 to 8; already applied to height and width.
         profile: whether there is an ICC colour profile that fits the channels.
         odd: why the file is refused, and the cure, if it is.
-
     """
 
     height: int

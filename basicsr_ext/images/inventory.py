@@ -19,8 +19,6 @@ from typing import NamedTuple
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
-__all__ = ["EXTENSIONS", "Inventory", "images_below", "images_of", "is_image", "listed_names", "listed_sizes"]
-
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam")  # fmt: skip
 _OTHER_KINDS = ("", ".gif", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng",
@@ -61,7 +59,6 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
 
     Raises:
         InputError: a file or folder does not exist.
-
     """
     found: dict[str, tuple[Path, PurePosixPath]] = {}
     left_out: list[tuple[str, str]] = []
@@ -129,7 +126,7 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
 def _walk(
     root: Path, depth: int | None, hidden: bool = False, inside: PurePosixPath = _HERE, above: tuple = ()
 ) -> Iterator[tuple[PurePosixPath, str | None]]:
-    """The files below ``root`` and, with the reason, what can not be looked at; ``depth`` limits the folders."""
+    """The files below ``root`` and, with the reason, what cannot be looked at; ``depth`` limits the folders."""
     folder = root / inside
     try:
         status = folder.stat()
@@ -163,7 +160,7 @@ def listed_names(path: str | os.PathLike[str], option: str) -> list[str]:
     """Read the names of a list of images, one a line: ``my photo.png``, or ``my photo.png (480,480,3)`` and more.
 
     Names may hold spaces; a byte-order mark and any ends of lines are accepted. InputError naming ``option`` if the
-    list can not be read.
+    list cannot be read.
     """
     return [name for name, _ in _lines(path, option)]
 

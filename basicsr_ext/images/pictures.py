@@ -78,7 +78,6 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
 
     Raises:
         InputError: naming the file, if it is missing, damaged, cut short, no picture, or of a kind that is refused.
-
     """
     data = read_content(path)
     pixels, header = decode(data, str(path))
@@ -108,25 +107,22 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
 
     Raises:
         InputError: the folder or the disk refuses the file.
-        ValueError: the format is unknown or can not hold so many bits.
-
+        ValueError: the format is unknown or cannot hold so many bits.
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
     if kind not in FORMATS or (picture.bits == 16 and kind not in ("png", "tif")):
-        raise ValueError(
-            f"{path}: can not hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif"
-        )
+        raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
     data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)
     try:
         write_whole(path, data)
     except OSError as error:
-        raise InputError(f"{path}: can not be written ({error.strerror or error}); choose another folder") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
-    """H,W,C of uint8 or uint16; grey with alpha of 16 bits becomes RGBA, since OpenCV can not store it."""
+    """H,W,C of uint8 or uint16; grey with alpha of 16 bits becomes RGBA, since OpenCV cannot store it."""
     if bits == 16 and len(planes) == 2 and len(planes[0]) == 1:
         planes = [planes[0].expand(3, -1, -1), planes[1]]
     full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
@@ -142,7 +138,8 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
         order = [0] if pixels.shape[2] == 1 else [2, 1, 0, 3][: pixels.shape[2]]
         data = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, order]))[1].tobytes()
         return _with_profile(data, profile) if kind == "png" and profile else data
-    options: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    by_kind: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
+    options = by_kind.get(kind, {})
     options |= {"icc_profile": profile} if profile else {}
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, FORMATS[kind], **options)

@@ -33,7 +33,6 @@ class Acceleration:
         channels_last: images lie in memory pixel by pixel.
         compile: the repeated parts of the network are compiled, for any batch and image size.
         tf32: matrix products and convolutions in fp32 round their factors to 10 bits (GPUs alone).
-
     """
 
     device: str
@@ -97,7 +96,6 @@ def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) 
 
     Rules: bf16 on a GPU with units for it, else fp32. Compilation on a GPU where Triton and a C compiler are, never on
     a CPU by itself. channels_last on a CPU, and on a GPU where compiled: its plain GroupNorm copies in that layout.
-
     """
     kind = torch.device(device).type
     wish = {key: (wishes or {}).get(key, "auto") for key in ("precision", "channels_last", "compile", "tf32")}

@@ -21,7 +21,6 @@ class Interpolation(nn.Module):
 
     Raises:
         ValueError: ``mode`` is unknown.
-
     """
 
     def __init__(self, scale: int = 4, mode: str = "bicubic") -> None:

@@ -23,7 +23,6 @@ class TrainOptions:
             leaves the step out, for which a GPU is waited for at every step.
         max_skipped: so many bad steps in a row end the run all the same.
         ema_warmup: use min(ema_decay, (1 + k) / (10 + k)) for update k, so that early weights are forgotten soon.
-
     """
 
     total_iter: int
@@ -61,7 +60,6 @@ class ValOptions:
         batch_size: number of equally large images that are restored at once.
         cuda_graph: does nothing any more; files of former versions may still have it.
         curve_images: images of a data set on which the curve of a model's settings is measured.
-
     """
 
     val_freq: float = 5000

@@ -136,7 +136,6 @@ class RestorationModel(RestorerContract, SRModel):
 
         Raises:
             NonFiniteLoss: the loss or the gradient is NaN or infinite (on a GPU it is said two steps later).
-
         """
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}

@@ -23,7 +23,6 @@ def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
         lq: C,h,w in [0, 1]; enlarged to the size of ``restored`` without smoothing.
         restored: C,H,W in [0, 1].
         gt: C,H,W in [0, 1], or None.
-
     """
     size = restored.shape[-2:]
     parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
@@ -70,7 +69,6 @@ def log_curve(
 
     Returns:
         The figures of each setting.
-
     """
     before, found = model.opt, {}
     try:

@@ -40,7 +40,6 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
         InputError: an image is wanted by a metric but the data set has no ground truth, or memory does not suffice for
             one image.
         NonFiniteLoss: the network gave NaN or infinite values.
-
     """
     val, name = model.opt["val"], dataset.opt["name"]
     metrics = build_metrics(val.get("metrics"))
@@ -59,7 +58,6 @@ def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
 
     Raises:
         Interrupted: a signal stopped one of the processes; raised on all of them.
-
     """
     val = model.opt["val"]
     metrics = {name: metric for name, metric in build_metrics(val["metrics"]).items() if metric.per_image}
@@ -83,7 +81,6 @@ def _records(
 
     Returns:
         None if a signal stopped one of the processes.
-
     """
     name, mine = dataset.opt["name"], collectives.shard_indices(count)
     records: list[dict] = []

@@ -13,8 +13,6 @@ from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, load_we
 from basicsr_ext.common.contracts import RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["channel_faults", "network_faults"]
-
 
 def network_faults(opt: Mapping[str, Any]) -> list[str]:
     """Faults of every ``network_*`` block, of the checkpoint that ``path`` names for it, and of ``resume_state``."""

@@ -42,7 +42,6 @@ def barrier() -> None:
 
     Raises:
         LostRank: Another process failed or was lost meanwhile.
-
     """
     line = lifeline.current()
     if line is not None:
@@ -66,7 +65,6 @@ def all_reduce_sum(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The same keys, on every process: a float where a number came in, else a float64 CPU tensor of the same shape.
-
     """
     keys = sorted(values)
     tensors = {k: torch.as_tensor(values[k]).detach().to("cpu", torch.float64) for k in keys}

@@ -26,7 +26,6 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
     Raises:
         InputError: The launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
-
     """
     if launcher not in ("pytorch", "slurm"):
         raise InputError(f"--launcher is {launcher!r}; it must be none, pytorch or slurm")

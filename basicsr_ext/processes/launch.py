@@ -31,7 +31,6 @@ def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Laun
 
     Raises:
         InputError: a launcher is asked for but its environment variables are absent.
-
     """
     environ = os.environ if environ is None else environ
     note = None

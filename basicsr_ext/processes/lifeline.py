@@ -33,7 +33,7 @@ _BROKEN = re.compile(  # what gloo says, as a mere RuntimeError; the store has a
 
 
 class LostRank(RuntimeError):
-    """Another process of the run failed or was lost, so this one can not go on; the message says why."""
+    """Another process of the run failed or was lost, so this one cannot go on; the message says why."""
 
 
 class Lifeline:
@@ -69,7 +69,6 @@ class Lifeline:
 
         Raises:
             LostRank: Another rank failed or was lost meanwhile.
-
         """
         self._waits += 1
         if self._store.add(f"wait {self._waits}", 1) == self.size:
@@ -175,7 +174,6 @@ def end(wait: bool = True) -> None:
 
     Raises:
         LostRank: Another rank failed before it came to its end.
-
     """
     global _line
     line, _line = _line, None

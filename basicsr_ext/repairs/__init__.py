@@ -44,7 +44,6 @@ def apply() -> list[Status]:
 
     Raises:
         InputError: BasicSR is not installed.
-
     """
     global _statuses
     if _statuses is not None:

@@ -22,8 +22,6 @@ from basicsr_ext.common.versions import versions_of
 from basicsr_ext.repairs.models import method_repair
 from basicsr_ext.training.sample_order import global_batch_size
 
-__all__ = ["REPAIRS"]
-
 _NO_CONFIGURATION = ("datasets", "path", "train", "logger", "dist_params", "start")
 
 Network = torch.nn.Module
@@ -44,7 +42,6 @@ def _load_network(
     Raises:
         InputError: The file is missing, damaged, lacks the key or does not fit the network; if not strict, nothing
             of it fits.
-
     """
     option = _option_of(self.opt, load_path)
     net = self.get_bare_model(net)
@@ -75,7 +72,6 @@ def _save_network(
 
     Raises:
         SaveError: The file could not be written, and the run ends for it; files saved before are untouched.
-
     """
     nets = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
@@ -105,7 +101,6 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
 
     Raises:
         SaveError: The save could not be finished, and the run ends for it; files saved before are untouched.
-
     """
     if current_iter == -1:
         return
@@ -142,7 +137,6 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: The state belongs to another set of optimisers or schedulers.
-
     """
     source = self.opt["path"].get("resume_state") or "the training state"
     for kind, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):

@@ -19,9 +19,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.inventory import listed_names
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
-
-__all__ = ["REPAIRS", "NamedBytes", "imfrombytes"]
+from basicsr_ext.repairs.repair import Repair, rebind, replace_method, source_says, unrepaired
 
 # said already: 16 bits, alpha, not finite; shared with forked workers, which are started anew for every epoch
 _said = sharedctypes.RawArray(ctypes.c_bool, 3)
@@ -44,17 +42,16 @@ def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
 
     Raises:
         InputError: The LMDB has no such key.
-
     """
     place = str(filepath)
     if self.backend == "lmdb":
         place = f"{dict(zip(self.client._client, self.client.db_paths)).get(client_key)} key {filepath}"
     try:
-        content = _get.unrepaired(self, filepath, client_key)
+        content = unrepaired(_get)(self, filepath, client_key)
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "lmdb":  # which only those who read LMDB have
             raise
-        raise InputError(f"{place} can not be read: {error}; write the LMDB again") from error
+        raise InputError(f"{place} cannot be read: {error}; write the LMDB again") from error
     if self.backend == "lmdb" and content is None:
         raise InputError(f"no such image: {place}; write the LMDB and its meta_info.txt again")
     if isinstance(content, bytes):
@@ -81,7 +78,6 @@ def _lmdb_init(
 
     Raises:
         InputError: A folder is no LMDB, or there are not as many keys as folders.
-
     """
     keys = [client_keys] if isinstance(client_keys, str) else list(client_keys)
     self.db_paths = [str(p) for p in db_paths] if isinstance(db_paths, list) else [str(db_paths)]
@@ -98,7 +94,8 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
 
     name = (os.path.realpath(path), *sorted(options.items()))
     here = os.getpid()
-    environment = _environments.get((here, *name))
+    key = (here, *name)
+    environment = _environments.get(key)
     if environment is None:
         for inherited in [
             kept for (owner, *rest), kept in _environments.items() if owner != here and rest == list(name)
@@ -109,7 +106,7 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
         except lmdb.Error as error:
             raise InputError(f"cannot open the LMDB {path}: {error}; it must be a folder with data.mdb") from error
         _check_whole(path, environment)
-        _environments[(here, *name)] = environment
+        _environments[key] = environment
     return environment
 
 
@@ -133,7 +130,6 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
 
     Raises:
         InputError: The content is empty, cut short, no image, or of a kind that is refused; names the file.
-
     """
     place = (content.path if isinstance(content, NamedBytes) else "") or "image"
     pixels = decode_pixels(content, place)
@@ -164,7 +160,7 @@ def _tensor2img(
         tensor = [t.detach().clone() for t in tensor]
         if not all(torch.isfinite(t).all() for t in tensor):
             _warn_once(2, "An image holds NaN or infinite values, which are shown as black or white.")
-    return _tensor2img.unrepaired(tensor, rgb2bgr, out_type, min_max)
+    return unrepaired(_tensor2img)(tensor, rgb2bgr, out_type, min_max)
 
 
 def _clamps_in_place() -> bool:
@@ -175,7 +171,7 @@ def _clamps_in_place() -> bool:
 
 def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
     """Compress an image (H,W,C in [0, 1]) as JPEG at a whole quality, which is all that OpenCV takes."""
-    return _add_jpg_compression.unrepaired(img, round(float(quality)))
+    return unrepaired(_add_jpg_compression)(img, round(float(quality)))
 
 
 def _pairs_of_a_list(
@@ -191,13 +187,11 @@ def _pairs_of_a_list(
 
 
 def _repair_lmdb() -> None:
-    _lmdb_init.unrepaired = file_client.LmdbBackend.__init__
-    file_client.LmdbBackend.__init__ = _lmdb_init
+    replace_method(file_client.LmdbBackend, "__init__", _lmdb_init)
 
 
 def _repair_file_client() -> None:
-    _get.unrepaired = file_client.FileClient.get
-    file_client.FileClient.get = _get
+    replace_method(file_client.FileClient, "get", _get)
 
 
 REPAIRS = [

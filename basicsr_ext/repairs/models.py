@@ -116,7 +116,6 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
 
     Raises:
         NonFiniteLoss: A loss or a gradient is NaN or infinite.
-
     """
     if not loss_dict:
         return {}
@@ -139,7 +138,6 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
 
     Raises:
         InputError: There is none, or it does not take these options.
-
     """
     known = known_optimizers()
     if optim_type not in known:
@@ -158,7 +156,6 @@ def _setup_schedulers(self: Any) -> None:
 
     Raises:
         InputError: No such scheduler, or it does not take these options.
-
     """
     options = dict(self.opt["train"].get("scheduler") or {})
     name, known = options.pop("type", None), known_schedulers()

@@ -19,7 +19,6 @@ def _pool(self: Any) -> None:
 
     Raises:
         InputError: the batch size does not divide ``queue_size``.
-
     """
     size, batch = self.queue_size, len(self.lq)
     if size % batch:

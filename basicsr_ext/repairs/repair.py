@@ -21,7 +21,6 @@ class Repair:
         fault: What goes wrong without the repair, in one sentence.
         probe: True if the fault is present in the BasicSR that is loaded; looks at source or behaviour, not versions.
         apply: Cures the fault in memory.
-
     """
 
     name: str
@@ -45,7 +44,6 @@ class Repairs(list[Repair]):
             fault: As in :class:`Repair`.
             symptom: Text in the source of what is faulty.
             absent: The text is missing there.
-
         """
 
         def add(replacement: _Function) -> _Function:

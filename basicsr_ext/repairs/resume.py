@@ -21,8 +21,6 @@ from basicsr_ext.repairs.repair import Repair, rebind, source_says
 from basicsr_ext.repairs.startup import STARTERS
 from basicsr_ext.training.sample_order import global_batch_size
 
-__all__ = ["REPAIRS", "load_resume_state"]
-
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Find and load the state from which a run goes on.
@@ -35,7 +33,6 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
             holds states, of which not one loads.
-
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     wanted = _goes_on(opt)

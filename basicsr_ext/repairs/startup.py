@@ -156,7 +156,6 @@ def _do_register(self: Any, name: str, obj: Any, suffix: str | None = None) -> N
 
     Raises:
         InputError: Another object has the name; names both.
-
     """
     name = f"{name}_{suffix}" if isinstance(suffix, str) else name
     old = self._obj_map.get(name)
@@ -172,7 +171,6 @@ def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
 
     Raises:
         UnknownName: Nothing has the name; lists the known ones, nearest first.
-
     """
     for known in (name, f"{name}_{suffix}"):
         if known in self._obj_map:
@@ -222,7 +220,7 @@ def _loads_objects() -> bool:
 
 
 @REPAIRS.replaces(basicsr_logger, "init_wandb_logger", "weights-and-biases",
-                  "Weights & Biases can not be used: its package has lost the function that BasicSR asks for an id.",
+                  "Weights & Biases cannot be used: its package has lost the function that BasicSR asks for an id.",
                   "wandb.util.generate_id")  # fmt: skip
 def init_wandb_logger(opt: dict[str, Any]) -> None:
     """Let Weights & Biases, on rank 0, follow what goes to TensorBoard; ``resume_id`` goes on with a run of theirs."""

@@ -112,7 +112,6 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
 
     Raises:
         InputError: An epoch has no whole batch, or a validation set is empty.
-
     """
     loader, sampler, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
     for val_loader in val_loaders:

@@ -12,8 +12,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, read_picture
 from basicsr_ext.restoring.files import read_mask
 
-__all__ = ["Image", "to_array", "to_mask", "to_picture"]
-
 Image = str | os.PathLike[str] | np.ndarray | Tensor
 _FULL: dict[np.dtype, int] = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 

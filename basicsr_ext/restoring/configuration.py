@@ -20,8 +20,6 @@ from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.resolve import raise_faults
 
-__all__ = ["find_options", "recorded_overrides", "set_option", "single_image_model", "with_flags"]
-
 _ENTRY = re.compile(r"\+?\w+(:\w+)*=")
 # What resolving adds for one start of a run, and no option file holds
 _OF_ONE_START = {"auto_resume", "dist", "is_train", "manual_seed_drawn", "notes", "rank", "start", "world_size"}
@@ -42,7 +40,6 @@ def find_options(
 
     Raises:
         InputError: There are none, several option files compete, or the options are wrong.
-
     """
     if option_file is not None:
         opt, source = dict(load_yaml(Path(option_file))), str(option_file)
@@ -129,7 +126,6 @@ def single_image_model(opt: Mapping[str, Any]) -> type:
 
     Raises:
         InputError: It is no model that makes one image from one image.
-
     """
     from basicsr.models.sr_model import SRModel
     from basicsr.models.video_base_model import VideoBaseModel
@@ -163,7 +159,6 @@ def with_flags(opt: Mapping[str, Any], model: type, flags: Mapping[str, Any]) ->
 
     Raises:
         InputError: the model has no such flag, or does not allow a value.
-
     """
     known = restorer_class_of(model).restore_flags
     unknown = [name for name in flags if name not in known]

@@ -16,18 +16,6 @@ from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import EXTENSIONS, images_below, images_of
 from basicsr_ext.images.pictures import FORMATS, Picture, network_planes, read_picture
 
-__all__ = [
-    "Given",
-    "Job",
-    "find_conditions",
-    "find_jobs",
-    "find_masks",
-    "is_done",
-    "read_conditions",
-    "read_given",
-    "read_mask",
-]
-
 _HOLE = 0.5  # white is the hole
 
 
@@ -50,7 +38,6 @@ def find_jobs(
     Raises:
         InputError: There is no picture, two would be written to one file, or a result would replace a picture or
             lie among the pictures of an input folder.
-
     """
     output = Path(output).expanduser()
     for text in inputs:
@@ -111,8 +98,7 @@ def read_given(job: Job, masks: Mapping[Path, Path], conds: Mapping[Path, Sequen
     """Read a picture with its mask and its condition images, where there are any.
 
     Raises:
-        InputError: one of the files can not be read, or does not suit.
-
+        InputError: one of the files cannot be read, or does not suit.
     """
     mask = read_mask(masks[job.source]) if masks else None
     cond = read_conditions(conds[job.source]) if conds else None
@@ -123,8 +109,7 @@ def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     """Find the mask of each picture: the one file, or the file of the same name in a folder, with any extension.
 
     Raises:
-        InputError: A mask is missing, can not be read, has another size than its picture, or has no hole.
-
+        InputError: A mask is missing, cannot be read, has another size than its picture, or has no hole.
     """
     chosen = _companions("--mask", masks, jobs)
     for mask in dict.fromkeys(chosen.values()):
@@ -139,7 +124,6 @@ def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[P
 
     Raises:
         InputError: One is missing.
-
     """
     found = [_companions("--cond", place, jobs) for place in places]
     return {job.source: [chosen[job.source] for chosen in found] for job in jobs}
@@ -149,8 +133,7 @@ def read_conditions(paths: Sequence[Path]) -> Tensor:
     """Read condition images of one size: Cc,H,W in [0, 1], their channels one after the other, alpha included.
 
     Raises:
-        InputError: A file can not be read, or their sizes differ.
-
+        InputError: A file cannot be read, or their sizes differ.
     """
     pictures = [read_picture(path) for path in paths]
     planes = [torch.cat([p.colours, p.alpha]) if p.alpha is not None else p.colours for p in pictures]
@@ -180,7 +163,7 @@ def _refuse_other_size(source: Path, mask: Path) -> None:
     try:
         size = image_header(source)[:2]
     except InputError:
-        return  # the picture itself can not be read, which is said when its turn comes
+        return  # the picture itself cannot be read, which is said when its turn comes
     found = image_header(mask)[:2]
     if size != found:
         sizes = [f"{height} x {width}" for height, width in (found, size)]
@@ -191,8 +174,7 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """Read a mask: 1,H,W, 1 where a colour has half of full scale or more (the hole), 0 elsewhere.
 
     Raises:
-        InputError: The file can not be read, or no pixel of it is white.
-
+        InputError: The file cannot be read, or no pixel of it is white.
     """
     mask = (read_picture(path).colours.amax(0, keepdim=True) >= _HOLE).to(torch.float32)
     if not mask.any():

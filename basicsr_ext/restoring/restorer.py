@@ -40,7 +40,6 @@ class Loading:
         overlap: pixels that tiles share; None for an eighth of the tile.
         tile_batch: tiles at once.
         say: told of a tile that was halved because memory ran out.
-
     """
 
     device: str = "auto"
@@ -59,7 +58,6 @@ class Restorer:
         offers: what the model offers besides what BasicSR asks of it: its flags, masks, conditions.
         network: the network, in tiles.
         source: the place that the options come from.
-
     """
 
     source = ""
@@ -101,7 +99,6 @@ class Restorer:
         Raises:
             InputError: The file is missing or damaged, its options are not found or wrong, it is the checkpoint of
                 another architecture, the device is not there, or the network cannot take such tiles.
-
         """
         opt, source = find_options(checkpoint, options)
         restorer = cls(opt, checkpoint, Loading(**how))
@@ -125,7 +122,6 @@ class Restorer:
 
         Raises:
             InputError: No such option, or a value that it does not allow.
-
         """
         given = {name: value for name, value in flags.items() if value is not None}
         if given == self._given:
@@ -159,7 +155,6 @@ class Restorer:
         Raises:
             InputError: Wrong channels, an unfit mask, an option out of range, seeds of another number than images, or
                 too little memory.
-
         """
         self.take(**flags)
         wanted = self.channels[0]

@@ -24,7 +24,6 @@ def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
 
     Raises:
         InputError: ``tile`` is no multiple of the network's ``multiple``, or not 0 <= overlap <= tile / 2.
-
     """
     if tile < 1 or tile % multiple:
         near = max(multiple, round(tile / multiple) * multiple)
@@ -39,7 +38,6 @@ def tile_windows(size: int, tile: int, overlap: int, multiple: int = 1) -> list[
     Returns:
         (start, stop, weights) of each tile: weights (stop - start,) in float64 rise and fall smoothly over what
         neighbours share; those that lie on one pixel sum to one.
-
     """
     if size <= tile:
         return [(0, size, torch.ones(size, dtype=torch.float64))]
@@ -93,7 +91,6 @@ def tiled(
     Raises:
         InputError: see :func:`check_tile`.
         ValueError: ``function`` does not enlarge height and width by one whole number.
-
     """
     check_tile(tile, overlap, multiple)
     rows, columns = (tile_windows(size, tile, overlap, multiple) for size in image.shape[-2:])
@@ -175,7 +172,6 @@ class TiledNetwork(nn.Module):
 
     Raises:
         InputError: see :func:`check_tile`; in a call, memory that is too small for the smallest tile.
-
     """
 
     def __init__(

@@ -42,7 +42,6 @@ class TrainingRun:
         Raises:
             Interrupted: The state of the iteration that has ended is saved; the run must end.
             SaveError: It could not be saved.
-
         """
         if self.watch is None:
             return
@@ -150,7 +149,6 @@ def watched_run() -> Iterator[TrainingRun]:
 
     Raises:
         Interrupted: The run was stopped and its state saved.
-
     """
     global _current
     _current.end()

@@ -40,7 +40,6 @@ def in_validation(name: str) -> Iterator[None]:
 
     Raises:
         InputError: Memory ran out inside.
-
     """
     try:
         yield
@@ -67,7 +66,6 @@ def in_fitting_parts(
 
     Raises:
         InputError: Memory does not suffice for one image.
-
     """
     count, start = len(batch["lq"]), 0
     while start < count:

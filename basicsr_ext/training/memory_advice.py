@@ -29,7 +29,6 @@ def explained(run: TrainingRun, training: bool) -> Iterator[None]:
 
     Raises:
         InputError: Memory ran out inside.
-
     """
     try:
         yield

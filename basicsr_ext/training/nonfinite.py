@@ -55,7 +55,6 @@ class Step:
 
     Attributes:
         norm: L2 norm of the gradient, a scalar on the device.
-
     """
 
     def __init__(
@@ -105,7 +104,6 @@ class Guard:
 
     Attributes:
         skipped: Steps left out so far.
-
     """
 
     def __init__(self, model: Any, scaled: bool = False) -> None:
@@ -129,7 +127,6 @@ class Guard:
 
         Raises:
             NonFiniteLoss: The run must stop; on a GPU up to ``LAG`` steps later.
-
         """
         self._steps.append(step)
         return self._judge(self.lag)
@@ -139,7 +136,6 @@ class Guard:
 
         Raises:
             NonFiniteLoss: One of them was bad.
-
         """
         if self._failure:
             raise self._failure
@@ -187,7 +183,6 @@ def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
 
     Raises:
         NonFiniteLoss: They are not.
-
     """
     if math.isfinite(norm) and all(math.isfinite(value) for value in losses.values()):
         return
@@ -214,7 +209,6 @@ class BadStep:
         parameters: how many have a gradient.
         bad: names of those whose gradient is NaN or infinite.
         batch: what the step was made of.
-
     """
 
     iteration: int

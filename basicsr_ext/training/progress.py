@@ -27,7 +27,6 @@ class Progress:
         opt: resolved options of the run.
         start_iter: iterations that were done before.
         stream: where to write; the console by default.
-
     """
 
     def __init__(self, opt: Mapping[str, Any], start_iter: int, stream: TextIO | None = None) -> None:

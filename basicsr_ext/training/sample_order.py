@@ -39,7 +39,6 @@ class PositionSampler:
         total_iter: Last iteration.
         rank: Number of this process.
         world_size: Number of processes.
-
     """
 
     def __init__(

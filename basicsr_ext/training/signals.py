@@ -37,7 +37,6 @@ class Watch:
         asked: the first signal that this process got.
         agreed: every process knows that the run is to stop.
         saved: the state is saved, so that a second signal need not end the process at once.
-
     """
 
     def __init__(self) -> None:
@@ -155,7 +154,7 @@ def leave_signals_to_parent() -> None:
     """In a worker of a data loader: let signals that a whole group of processes gets pass.
 
     The loop needs its workers until it has stopped. SIGTERM ends a worker only if its parent sent it (where the system
-    can tell, which macOS can not); a worker whose parent is gone ends by itself.
+    can tell, which macOS cannot); a worker whose parent is gone ends by itself.
     """
     if os.name != "posix":
         return

@@ -38,7 +38,7 @@ def first_readable(load: Callable[[int], T], count: int) -> T:
 
 
 class BadImages:
-    """The images that can not be used, known to all worker processes.
+    """The images that cannot be used, known to all worker processes.
 
     Args:
         share: how many of them may be unreadable, in [0, 1); 0 lets the first one stop the run.
@@ -72,10 +72,10 @@ class BadImages:
     def _take_note(self, known: torch.Tensor, index: int, error: InputError) -> None:
         known[index] = True
         bad = known.nonzero().flatten().tolist()
-        get_root_logger().warning(f"skip_bad: another image stands in for one that can not be used: {error}")
+        get_root_logger().warning(f"skip_bad: another image stands in for one that cannot be used: {error}")
         if len(bad) > self.share * len(known):
             raise InputError(
-                f"{len(bad)} of {len(known)} images can not be used, more than skip_bad {self.share:g} allows: "
+                f"{len(bad)} of {len(known)} images cannot be used, more than skip_bad {self.share:g} allows: "
                 f"{', '.join(self._names[k] for k in bad)}; see `basicsr check --data`; replace or remove them, or "
                 "raise skip_bad"
             )

@@ -28,7 +28,7 @@ _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
     """Make the options ``cls`` of a data set from its block; raises InputError with all faults of the block."""
     options, faults = parse_block(cls, own_options(cls, block), "dataset")
-    if faults:
+    if options is None or faults:
         raise InputError("; ".join(faults))
     return options
 
@@ -112,7 +112,7 @@ class ImageSource:
         try:
             return self._client().client.get(name, "images")
         except lmdb.Error as error:
-            raise InputError(f"{self.describe(name)} can not be read: {error}; write the LMDB again") from error
+            raise InputError(f"{self.describe(name)} cannot be read: {error}; write the LMDB again") from error
 
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""

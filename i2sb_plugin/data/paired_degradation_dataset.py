@@ -50,6 +50,11 @@ class PairedDegradationOptions:
     cache: bool = False  # keep the decoded images in memory, in every worker process
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
 
+    @property
+    def side(self) -> int:
+        """Side of the training crop in pixels; 0 outside phase train, where there is none."""
+        return self.gt_size or 0
+
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
@@ -66,10 +71,10 @@ class PairedDegradationOptions:
             )
         check_share(self.skip_bad, self.phase)
         scale = _build_at_scale(self.degradation, self.scale).scale
-        if self.phase == "train" and self.gt_size % scale:
+        if self.phase == "train" and self.side % scale:
             raise InputError(
                 f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
-                f"set gt_size to {-(-self.gt_size // scale) * scale}"
+                f"set gt_size to {-(-self.side // scale) * scale}"
             )
 
 
@@ -165,7 +170,7 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         """Whether the degradation draws anything, tried on a grey image."""
         generator = torch.Generator().manual_seed(0)
         before = generator.get_state()
-        self.degradation(torch.full((self.channels, self.options.gt_size, self.options.gt_size), 0.5), generator)
+        self.degradation(torch.full((self.channels, self.options.side, self.options.side), 0.5), generator)
         return not torch.equal(before, generator.get_state())
 
     def degrade_batch(self, batch: dict[str, Any], device: torch.device, together: bool) -> dict[str, Any]:
@@ -183,19 +188,18 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         return {key: torch.stack([item[key] for item in items]) for key in items[0]} | rest
 
     def read(self, index: int) -> np.ndarray:
-        """Return the pixels (H,W,C) of image number ``index``; raises InputError if they can not be used."""
+        """Return the pixels (H,W,C) of image number ``index``; raises InputError if they cannot be used."""
         name = self.source.names[index]
         pixels = self._pixels(name)
         option = "gt_size" if self.options.phase == "train" else "scale"
-        check_crop(
-            pixels, self.options.gt_size if option == "gt_size" else self.scale, self.source.describe(name), option
-        )
+        size = self.options.side if option == "gt_size" else self.scale
+        check_crop(pixels, size, self.source.describe(name), option)
         return pixels
 
     def _training_crop(self, pixels: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         options = self.options
         height, width = pixels.shape[:2]
-        view = draw_view(height, width, options.gt_size, options.use_hflip, options.use_rot, generator)
+        view = draw_view(height, width, options.side, options.use_hflip, options.use_rot, generator)
         return to_tensor(view.of(pixels))
 
     def _whole(self, pixels: np.ndarray) -> torch.Tensor:

@@ -78,10 +78,16 @@ class PairedFolderOptions:
             )
 
     @property
+    def side(self) -> int:
+        """Side of the training crop in pixels; 0 outside phase train, where there is none."""
+        return self.gt_size or 0
+
+    @property
     def conditions(self) -> list[tuple[str, str, int | None]]:
         """Option, place and channels of each of ``dataroot_cond``."""
         if self.dataroot_cond is None:
             return []
+        roots: tuple[str, ...]
         if isinstance(self.dataroot_cond, str):
             roots, options = (self.dataroot_cond,), ["dataroot_cond"]
         else:
@@ -165,7 +171,7 @@ class PairedFolderDataset(DatasetContract, Dataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray | None]:
         """Return what belongs to pair ``index``: clean, degraded, conditions (all H,W,C) and the hole (H,W,1) or None.
 
-        Raises InputError if any of them can not be used.
+        Raises InputError if any of them cannot be used.
         """
         gt_name, lq_name = self._pairs[index]
         gt = self._pixels(self.gt, gt_name, self.channels_gt, "channels_gt")
@@ -174,14 +180,14 @@ class PairedFolderDataset(DatasetContract, Dataset):
         conditions = [condition.load(gt_name, gt.shape[:2]) for condition in self.conditions]
         hole = self.masks.load(gt_name, gt.shape[:2]) if self.masks else None
         if self.options.phase == "train":
-            check_crop(gt, self.options.gt_size, self.gt.describe(gt_name))
+            check_crop(gt, self.options.side, self.gt.describe(gt_name))
         return gt, lq, conditions, hole
 
     def _draw_view(self, lq: np.ndarray, hole: np.ndarray | None) -> View:
         """Draw a view of ``lq``, again while it misses the hole."""
-        options = self.options
+        options, (height, width) = self.options, lq.shape[:2]
         for _ in range(HOLE_DRAWS):
-            view = draw_view(*lq.shape[:2], options.gt_size // self.scale, options.use_hflip, options.use_rot,
+            view = draw_view(height, width, options.side // self.scale, options.use_hflip, options.use_rot,
                              torch.default_generator)  # fmt: skip
             if hole is None or view.of(hole, self.scale).any():
                 break

@@ -9,14 +9,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 FOREIGN = {  # said by Python or the shell, or names of files and options
-    "No module named 'torchvision.transforms.functional_tensor'", "KeyError: '__version__'", "basicsr: command not found",
+    "No module named 'torchvision.transforms.functional_tensor'", "KeyError: '__version__'",
+    "basicsr: command not found",
     "basicsr", "nonfinite_N.json", "data 40%",
 }  # fmt: skip
 
 
 def plain(text):
     """A text as it is compared: one space, one spelling."""
-    return " ".join(text.split()).replace("can not", "cannot")
+    return " ".join(text.split()).replace("cannot", "cannot")
 
 
 def literals():

@@ -149,8 +149,8 @@ PLAIN = {
     "missing folder": (missing_folder, ["datasets.train.dataroot_gt is", "nowhere", "no such folder"]),
     "empty folder": (empty_folder, ["datasets.val.dataroot_gt is", "an empty folder"]),
     "folder of folders": (folder_of_folders, ["datasets.val has no images", "folders inside are not searched"]),
-    "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "truncated", "replace it"]),
-    "text as image": (text_as_image, ["datasets.val", "data/val/gt/1.png", "not an image"]),
+    "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "cut short", "replace it"]),
+    "text as image": (text_as_image, ["datasets.val", "data/val/gt/1.png", "read as an image"]),
     "empty image": (empty_image, ["datasets.val", "data/val/lq/1.png", "the file is empty"]),
     "image smaller than the crop": (
         setting("datasets:train:gt_size", 64),
@@ -202,7 +202,7 @@ BRIDGE = {
     "crop larger than the images": (setting("datasets:train:gt_size", 64), ["gt_size is 64", "0.png"]),
     "grey images": (grey_data, ["network_g.in_channels is 3", "1 channel(s)", "set network_g.in_channels: 1"]),
     "missing folder": (missing_folder, ["datasets.train.dataroot_gt is", "no such folder"]),
-    "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "truncated"]),
+    "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "cut short"]),
     "network that takes no time": (
         network_without_time,
         ["network_g.type is SwinIR", "I2SBModel", "(x, time, cond)", "networks that take these: ADMUNet"],

@@ -14,8 +14,6 @@ from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.headers import read_content
 
-__all__ = ["Crop", "Cutting", "cut_file", "starts"]
-
 _KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
 
 
@@ -30,7 +28,6 @@ class Cutting:
         raw: store uint8 uncompressed (as a portable anymap) instead of PNG.
         compression: of PNG, 0 to 9.
         skip_small: leave out images that are smaller than a square.
-
     """
 
     crop: int | None = None
@@ -56,9 +53,10 @@ class Crop(NamedTuple):
 
 def starts(length: int, cutting: Cutting) -> list[int]:
     """Where the squares begin along a side of ``length`` pixels, which has room for one."""
-    found = list(range(0, length - cutting.crop + 1, cutting.step))
-    if length - (found[-1] + cutting.crop) > cutting.threshold:
-        found.append(length - cutting.crop)
+    crop = cutting.crop or length
+    found = list(range(0, length - crop + 1, cutting.step or crop))
+    if length - (found[-1] + crop) > cutting.threshold:
+        found.append(length - crop)
     return found
 
 
@@ -66,7 +64,7 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
     """Cut an image into crops called ``key``_s001 and so on, or ``key`` alone if it stays whole.
 
     With ``folder`` they are written there, each completely or not at all, and returned without their content.
-    Raises InputError naming the file if it can not be read, is too small, or does not fit the kind of storage.
+    Raises InputError naming the file if it cannot be read, is too small, or does not fit the kind of storage.
     """
     pixels = decode_pixels(read_content(path), path)
     height, width, channels = pixels.shape

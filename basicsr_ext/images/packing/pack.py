@@ -27,8 +27,6 @@ from basicsr_ext.images.inventory import EXTENSIONS, images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
 
-__all__ = ["KINDS", "prepare", "verify"]
-
 KINDS = ("lmdb", "raw", "folder")
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
@@ -58,8 +56,7 @@ def prepare(
     same call goes on after the last image in it. A complete one of the same images and settings is left as it is.
 
     Raises:
-        InputError: no images, one that can not be used, an output of other images or settings, a full disk.
-
+        InputError: no images, one that cannot be used, an output of other images or settings, a full disk.
     """
     source, output = Path(source), Path(output)
     _check_numbers(kind, cutting, output, workers)
@@ -93,7 +90,6 @@ def verify(
 
     Raises:
         InputError: crops are missing, damaged or not those of the images; the first ones are named.
-
     """
     images, wrong, count = _find(Path(source), suffix, kind), [], 0
     with stored_crops(Path(output), kind, cutting) as read:
@@ -314,6 +310,6 @@ def _lmdb_error() -> type[Exception]:
 def _write_fault(part: Path, error: Exception) -> str:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return (
-        f"{part} can not be written: {reason}; free some space if the disk is full, else look at its folder, and give "
+        f"{part} cannot be written: {reason}; free some space if the disk is full, else look at its folder, and give "
         "the same command again: it goes on where it stopped"
     )

@@ -13,8 +13,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.packing.crops import Crop, Cutting
 
-__all__ = ["FolderStore", "LmdbStore", "same_pixels", "stored_crops"]
-
 _MAP = 2**40  # bytes that an LMDB may grow to, as BasicSR's; the file is as large as its content
 
 
@@ -104,7 +102,7 @@ def stored_crops(output: Path, kind: str, cutting: Cutting) -> Iterator[Callable
         with lmdb.open(str(output), readonly=True, lock=False) as environment, environment.begin() as transaction:
             yield lambda key: transaction.get(key.encode("ascii"))
     except lmdb.Error as error:
-        raise InputError(f"{output} can not be read: {error}; remove it and prepare it again") from error
+        raise InputError(f"{output} cannot be read: {error}; remove it and prepare it again") from error
 
 
 def _content(path: Path) -> bytes | None:

@@ -54,7 +54,7 @@ def _between_seeds(outcomes: Outcomes, task: str) -> dict[str, float]:
 
 
 def _said(between: dict[str, float]) -> str:
-    """What one seed can not tell."""
+    """What one seed cannot tell."""
     alone = "One seed each: intervals are over photographs, not over trainings."
     if not between:
         return f"{alone}\n\n"

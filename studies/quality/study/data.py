@@ -35,7 +35,7 @@ class Photographs:
         crops: number of crops to compare on.
 
     Raises:
-        InputError: a folder is missing, or a photograph can not be used.
+        InputError: a folder is missing, or a photograph cannot be used.
 
     """
 
@@ -104,7 +104,7 @@ def _crops(source: Path, folder: Path, count: int) -> tuple[int, Path]:
         path, place = paths[k % len(paths)], k // len(paths)
         image = cv2.imread(str(path))
         if image is None or min(image.shape[:2]) < CROP:
-            fault = "can not be read" if image is None else f"is {image.shape[1]} x {image.shape[0]} pixels"
+            fault = "cannot be read" if image is None else f"is {image.shape[1]} x {image.shape[0]} pixels"
             raise InputError(f"--data: {path} {fault}; photographs of {CROP} x {CROP} pixels and more are needed")
         top, left = ((side - CROP) * (2 * place + 1) // (2 * places) // 4 * 4 for side in image.shape[:2])
         cv2.imwrite(str(folder / f"{path.stem}_{place}.png"), image[top : top + CROP, left : left + CROP])

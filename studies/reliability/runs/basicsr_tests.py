@@ -23,7 +23,7 @@ from pathlib import Path
 # This module is the pytest plugin too: it imports nothing of ours, so that a run without repairs is one.
 RESULT = Path(__file__).parents[1] / "results" / "basicsr_tests.json"
 MODES = {"without repairs": "none", "with repairs": "repairs", "with repairs, on the CPU": "repairs cpu"}
-REASONS = {  # words of an error -> why a test can not pass here
+REASONS = {  # words of an error -> why a test cannot pass here
     "not compiled with CUDA": "needs a CUDA device",
     "No CUDA GPUs": "needs a CUDA device",
     "Found no NVIDIA": "needs a CUDA device",

@@ -234,7 +234,7 @@ def test_patterns_keep_what_lies_below_their_fixed_part(here, capsys):
 
 
 def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypatch):
-    """Two sizes, of one of them RGB, grey and RGBA; one that can not be read; no more than a batch is in memory."""
+    """Two sizes, of one of them RGB, grey and RGBA; one that cannot be read; no more than a batch is in memory."""
     opt = {**BRIDGE, "val": {"sampler": {"type": "ancestral", "nfe": 2, "draws": 2}}}
     checkpoint, seen, held = run_folder(here, opt), [], [0, 0]
     for k in range(6):

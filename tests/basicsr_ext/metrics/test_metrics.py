@@ -245,7 +245,7 @@ def test_the_mode_of_the_paper_is_that_of_clean_fid(folders):
     assert np.array_equal(found[0], wanted[0]) and np.array_equal(found[1], wanted[1])
     few = [part[:, :64] for part in found]  # the root of a 2048x2048 matrix takes a minute
     assert metric.distance(*few) == pytest.approx(frechet(*few), rel=1e-4)
-    if "disp" in inspect.signature(scipy.linalg.sqrtm).parameters:  # the library can not run with a newer SciPy
+    if "disp" in inspect.signature(scipy.linalg.sqrtm).parameters:  # the library cannot run with a newer SciPy
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert metric.distance(*few) == fid.fid_from_feats(*few)

@@ -1,4 +1,4 @@
-"""`basicsr check --data` reads every image and lists all that can not be used."""
+"""`basicsr check --data` reads every image and lists all that cannot be used."""
 
 import lmdb
 import pytest

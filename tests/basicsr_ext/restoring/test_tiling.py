@@ -1,4 +1,4 @@
-"""Tiles: the same as the whole where that can be, no seams where it can not, memory that a GPU has."""
+"""Tiles: the same as the whole where that can be, no seams where it cannot, memory that a GPU has."""
 
 import numpy as np
 import pytest

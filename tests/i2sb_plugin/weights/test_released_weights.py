@@ -504,7 +504,7 @@ def test_a_command_of_a_plugin_gets_the_rest_of_the_line_and_may_be_broken(monke
     points = [
         metadata.EntryPoint("count", "builtins:len", cli.GROUP),
         metadata.EntryPoint("gone", "no_such_package:run", cli.GROUP),
-        metadata.EntryPoint("test", "builtins:len", cli.GROUP),  # can not take the place of ours
+        metadata.EntryPoint("test", "builtins:len", cli.GROUP),  # cannot take the place of ours
     ]
     monkeypatch.setattr(cli.metadata, "entry_points", lambda group: points)
     assert run("count", "a", "b", "--c") == 3

@@ -279,7 +279,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path, kind):
     words = ["prepare", "-i", str(source), "-o", str(out), "--to", kind, "--workers", "1"]
     child = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True, timeout=120)
     assert child.returncode == 2, child.stderr
-    assert f"{out}.part can not be written: " in child.stderr and "Traceback" not in child.stderr
+    assert f"{out}.part cannot be written: " in child.stderr and "Traceback" not in child.stderr
     assert "free some space" in child.stderr and "give the same command again" in child.stderr
     assert not out.exists()
     assert main(words) == 0
