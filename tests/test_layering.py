@@ -29,7 +29,7 @@ ROOMS = {
     "basicsr_ext.common": (
         1,
         "Small things that every room uses: errors, option blocks, registries, plugins, seeds, "
-        "safe file writes. Knows no run.",
+        "safe writes. Knows no run.",
     ),
     "basicsr_ext.processes": (2, "Who the processes of a run are; how they wait, add up and end together."),
     "basicsr_ext.images": (2, "What image files are: headers, decoding, pictures, packed crops."),

@@ -34,6 +34,7 @@ def write_options(opt: Mapping[str, Any]) -> None:
         starts = []
     begun = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "iteration": opt["start"]["iter"]}
     starts.append({**begun, "versions": versions_of(), "options": json.loads(option_text(opt))})
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json_text({"format": _FORMAT, "starts": starts}), durable=True)
 
 

@@ -211,7 +211,7 @@ REPAIRS = [
         "image-errors",
         "A damaged image ends in \"'NoneType' object has no attribute 'astype'\", one cut short is filled with grey, "
         "and 16 bits or alpha are dropped without a word.",
-        lambda: not source_says(img_util.imfrombytes, "raise"),
+        lambda: img_util.imfrombytes is not imfrombytes and not source_says(img_util.imfrombytes, "raise"),
         lambda: rebind(img_util.imfrombytes, imfrombytes),
     ),
     Repair(
