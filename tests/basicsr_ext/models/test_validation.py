@@ -15,7 +15,7 @@ from basicsr.data import build_dataset  # noqa: E402
 from basicsr.metrics import calculate_psnr  # noqa: E402
 from basicsr.models import build_model  # noqa: E402
 
-from basicsr_ext.common.contracts import DatasetContract
+from basicsr_ext.common.contracts import DatasetContract  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.images import arrays  # noqa: E402
 from basicsr_ext.models import register, validation  # noqa: E402
