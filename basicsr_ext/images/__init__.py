@@ -1,1 +1,1 @@
-"""What image files are: headers, decoding, pictures, packed crops."""
+"""What image files are: which there are in a folder, headers, decoding, pictures, packed crops."""

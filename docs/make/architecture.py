@@ -28,7 +28,7 @@ def place(room: str) -> str:
 
 def rooms() -> str:
     """The table of rooms, from the ground floor up."""
-    lines = ["| floor | room | says |", "| ---: | --- | --- |"]
+    lines = ["| floor | room | purpose |", "| ---: | --- | --- |"]
     for room, (floor, says) in sorted(ROOMS.items(), key=lambda item: item[1][0]):
         lines.append(f"| {floor} | `{place(room)}` | {says} |")
     lines += [f"| door | `{door}/__init__.py` | {reason} |" for door, (_, reason) in DOORS.items()]
