@@ -13,7 +13,7 @@ from importlib import metadata
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
-from basicsr_ext.processes.launch import is_main_process, rank_of_process
+from basicsr_ext.processes.launch import rank_of_process
 
 ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
 GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
@@ -21,12 +21,9 @@ GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command =
 
 @dataclass(frozen=True)
 class Command:
-    """One sub-command, imported when it runs.
+    """One sub-command, imported when it runs: ``target`` is ``module:function``, which takes the remaining arguments.
 
-    Attributes:
-        help: its line in ``--help``.
-        target: ``module:function``, called with the remaining arguments; returns the exit code.
-        shared: several processes may run it together.
+    It returns the exit code. ``help`` is its line in ``--help``; if ``shared``, several processes may run it together.
     """
 
     help: str
@@ -119,11 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, known[name], words[1:])
     except (InputError, NonFiniteLoss) as error:
         message, code = _verdict(error)
-        if is_main_process():
-            _say(f"error: {message}")
-        else:  # most faults are those of every rank: rank 0 says them, and torchrun ends the others
+        rank = rank_of_process()
+        if rank:  # most faults are those of every rank: rank 0 says them, and torchrun ends the others
             time.sleep(ONLY_HERE)
-            print(f"error: rank {rank_of_process()}: {message}", file=sys.stderr, flush=True)
+        print(f"error: rank {rank}: {message}" if rank else f"error: {message}", file=sys.stderr, flush=True)
         return code
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,13 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted:  # the log has said what was saved
         return 75
     except KeyboardInterrupt:
-        _say("interrupted")
+        if not rank_of_process():
+            print("interrupted", file=sys.stderr, flush=True)
         return 130
-
-
-def _say(text: str) -> None:
-    if is_main_process():
-        print(text, file=sys.stderr, flush=True)
 
 
 def _plain(error: Exception) -> str:
@@ -145,8 +137,7 @@ def _plain(error: Exception) -> str:
     text = str(error)
     if "Traceback (most recent call last)" not in text:
         return text
-    last = re.split(r"^(?:[\w.]+\.)?(?:InputError|UnknownName): ", text, flags=re.MULTILINE)[-1]
-    return last.strip()
+    return re.split(r"^(?:[\w.]+\.)?(?:InputError|UnknownName): ", text, flags=re.MULTILINE)[-1].strip()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ BasicSR is changed. Its own dependencies are left to this project. Needs the sta
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -16,8 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from basicsr_ext.common.versions import version_of
+
 REQUIREMENT = "basicsr==1.4.2"
-SETUPTOOLS = "setuptools>=70"
 
 SHIM = '''\
 """For one build: exec(code) inside a function writes to what locals() shows, as it did before Python 3.13."""
@@ -59,28 +59,16 @@ def build_environment(folder: Path, environment: dict[str, str]) -> dict[str, st
     return {**environment, "PYTHONPATH": path}
 
 
-def _has_setuptools() -> bool:
-    try:
-        version = importlib.metadata.version("setuptools")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return int(version.split(".")[0]) >= 70
-
-
 def install_commands(has_setuptools: bool) -> list[list[str]]:
     """The pip commands to run in turn."""
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     build = [*pip, "--no-build-isolation", "--no-deps", "--use-pep517", REQUIREMENT]
-    return [build] if has_setuptools else [[*pip, SETUPTOOLS], build]
+    return [build] if has_setuptools else [[*pip, "setuptools>=70"], build]
 
 
 def is_installed() -> bool:
     """True if a distribution named basicsr, or a package of that name from another one, is there."""
-    try:
-        importlib.metadata.version("basicsr")
-    except importlib.metadata.PackageNotFoundError:
-        return importlib.util.find_spec("basicsr") is not None
-    return True
+    return version_of("basicsr") is not None or importlib.util.find_spec("basicsr") is not None
 
 
 def main() -> int:
@@ -91,9 +79,10 @@ def main() -> int:
     if importlib.util.find_spec("pip") is None:
         print("pip is missing in this environment; add it with: python -m ensurepip", file=sys.stderr)
         return 1
+    has_setuptools = int((version_of("setuptools") or "0").split(".")[0]) >= 70
     with tempfile.TemporaryDirectory(prefix="basicsr_build_") as folder:
         environment = build_environment(Path(folder), dict(os.environ))
-        for command in install_commands(_has_setuptools()):
+        for command in install_commands(has_setuptools):
             if subprocess.run(command, env=environment).returncode:
                 print(f"Could not install {command[-1]}: pip's own message stands above.", file=sys.stderr)
                 return 1

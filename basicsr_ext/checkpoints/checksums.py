@@ -13,17 +13,13 @@ from pathlib import Path
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
 
-_NETWORK = re.compile(r"net_.+_(\d+)\.(?:pth|safetensors)")
-_STATE = re.compile(r"(\d+)\.state")
-_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
-
 
 def record_of(path: str | os.PathLike[str]) -> Path | None:
     """Where the record of a numbered network or state lies, whether or not it exists; None for other files."""
     path = Path(path)
-    if state := _STATE.fullmatch(path.name):
+    if state := re.fullmatch(r"(\d+)\.state", path.name):
         return path.with_name(f"{state[1]}.sha256")
-    if network := _NETWORK.fullmatch(path.name):
+    if network := re.fullmatch(r"net_.+_(\d+)\.(?:pth|safetensors)", path.name):
         return path.parent.parent / "training_states" / f"{network[1]}.sha256"
     return None
 
@@ -39,18 +35,14 @@ def record_text(digests: Mapping[str, str]) -> str:
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Digests by name.
-
-    Raises:
-        InputError: The record is missing, or not as :func:`record_text` writes it.
-    """
+    """Digests by name; InputError if the record is missing, or not as :func:`record_text` writes it."""
     try:
         text = Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise InputError(f"there is no record {path}: the save was not finished; use an earlier one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the record {path} is damaged ({error}); use an earlier save") from error
-    found = {name: value for value, name in _LINE.findall(text)}
+    found = {name: value for value, name in re.findall(r"([0-9a-f]{64})  ([^\n]+)\n", text)}
     if not found or record_text(found) != text:
         raise InputError(f"the record {path} is damaged; use an earlier save")
     return found
@@ -59,8 +51,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, str]:
 def verify(path: str | os.PathLike[str]) -> bool:
     """Compare a file with its record; False if it has none, or is not listed there.
 
-    Raises:
-        InputError: The file is not the one that was saved, or the record is damaged.
+    Raises InputError if the file is not the one that was saved, or the record is damaged.
     """
     record = record_of(path)
     if record is None or not record.is_file():

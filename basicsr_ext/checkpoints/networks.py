@@ -23,17 +23,10 @@ SCALES = ("upscale", "scale")
 def check_fit(
     weights: Mapping[str, Any], network: nn.Module | Mapping[str, Any], lead: str, cure: str, strict: bool = True
 ) -> None:
-    """Compare weights with a network by names and shapes.
+    """Compare ``weights``, tensors or shapes by name, with a network or what its ``state_dict()`` would hold.
 
-    Args:
-        weights: Tensors, or shapes as tuples, by name.
-        network: The network, or what its ``state_dict()`` would hold: tensors or shapes by name.
-        lead: Begins the message: which file does not fit which network.
-        cure: Ends it.
-        strict: Whether everything must fit; otherwise it is enough that one tensor does.
-
-    Raises:
-        InputError: They do not fit; counts and names what is missing, unknown and of another shape.
+    If not ``strict``, it is enough that one tensor fits. Raises InputError, which begins with ``lead`` (which file does
+    not fit which network), counts and names what is missing, unknown and of another shape, and ends with ``cure``.
     """
     wanted = _shapes(network.state_dict() if isinstance(network, nn.Module) else network)
     found = _shapes(weights)

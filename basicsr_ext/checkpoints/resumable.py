@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ def network_labels(opt: Mapping[str, Any]) -> list[str]:
 
 def resumable_iterations(opt: Mapping[str, Any]) -> list[int]:
     """Iterations with a training state in the run's folder, newest first; files with other names are ignored."""
-    folder = Path(opt["path"]["training_states"])
-    found = (re.fullmatch(r"(\d+)\.state", p.name) for p in folder.glob("*.state")) if folder.is_dir() else ()
-    return sorted((int(m.group(1)) for m in found if m), reverse=True)
+    states = Path(opt["path"]["training_states"]).glob("*.state")
+    return sorted((int(state.stem) for state in states if state.stem.isdecimal()), reverse=True)
 
 
 def best_file(state: Path) -> Path:
@@ -37,13 +35,8 @@ def best_file(state: Path) -> Path:
 def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration: int) -> None:
     """Keep the best metrics beside the state of an iteration, because BasicSR validates after it has saved.
 
-    Args:
-        opt: Options of the run.
-        best: ``best_metric_results`` of the model; None removes what an earlier pass through the iteration left.
-        iteration: The iteration of the state; without such a state nothing is written.
-
-    Raises:
-        SaveError: The file could not be written.
+    ``best`` is ``best_metric_results`` of the model; None removes what an earlier pass through the iteration left.
+    Without a state of that iteration nothing is written. Raises SaveError if the file cannot be written.
     """
     folder = opt["path"].get("training_states")
     state = Path(folder or "") / f"{iteration}.state"
@@ -61,11 +54,7 @@ def _text_digest(text: str) -> str:
 
 
 def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The best metrics that :func:`save_best` kept beside a state, or None if there are none.
-
-    Raises:
-        InputError: They are damaged.
-    """
+    """The best metrics that :func:`save_best` kept beside a state; None if there are none, InputError if damaged."""
     path = best_file(Path(state))
     try:
         text = path.read_bytes().decode("utf-8")
@@ -84,38 +73,30 @@ def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
 def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
     """Load a training state with its networks, and compare every file of its record; returns the state's path.
 
-    Raises:
-        InputError: A file is missing, damaged or not listed in the record.
+    Raises InputError if a file is missing, damaged or not listed in the record.
     """
     folder = Path(opt["path"]["training_states"])
     state = folder / f"{iteration}.state"
     nets = [Path(opt["path"]["models"]) / f"{label}_{iteration}.pth" for label in network_labels(opt)]
-    record = checksums.record_of(state)
-    if record is not None and record.is_file():
-        listed = checksums.read_record(record)
-        for path in (state, *nets):
-            if path.is_file() and checksums.listed_name(path, folder) not in listed:
-                raise InputError(
-                    f"the record {record} does not list {path.name}; the save was not finished; use an earlier one"
-                )
-        for path in [folder / name for name in listed]:
-            if path.suffix == ".safetensors":
-                load_checkpoint(path)
+    record = folder / f"{iteration}.sha256"
+    recorded = checksums.read_record(record) if record.is_file() else {}
+    for path in (state, *nets):
+        if recorded and path.is_file() and checksums.listed_name(path, folder) not in recorded:
+            raise InputError(
+                f"the record {record} does not list {path.name}; the save was not finished; use an earlier one"
+            )
     load_state(state)
-    for net in nets:
-        load_checkpoint(net, mmap=True)
+    for path in (*nets, *(folder / name for name in recorded if name.endswith(".safetensors"))):
+        load_checkpoint(path, mmap=True)
     load_best(state)
     return state
 
 
 def newest_resumable(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
-    """Find the newest training state that loads together with its networks.
+    """Find the newest training state that loads together with its networks; and a sentence per newer file passed over.
 
     A state without a record of checksums (of a save that was killed, or made by BasicSR alone) is taken only if none
     with a record is whole.
-
-    Returns:
-        The state's path, or None if there is none, and one sentence per newer file that was passed over.
     """
     iterations, passed_over = resumable_iterations(opt), []
     bare = [i for i in iterations if not (Path(opt["path"]["training_states"]) / f"{i}.sha256").exists()]

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ def saves_of(model: Any) -> Saves:
 def check_options(opt: Mapping[str, Any]) -> None:
     """Refuse, before a run starts, what the options of ``logger`` could not do.
 
-    Raises:
-        InputError: ``keep_best`` names no metric, or validations fall between two saves; or safetensors is missing.
+    Raises InputError if ``keep_best`` names no metric, validations fall between two saves, or safetensors is missing.
     """
     logger, val = opt["logger"], opt.get("val") or {}
     if logger.get("save_safetensors") and importlib.util.find_spec("safetensors") is None:
@@ -73,15 +72,9 @@ class Saves:
         self._failed = False
 
     def write(self, iteration: int, path: Path, save: Callable[[Path], str]) -> None:
-        """Write a file of the save of an iteration; after a failure the rest of that save is left out.
+        """Write a file of the save of an iteration (-1: that of the run's end); after a failure its rest is left out.
 
-        Args:
-            iteration: Number of the save, -1 for the one at the end of the run.
-            path: The file.
-            save: Writes it, whole or not at all, and returns its SHA-256.
-
-        Raises:
-            SaveError: The file could not be written, and the run ends for it.
+        ``save`` writes it, whole or not at all, and returns its SHA-256. Raises SaveError if the run ends for it.
         """
         if iteration != self._iteration:
             self._iteration, self._digests, self._failed = iteration, {}, False
@@ -95,12 +88,8 @@ class Saves:
     def commit(self, iteration: int, best: Mapping[str, Any] | None = None) -> None:
         """Read every file of the save again, write its record, point ``latest`` to it and remove what is too old.
 
-        Args:
-            iteration: Number of the save.
-            best: ``best_metric_results`` of the model.
-
-        Raises:
-            SaveError: A file does not read back as it was written, or the record could not be; the run ends for it.
+        ``best`` is ``best_metric_results`` of the model. Raises SaveError if a file does not read back as it was
+        written, or the record could not be, and the run ends for it.
         """
         if self._failed or iteration != self._iteration:
             return
@@ -118,43 +107,29 @@ class Saves:
             self._remove_old(iteration, best or {})
 
     def keep_metrics(self, opt: Mapping[str, Any], best: Mapping[str, Any], iteration: int) -> None:
-        """Keep the best metrics of a validation beside the save of its iteration.
-
-        Raises:
-            SaveError: They could not be written, and the run ends for it.
-        """
+        """Keep the best metrics of a validation beside the save of its iteration; SaveError if the run ends for it."""
         try:
             save_best(opt, best, iteration)
         except SaveError as error:
             self._count(error)
 
     def _fail(self, error: SaveError) -> None:
+        """Leave out the rest of a save, and free its space unless an earlier save of the same iteration is at stake."""
         self._failed = True
-        self._remove_unrecorded()
+        if self._iteration != LATEST and not (self.states / f"{self._iteration}.sha256").exists():
+            _remove(self._digests)
         self._count(error)
 
     def _count(self, error: SaveError) -> None:
         self.failures += 1
-        if self._iteration == LATEST or self.failures >= self.max_failures:
-            ends = "the run ends" if self._iteration == LATEST else (
-                f"the run stops at iteration {self._iteration} (failed saves in a row: {self.failures}; "
-                f"logger.max_failed_saves is {self.max_failures})"
-            )  # fmt: skip
-            newest = max((int(p.stem) for p in self.states.glob("*.sha256") if p.stem.isdigit()), default=None)
-            onward = "start again" if newest is None else f"go on from iteration {newest} with --auto_resume"
-            raise SaveError(f"{error}; {ends}. Put that right, then {onward}") from error
-        get_root_logger().error(
-            f"{error}; failed saves in a row: {self.failures}, logger.max_failed_saves is {self.max_failures}: "
-            "training goes on"
-        )
-
-    def _remove_unrecorded(self) -> None:
-        """Free the space of a save that failed, unless an earlier save of the same iteration is at stake."""
-        if self._iteration == LATEST or (self.states / f"{self._iteration}.sha256").exists():
+        row = f"failed saves in a row: {self.failures}, logger.max_failed_saves is {self.max_failures}"
+        if self._iteration != LATEST and self.failures < self.max_failures:
+            get_root_logger().error(f"{error}; {row}: training goes on")
             return
-        for path in self._digests:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        ends = "the run ends" if self._iteration == LATEST else f"the run stops at iteration {self._iteration} ({row})"
+        newest = max((int(p.stem) for p in self.states.glob("*.sha256") if p.stem.isdigit()), default=None)
+        onward = "start again" if newest is None else f"go on from iteration {newest} with --auto_resume"
+        raise SaveError(f"{error}; {ends}. Put that right, then {onward}") from error
 
     def _point_latest(self, iteration: int) -> None:
         """Let ``net_*_latest`` be the networks of a whole save: another name of the same file, a copy where need be."""
@@ -177,9 +152,13 @@ class Saves:
         kept |= {record[self.keep_best]["iter"] for record in best.values() if self.keep_best in record}
         for iteration in [i for i in numbered if i < newest and i not in kept]:
             # the record goes first: a save that is half removed is not a whole one
-            for path in sorted(numbered[iteration], key=lambda p: p.suffix != ".sha256"):
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+            _remove(sorted(numbered[iteration], key=lambda p: p.suffix != ".sha256"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _compare(path: Path, digest: str) -> None:

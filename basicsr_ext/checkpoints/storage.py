@@ -23,58 +23,49 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 CONFIGURATION = "config"  # key of the options beside the weights
 _CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
 _CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
+_DAMAGE = (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error)
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
 def plain(thing: Any, place: str = "state") -> Any:
-    """Turn NumPy numbers and arrays inside containers into Python numbers and tensors.
+    """Turn NumPy numbers and arrays inside containers into Python numbers and tensors, for ``weights_only=True``.
 
-    What remains loads with ``torch.load(weights_only=True)``.
-
-    Raises:
-        TypeError: Something else than numbers, strings, tensors and containers of them; names its place.
+    Raises TypeError, which names the place, for anything but numbers, strings, tensors and containers of them.
     """
     if isinstance(thing, np.generic):
         return thing.item()
     if isinstance(thing, np.ndarray):
         return torch.from_numpy(thing.copy())
+    if isinstance(thing, _PLAIN):
+        return thing
     if isinstance(thing, Mapping):
         kind = type(thing) if isinstance(thing, OrderedDict | Counter) else dict
         return kind({plain(k, place): plain(v, f"{place}[{k!r}]") for k, v in thing.items()})
-    if isinstance(thing, list | tuple | set) and not isinstance(thing, torch.Size):
-        sequence = next(k for k in (list, tuple, set) if isinstance(thing, k))
-        return sequence(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
-    if isinstance(thing, _PLAIN):
-        return thing
+    for sequence in (list, tuple, set):
+        if isinstance(thing, sequence):
+            return sequence(plain(v, f"{place}[{i}]") for i, v in enumerate(thing))
     raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
 
 
 def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
-    """Write a checkpoint, whole or not at all; returns the SHA-256 of what was written.
-
-    Raises:
-        SaveError: Names the file and the cause; a file that had this name before is untouched.
-    """
-    written: list[str] = []
+    """Write a checkpoint, whole or not at all (SaveError); returns the SHA-256 of what was written."""
+    digest = ""
 
     def write(unfinished: Path) -> None:
+        nonlocal digest
         with unfinished.open("wb") as file:
             hashing = files.HashingFile(file)
             torch.save(thing, cast(IO[bytes], hashing))  # it writes and flushes, no more
-        written.append(hashing.hexdigest())
+        digest = hashing.hexdigest()
 
     files.write_whole(path, write, durable=True)
-    return written[0]
+    return digest
 
 
 def save_safetensors(
     tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Write the weights of one network, whole or not at all, with texts that describe them; returns the SHA-256.
-
-    Raises:
-        SaveError: Names the file and the cause; a file that had this name before is untouched.
-    """
+    """Write the weights of one network and texts that describe them, whole or not at all (SaveError); its SHA-256."""
     from safetensors.torch import save_file
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -90,11 +81,7 @@ def save_safetensors(
 
 
 def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:
-    """The texts that a safetensors file carries beside its tensors, by name.
-
-    Raises:
-        InputError: The file is missing, damaged or cut short.
-    """
+    """The texts that a safetensors file carries beside its tensors, by name; InputError if it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     said = f"{option}: " if option else ""
@@ -111,10 +98,8 @@ def read_configuration(path: str | os.PathLike[str], option: str | None = None) 
     """The options that a checkpoint carries beside its weights, ``network_g`` among them; empty if it carries none.
 
     They are a JSON text under :data:`CONFIGURATION` in the metadata of a safetensors file, or at the root of a .pth.
-    Earlier versions wrote them under two other keys; any key will do.
-
-    Raises:
-        InputError: The file is missing or damaged, or what stands under one of our keys is no configuration.
+    Earlier versions wrote them under two other keys; any key will do. Raises InputError if the file is missing or
+    damaged, or what stands under one of our keys is no configuration.
     """
     if Path(path).suffix == ".safetensors":
         texts: Mapping[str, Any] = read_safetensors_metadata(path, option)
@@ -142,44 +127,26 @@ def read_configuration(path: str | os.PathLike[str], option: str | None = None) 
 def _torch_load(path: Path, mmap: bool) -> Any:
     if path.stat().st_size == 0:
         raise EOFError("the file is empty")
-    if not checksums.verify(path):
-        _check_members(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise RuntimeError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
-
-
-def _check_members(path: Path) -> None:
-    """Compare every member of a torch file with its CRC-32, which torch itself does not look at."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
+    zipped = zipfile.is_zipfile(path)
+    if not checksums.verify(path) and zipped:
         with zipfile.ZipFile(path) as file:
             wrong = file.testzip()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, zlib.error) as error:
-        raise RuntimeError(str(error)) from error
-    if wrong is not None:
-        raise RuntimeError(f"{wrong} in it does not have its CRC-32")
+        if wrong is not None:  # which torch itself would not see
+            raise RuntimeError(f"{wrong} in it does not have its CRC-32")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
 
 
 def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
     """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
 
-    They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts.
-
-    Args:
-        path: File written by ``torch.save``, or one that ends in ``.safetensors``: a bare state dict.
-        option: The option that names the file, for the message.
-        mmap: Map the tensors from the file instead of reading them.
-
-    Raises:
-        InputError: The file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
+    They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts. A file
+    that ends in ``.safetensors`` is a bare state dict. ``option`` names the file in messages; with ``mmap`` tensors are
+    mapped from the file instead of read. Raises InputError if the file is missing, empty, cut short, damaged, or holds
+    pickled objects of other kinds.
     """
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
@@ -198,7 +165,7 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
             ) from error
         raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
     except Exception as error:
-        known = isinstance(error, OSError | RuntimeError | EOFError)
+        known = path.suffix == ".safetensors" or isinstance(error, _DAMAGE)
         cause = str(error).splitlines()[0].split(". ")[0] if known and str(error) else "it is no file of torch.save"
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({cause}); use another one") from error
 
@@ -208,15 +175,9 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
 
     A state dict that lies bare in the file is taken whatever ``key`` says. ``params`` and ``params_ema`` stand in for
     each other, and so does ``state_dict``, or the only container of the file, for both. The prefixes ``module.`` and
-    ``_orig_mod.`` (of parallel and compiled networks) and the counter ``n_averaged`` of averaged ones are removed.
-
-    Args:
-        path: File written by ``torch.save``, or one that ends in ``.safetensors``.
-        key: Key of the state dict inside the file, or None for the file's root.
-        option: The option that names the file, for the message.
-
-    Raises:
-        InputError: The file cannot be loaded or has no such key; lists the keys that it has.
+    ``_orig_mod.`` (of parallel and compiled networks) and the counter ``n_averaged`` of averaged ones are removed. A
+    ``key`` of None is the file's root. Raises InputError as :func:`load_checkpoint`, or listing the keys if there is no
+    such one.
     """
     return weights_in(load_checkpoint(path, option), f"{option}: {path}" if option else str(path), key)
 
@@ -234,26 +195,16 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
         if not known or key not in (*known[:1], None, *_CONTAINERS):
             raise InputError(f"{source} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
         loaded = loaded[known[0]]
-    return {_bare_name(str(k)): v for k, v in loaded.items() if k != "n_averaged"}
-
-
-def _bare_name(name: str) -> str:
-    name = name.replace("_orig_mod.", "")
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
+    bare = {re.sub(r"^(module\.)+", "", str(name).replace("_orig_mod.", "")): value for name, value in loaded.items()}
+    bare.pop("n_averaged", None)
+    return bare
 
 
 def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
-    """Load a training state.
-
-    Raises:
-        InputError: The file cannot be loaded, or is no training state (a network's file, say).
-    """
+    """Load a training state; InputError if the file cannot be loaded, or is none (a network's file, say)."""
     state = load_checkpoint(path, option)
     wanted = ("epoch", "iter", "optimizers", "schedulers")
-    missing = [key for key in wanted if not isinstance(state, dict) or key not in state]
-    if missing:
+    if missing := [key for key in wanted if not isinstance(state, dict) or key not in state]:
         said = f"{option}: " if option else ""
         raise InputError(
             f"{said}{path} is not a training state ({', '.join(missing)} missing); "
@@ -265,6 +216,5 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
 def newest_checkpoint(opt: Mapping[str, Any]) -> Path | None:
     """The network file of the highest iteration in the run's folder, or None."""
     folder = Path(opt["path"].get("models") or "")
-    found = [(re.fullmatch(r"net_\w+?_(\d+)\.pth", p.name), p) for p in folder.glob("net_*.pth")]
-    numbered = sorted((int(match.group(1)), path.name, path) for match, path in found if match)
-    return numbered[-1][2] if numbered else None
+    found = [(re.fullmatch(r"net_\w+?_(\d+)\.pth", path.name), path) for path in folder.glob("net_*.pth")]
+    return max(((int(match[1]), path) for match, path in found if match), default=(0, None))[1]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
+from basicsr_ext import repairs
 from basicsr_ext.common import folder_lock
 from basicsr_ext.processes import launch
 
-_DESCRIPTION = "Compare methods on data sets by metrics. An interrupted run goes on where it stopped."
-
 
 def run(argv: list[str]) -> int:
-    """Run a benchmark; returns 1 if a method failed, else 0.
-
-    Raises InputError if the option file or what it names is wrong; lists every fault, before anything is restored.
-    """
-    parser = argparse.ArgumentParser(prog="basicsr benchmark", description=_DESCRIPTION)
+    """Run a benchmark; returns 1 if a method failed, else 0. InputError lists every fault before anything is done."""
+    description = "Compare methods on data sets by metrics. An interrupted run goes on where it stopped."
+    parser = argparse.ArgumentParser(prog="basicsr benchmark", description=description)
     arguments = parser.add_argument
     arguments("-opt", type=str, required=True, help="option file of the benchmark (YAML)")
     arguments("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
@@ -30,8 +27,6 @@ def run(argv: list[str]) -> int:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    from basicsr_ext import repairs
-
     repairs.apply()
     from basicsr.utils.dist_util import init_dist
 

@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.options.arguments import add_arguments
+from basicsr_ext.options.file import load_yaml
+from basicsr_ext.processes.launch import Launch
 
 
 def run(argv: list[str]) -> int:
@@ -23,21 +27,16 @@ def run(argv: list[str]) -> int:
 
     With ``--data`` no network is built; returns 1 if any image cannot be used.
     """
-    from basicsr_ext.options.arguments import add_arguments
-
     parser = argparse.ArgumentParser(prog="basicsr check", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--data", action="store_true", help="read every image of every data set, and nothing else")
     args = parser.parse_args(argv)
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
-    from basicsr_ext import repairs
-    from basicsr_ext.options.file import load_yaml
+    repairs.apply()
     from basicsr_ext.preflight import checks, start
-    from basicsr_ext.processes.launch import Launch
     from basicsr_ext.training import loop_state, memory_advice
 
-    repairs.apply()
     datasets = load_yaml(args.opt).get("datasets")
     is_train = isinstance(datasets, dict) and "train" in datasets
     opt, notes = start.prepare(args, os.getcwd(), is_train, Launch())

@@ -14,7 +14,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.versions import version_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "lmdb", "tensorboard", "basicsr")
-_IMPORTS = {"opencv-python": "cv2"}
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES")
 
 
@@ -25,22 +24,19 @@ def run(argv: list[str]) -> int:
     print(f"python {platform.python_version()} on {platform.platform()}")
     for name in _PACKAGES:
         print(f"  {name:<14} {_version(name, wrong)}")
-    print("device")
-    print(f"  {_device(wrong)}")
+    print(f"device\n  {_device(wrong)}")
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     print(f"launcher\n  {' '.join(variables) or 'none: one process'}")
     _repairs(wrong)
     _plugins(wrong)
     _speed()
-    print("wrong" if wrong else "nothing is wrong")
-    for line in wrong:
-        print(f"  - {line}")
+    print("wrong" if wrong else "nothing is wrong", *wrong, sep="\n  - ")
     return 1 if wrong else 0
 
 
 def _version(name: str, wrong: list[str]) -> str:
     found = version_of(name)
-    if found is None and importlib.util.find_spec(_IMPORTS.get(name, name)) is None:
+    if found is None and importlib.util.find_spec({"opencv-python": "cv2"}.get(name, name)) is None:
         cure = "python -m basicsr_ext.install" if name == "basicsr" else f"pip install {name}"
         wrong.append(f"{name} is not installed; run: {cure}")
         return "missing"
@@ -70,7 +66,6 @@ def _speed() -> None:
         from basicsr_ext.models import acceleration
     except ImportError:
         return  # already said
-    print("chosen for speed (and the option that forces it)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pinned = "yes" if device == "cuda" else "no: a GPU has it"
     lines = [
@@ -84,8 +79,7 @@ def _speed() -> None:
     for name, network in ARCH_REGISTRY:
         if isinstance(network, type) and issubclass(network, NetworkContract):
             lines += [f"{name:<14} {line}" for line in network.speed_lines(device)]
-    for line in lines:
-        print(f"  {line}")
+    print("chosen for speed (and the option that forces it)", *lines, sep="\n  ")
 
 
 def _repairs(wrong: list[str]) -> None:

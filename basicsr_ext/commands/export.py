@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from basicsr_ext import repairs
 from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
+from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.restoring.configuration import find_options
+from basicsr_ext.restoring.restorer import Loading, Restorer
 
 ABOUT, LICENSE = "about", "license"  # keys of the file's metadata
 _OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
 
 
 def run(argv: list[str]) -> int:
-    """Write the file that the command line asks for; returns 0.
-
-    Raises:
-        InputError: The checkpoint or its options are missing or do not fit, or fp16 cannot hold a weight.
-        SaveError: The file could not be written.
-    """
+    """Write the file that the command line asks for; returns 0, or raises InputError or SaveError."""
     parser = argparse.ArgumentParser(
         prog="basicsr export",
         description="Put a trained network (averaged weights, where there are some) and its options into one file.",
@@ -52,14 +51,8 @@ def run(argv: list[str]) -> int:
 
 def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """The weights, loaded into the network that the options describe, and those options."""
-    from basicsr_ext import repairs
-    from basicsr_ext.common import plugins
-
     repairs.apply()
     plugins.load_entry_points()
-    from basicsr_ext.restoring.configuration import find_options
-    from basicsr_ext.restoring.restorer import Loading, Restorer
-
     options, _ = find_options(checkpoint, option_file)
     weights = Restorer(options, checkpoint, Loading("cpu")).network.net.state_dict()
     return weights, {key: value for key, value in options.items() if key not in _OF_A_RUN}

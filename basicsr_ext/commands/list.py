@@ -6,6 +6,9 @@ import argparse
 import json
 import sys
 
+from basicsr_ext import repairs
+from basicsr_ext.common import plugins, registries
+
 
 def run(argv: list[str]) -> int:
     """Print the names, as text or JSON; failed plugins go to stderr."""
@@ -13,9 +16,6 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON: {registry: {name: module}}")
     parser.add_argument("--plugins", nargs="+", default=[], help="modules or files to load, as in `plugins:`")
     args = parser.parse_args(argv)
-    from basicsr_ext import repairs
-    from basicsr_ext.common import plugins, registries
-
     repairs.apply()
     found = plugins.load_entry_points()
     plugins.load_listed(args.plugins)

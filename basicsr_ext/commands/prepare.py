@@ -11,22 +11,6 @@ from basicsr_ext.images.packing.pack import KINDS, prepare, verify
 
 def run(argv: Sequence[str]) -> int:
     """Run the command with its arguments; returns 0, or raises InputError."""
-    args = _parser().parse_args(argv)
-    cutting = Cutting(
-        args.crop,
-        args.crop if args.step is None else args.step,
-        args.threshold,
-        args.to == "raw",
-        args.compression,
-        args.skip_small,
-    )
-    prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
-    if args.verify:
-        verify(args.i, args.o, args.to, cutting, args.suffix, args.workers)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
     add = parser.add_argument
     add("-i", required=True, metavar="FOLDER", help="images, with those in sub-folders")
@@ -41,4 +25,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
     add("--verify", action="store_true", help="cut the images again and compare with what is stored")
     add("--workers", type=int, help="processes (default: one for each core)")
-    return parser
+    args = parser.parse_args(argv)
+    step = args.crop if args.step is None else args.step
+    cutting = Cutting(args.crop, step, args.threshold, args.to == "raw", args.compression, args.skip_small)
+    given = (args.i, args.o, args.to, cutting, args.suffix, args.workers)
+    prepare(*given)
+    if args.verify:
+        verify(*given)
+    return 0

@@ -5,20 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from basicsr_ext import repairs
+from basicsr_ext.checkpoints.storage import read_safetensors_metadata
+from basicsr_ext.commands.export import ABOUT
+from basicsr_ext.common import plugins, registries
+from basicsr_ext.common.batching import in_groups
 from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.images.pictures import FORMATS, Picture, write_picture
+from basicsr_ext.options.file import parse_value
+from basicsr_ext.processes import collectives
+from basicsr_ext.processes.group import init_dist
 from basicsr_ext.processes.launch import Launch, find_launch
+from basicsr_ext.restoring import files
+from basicsr_ext.restoring.files import Given, Job
+from basicsr_ext.restoring.restorer import Restorer
 
-_EPILOG = (
-    "Without --checkpoint the built-in network restores; it says what it does. "
-    "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
-    "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input."
-)
+Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
+Failure = tuple[Path, str]  # a picture, and why it could not be restored
 _DEEP = ("png", "tif")
 _FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, which spoil no other
 
@@ -33,22 +45,17 @@ def run(argv: list[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     _check(args)
     here = find_launch(args.launcher)
-    from basicsr_ext.restoring.files import find_jobs, is_done
-
-    jobs = find_jobs(args.i, args.o, args.format, _say)
+    jobs = files.find_jobs(args.i, args.o, args.format, _say)
     _load_toolkit()
     _join(here, args)
     args.checkpoint = args.checkpoint or _built_in(args)
-    from basicsr_ext.processes import collectives
-    from basicsr_ext.restoring.restorer import Restorer
-
-    settings = {"device": args.device, "tile": args.tile, "overlap": args.overlap, "tile_batch": args.tile_batch}
-    restorer = Restorer.load(args.checkpoint, args.opt, **settings, say=_say)
+    how = {name: vars(args)[name] for name in ("device", "tile", "overlap", "tile_batch")}
+    restorer = Restorer.load(args.checkpoint, args.opt, **how, say=_say)
     flags = _model_flags(restorer.offers.restore_flags, rest)
     restorer.take(**flags)
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
-    waiting = [job for job in mine if args.overwrite or not is_done(job)]
+    waiting = [job for job in mine if args.overwrite or not files.is_done(job)]
     done = sum(collectives.gather_objects(len(mine) - len(waiting)))
     if done:
         _say(f"{done} of {len(jobs)} are restored already (--overwrite restores them again)")
@@ -66,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="basicsr restore",
         description="Restore pictures by a trained model: grey, RGB, RGBA; 8 and 16 bits; any size.",
-        epilog=_EPILOG,
+        epilog="Without --checkpoint the built-in network restores; it says what it does. "
+        "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
+        "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input.",
         add_help=False,
         allow_abbrev=False,
     )
@@ -85,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
     add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
-    add("--format", default="png", choices=("png", "tif", "webp", "jpg"), help="of the results (default: png)")
+    add("--format", default="png", choices=tuple(FORMATS), help="of the results (default: png)")
     add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
     add("--overwrite", action="store_true", help="restore again what is restored already")
     return parser
@@ -94,21 +103,16 @@ def _parser() -> argparse.ArgumentParser:
 def _check(args: argparse.Namespace) -> None:
     kind = Path(args.o).suffix[1:].lower()
     kind = {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
-    args.format = kind if kind in ("png", "tif", "webp", "jpg") else args.format
+    args.format = kind if kind in FORMATS else args.format
     if args.bits == 16 and args.format not in _DEEP:
         raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
-    if args.batch < 1:
-        raise InputError(f"--batch is {args.batch}; it must be a whole number from 1")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0")
+    for name, least in (("batch", 1), ("seed", 0)):
+        if (value := vars(args)[name]) < least:
+            raise InputError(f"--{name} is {value}; it must be a whole number from {least}")
 
 
 def _built_in(args: argparse.Namespace) -> Path:
     """The file of the network that is there without --checkpoint; says which. InputError if it cannot serve."""
-    from basicsr_ext.checkpoints.storage import read_safetensors_metadata
-    from basicsr_ext.commands.export import ABOUT
-    from basicsr_ext.common import plugins
-
     cure = "give --checkpoint, a network's file such as net_g_latest.pth"
     point = plugins.built_in()
     if point is None:
@@ -125,29 +129,21 @@ def _built_in(args: argparse.Namespace) -> Path:
     return path
 
 
-def _companions(
-    restorer: Any, args: argparse.Namespace, jobs: Sequence[Any]
-) -> tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]:
+def _companions(restorer: Restorer, args: argparse.Namespace, jobs: Sequence[Job]) -> Companions:
     """Masks and condition images of the pictures; InputError if the model takes none, or needs some."""
-    from basicsr_ext.restoring.files import find_conditions, find_masks
-
     if args.mask and not restorer.offers.takes_mask:
         raise InputError("--mask is given, but the model of this checkpoint does not look at masks; leave it out")
     if bool(args.cond) != restorer.offers.takes_cond:
         needs, takes_none = "needs condition images: give --cond", "takes no condition images: leave out --cond"
         raise InputError(f"the network of this checkpoint {needs if restorer.offers.takes_cond else takes_none}")
-    masks = find_masks(args.mask, jobs) if args.mask else {}
-    return masks, find_conditions(args.cond, jobs) if args.cond else {}
+    masks = files.find_masks(args.mask, jobs) if args.mask else {}
+    return masks, files.find_conditions(args.cond, jobs) if args.cond else {}
 
 
 def _join(here: Launch, args: argparse.Namespace) -> None:
     """Join the other processes, if there are any; each one takes the GPU of its local rank."""
     if here.launcher == "none":
         return
-    import torch
-
-    from basicsr_ext.processes.group import init_dist
-
     init_dist(here.launcher, backend="gloo")
     if args.device in ("auto", "cuda") and torch.cuda.is_available():
         args.device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
@@ -155,9 +151,6 @@ def _join(here: Launch, args: argparse.Namespace) -> None:
 
 def _load_toolkit() -> None:
     """Make BasicSR and every plugin known."""
-    from basicsr_ext import repairs
-    from basicsr_ext.common import plugins
-
     repairs.apply()
     for plugin in plugins.load_entry_points():
         if not plugin.ok:
@@ -168,8 +161,6 @@ def _add_known_flags(parser: argparse.ArgumentParser) -> None:
     """Show the flags of all models in the help."""
     _load_toolkit()
     from basicsr.utils.registry import MODEL_REGISTRY
-
-    from basicsr_ext.common import registries
 
     shown: set[str] = set()
     for name in registries.names(MODEL_REGISTRY):
@@ -183,8 +174,6 @@ def _add_known_flags(parser: argparse.ArgumentParser) -> None:
 
 def _model_flags(known: Flags, rest: Sequence[str]) -> dict[str, Any]:
     """Read the flags that the model declares: text as it is, everything else as in an option file."""
-    from basicsr_ext.options.file import parse_value
-
     parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
     for name in known:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
@@ -197,56 +186,46 @@ def _model_flags(known: Flags, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def _restore_all(
-    restorer: Any,
-    jobs: Sequence[Any],
-    companions: tuple[Mapping[Path, Path], Mapping[Path, list[Path]]],
-    args: argparse.Namespace,
-    flags: Mapping[str, Any],
-) -> list[tuple[Path, str]]:
+    restorer: Restorer, jobs: Sequence[Job], companions: Companions, args: argparse.Namespace, flags: Mapping[str, Any]
+) -> list[Failure]:
     """Restore pictures, those of one size together; returns those that could not be, and why."""
-    from basicsr_ext.common.batching import in_groups
-    from basicsr_ext.restoring.files import Given, read_given
-
-    sizes = {job.source: _size(job.source) for job in jobs}
-    failed: list[tuple[Path, str]] = []
-    with _Progress(restorer, sizes) as progress:
-        for group in in_groups(jobs, lambda job: sizes[job.source], args.batch, most=len(jobs)):
-            progress.begin(group)
+    sizes = {job.source: files.size_of(job.source) or (1, 1) for job in jobs}
+    failed: list[Failure] = []
+    progress = _Progress(restorer, sizes)
+    with progress.bar:
+        for group in progress.over(in_groups(jobs, lambda job: sizes[job.source], args.batch, most=len(jobs))):
             given: list[Given] = []
             for job in group:
                 try:
-                    given.append(read_given(job, *companions))
+                    given.append(files.read_given(job, *companions))
                 except _FAILURES as error:
                     failed.append((job.source, str(error) or type(error).__name__))
             for alike in in_groups(given, lambda one: one.shapes(restorer.channels[0]), args.batch):
                 failed += _restore_group(restorer, alike, args, flags)
-            progress.end(group)
     return failed
 
 
 def _restore_group(
-    restorer: Any, given: Sequence[Any], args: argparse.Namespace, flags: Mapping[str, Any]
-) -> list[tuple[Path, str]]:
+    restorer: Restorer, given: Sequence[Given], args: argparse.Namespace, flags: Mapping[str, Any]
+) -> list[Failure]:
     """Restore pictures at once and write them; where that fails, one by one, so that one spoils no other."""
-    masks = None if given[0].mask is None else [one.mask for one in given]
-    conds = None if given[0].cond is None else [one.cond for one in given]
+    masks = [one.mask for one in given if one.mask is not None] or None  # all have one, or none has
+    conds = [one.cond for one in given if one.cond is not None] or None
     try:
         made = restorer.restore_pictures([one.picture for one in given], masks, args.seed, conds, **flags)
     except _FAILURES as error:
-        reason = str(error) or type(error).__name__
-    else:
-        for one, results in zip(given, made):
-            _write(one.job.target, results[0], results[1], args)
-        return []
-    if len(given) == 1:
-        return [(given[0].job.source, reason)]
-    return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+        if len(given) == 1:
+            return [(given[0].job.source, str(error) or type(error).__name__)]
+        made = None
+    if made is None:  # outside of `except`, whose traceback holds on to the memory of the failed call
+        return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+    for one, results in zip(given, made):
+        _write(one.job.target, *results, args)
+    return []
 
 
-def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argparse.Namespace) -> None:
+def _write(target: Path, restored: Picture, extras: Mapping[str, Picture], args: argparse.Namespace) -> None:
     """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
-    from basicsr_ext.images.pictures import write_picture
-
     bits = args.bits or (restored.bits if args.format in _DEEP else 8)
     for name, picture in extras.items():
         write_picture(target.with_name(f"{target.stem}_{name}.png"), replace(picture, bits=bits))
@@ -256,58 +235,34 @@ def _write(target: Path, restored: Any, extras: Mapping[str, Any], args: argpars
 class _Progress:
     """A bar over all pixels, so that the time left is right for pictures of different sizes and within a large one."""
 
-    def __init__(self, restorer: Any, sizes: Mapping[Path, tuple[int, int]]) -> None:
-        from tqdm import tqdm
-
-        from basicsr_ext.processes import collectives
-
-        self._restorer = restorer
+    def __init__(self, restorer: Restorer, sizes: Mapping[Path, tuple[int, int]]) -> None:
+        self._network_calls = restorer.offers.network_calls
         self._weights = {source: height * width for source, (height, width) in sizes.items()}
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        self._bar = tqdm(
-            total=sum(self._weights.values()), bar_format=layout, disable=not (sizes and collectives.is_main())
-        )
-        self._done = self._calls = self._count = 0
+        shown = sizes and collectives.is_main()
+        self.bar = tqdm(total=sum(self._weights.values()), bar_format=layout, disable=not shown)
+        self._done = self._calls = 0
         self._now = 1
+        restorer.network.progress = self._step
 
-    def __enter__(self) -> _Progress:
-        self._restorer.on_progress(self._step)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restorer.on_progress(None)
-        self._bar.close()
-
-    def begin(self, jobs: Sequence[Any]) -> None:
-        self._count, self._calls = self._count + len(jobs), 0
-        self._now = sum(self._weights[job.source] for job in jobs)
-        self._bar.set_description_str(f"{self._count}/{len(self._weights)} {jobs[-1].name}", refresh=False)
-
-    def end(self, jobs: Sequence[Any]) -> None:
-        self._done += self._now
-        self._bar.update(self._done - self._bar.n)
+    def over(self, groups: Iterable[list[Job]]) -> Iterator[list[Job]]:
+        """Pass on groups of pictures, and follow them."""
+        count = 0
+        for jobs in groups:
+            count += len(jobs)
+            self._calls, self._now = 0, sum(self._weights[job.source] for job in jobs)
+            self.bar.set_description_str(f"{count}/{len(self._weights)} {jobs[-1].name}", refresh=False)
+            yield jobs
+            self._done += self._now
+            self.bar.update(self._done - self.bar.n)
 
     def _step(self, share: float) -> None:
         """Take note of the share of a network call that is done."""
-        part = min(1.0, (self._calls + share) / self._restorer.offers.network_calls)
+        part = min(1.0, (self._calls + share) / self._network_calls)
         self._calls += share >= 1
-        self._bar.update(max(0, self._done + round(part * self._now) - self._bar.n))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Height and width; those of a pixel for what cannot be read, which is said when its turn comes."""
-    from basicsr_ext.images.headers import image_header
-
-    try:
-        return image_header(path)[:2]
-    except InputError:
-        return 1, 1
+        self.bar.update(max(0, self._done + round(part * self._now) - self.bar.n))
 
 
 def _say(text: str) -> None:
-    from tqdm import tqdm
-
-    from basicsr_ext.processes import collectives
-
     if collectives.is_main():
         tqdm.write(text, file=sys.stderr)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
+from basicsr_ext import repairs
+from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import Interrupted
-
-
-def train(rest: list[str]) -> int:
-    """Train by an option file; returns 0."""
-    return _pipeline("train", rest)
-
-
-def test(rest: list[str]) -> int:
-    """Restore and measure by an option file; returns 0."""
-    return _pipeline("test", rest)
+from basicsr_ext.options.arguments import add_arguments
 
 
 def _pipeline(name: str, rest: list[str]) -> int:
-    from basicsr_ext.options.arguments import add_arguments
-
+    """Run one of BasicSR's pipelines by an option file; returns 0."""
     parser = argparse.ArgumentParser(prog=f"basicsr {name}")
     add_arguments(parser)
     parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
-    from basicsr_ext import repairs
-    from basicsr_ext.common import folder_lock
-
     repairs.apply()
     import basicsr.test
     import basicsr.train
@@ -39,36 +27,22 @@ def _pipeline(name: str, rest: list[str]) -> int:
     from basicsr_ext.training import loop_state, memory_advice
 
     pipeline = basicsr.train.train_pipeline if name == "train" else basicsr.test.test_pipeline
+    before, sys.argv = sys.argv, [f"basicsr {name}", *rest]  # which the pipelines read
     try:
-        with (
-            _arguments(f"basicsr {name}", rest),
-            loop_state.watched_run() as run,
-            memory_advice.explained(run, name == "train"),
-        ):
+        with loop_state.watched_run() as run, memory_advice.explained(run, name == "train"):
             pipeline(os.getcwd())
     except Interrupted:
         group.leave()
         raise
     finally:
+        sys.argv = before
         folder_lock.release_all()
-        _close_log()
+        logger = logging.getLogger("basicsr")
+        for handler in list(logger.handlers):  # so that a second run in this process begins a log of its own
+            logger.removeHandler(handler)
+            handler.close()
     return 0
 
 
-@contextmanager
-def _arguments(program: str, rest: Sequence[str]) -> Iterator[None]:
-    """Let BasicSR's pipelines, which read ``sys.argv``, see the arguments of one sub-command."""
-    before = sys.argv
-    sys.argv = [program, *rest]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-def _close_log() -> None:
-    """Let a second run in this process begin a log of its own."""
-    logger = logging.getLogger("basicsr")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+train = functools.partial(_pipeline, "train")  # by an option file
+test = functools.partial(_pipeline, "test")  # restore and measure by an option file

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.check import model_class
-from basicsr_ext.preflight import data
+from basicsr_ext.preflight import data, networks
 from basicsr_ext.processes.launch import Launch
 
 
@@ -26,8 +28,6 @@ def _datasets(opt: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
     """Faults of ``num_gpu`` and ``prefetch_mode`` on this machine."""
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = opt.get("num_gpu", "auto")
     faults = []
@@ -44,17 +44,11 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
 
 
 def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:
-    """Check resolved options against the data, the checkpoints and other live runs; returns notes for the log.
-
-    Raises InputError that lists every fault. Writes nothing.
-    """
-    from basicsr_ext.preflight import networks
-
+    """Check options against data, checkpoints and live runs, writing nothing; notes for the log, or InputError."""
     faults: list[str] = []
     notes: list[str] = []
     folder = opt["path"]["experiments_root" if is_train else "results_root"]
-    owner = folder_lock.held_by(folder) if here.is_main else None
-    if owner is not None:
+    if here.is_main and (owner := folder_lock.held_by(folder)) is not None:
         faults.append(folder_lock.refusal(folder, owner))
     faults.extend(networks.network_faults(opt))
     built = not any(fault.startswith("network_g") for fault in faults)

@@ -21,8 +21,8 @@ _LONGEST_EPOCH = 1 << 27  # images; their order takes 1 GiB
 _PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")  # BasicSR's, which crop LQ and GT alike
 _REFUSALS = (ValueError, AssertionError, LookupError, TypeError, OSError, AttributeError, UnboundLocalError)
 
-Size = tuple[int, int]
 Files = dict[str, str]  # of one item, by side: lq, gt
+Sizes = dict[tuple[str, str], tuple[int, int]]  # height and width by side and path
 
 
 def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
@@ -51,9 +51,8 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
     from basicsr.utils.registry import DATASET_REGISTRY
 
     cls = registries.find(DATASET_REGISTRY, block["type"])
-    before = len(faults)
-    faults.extend(_name_faults(where, block) if block["type"] in _PAIRED else [])
-    if len(faults) > before:
+    if block["type"] in _PAIRED and (mismatch := _name_fault(where, block)):
+        faults.append(mismatch)
         return None, None
     try:
         dataset = cls(deepcopy(dict(block)))  # type: ignore[misc]
@@ -65,8 +64,8 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
         roots = ", ".join(str(v) for k, v in block.items() if k.startswith("dataroot") and v)
         faults.append(f"{where} has no images: {roots} holds none (folders inside are not searched); correct the path")
         return dataset, None
-    _scan(where, block, dataset, faults, notes)
-    if len(faults) > before:
+    if wrong := _scan(where, block, dataset, notes):
+        faults.extend(wrong)
         return dataset, None
     try:
         return dataset, dataset[0]
@@ -87,23 +86,20 @@ def _said(where: str, error: Exception) -> str:
     return f"{where} cannot be read: {text or type(error).__name__}"
 
 
-def _name_faults(where: str, block: Mapping[str, Any]) -> list[str]:
+def _name_fault(where: str, block: Mapping[str, Any]) -> str:
     """Compare the names in the two folders as PairedImageDataset will, but list all that lack a partner."""
-    lq, gt = block.get("dataroot_lq"), block.get("dataroot_gt")
-    folders = all(isinstance(root, str) and os.path.isdir(root) for root in (lq, gt))
-    if not folders or block.get("meta_info_file") or _is_lmdb(block):
-        return []
-    lq_names, gt_names = (sorted(e.name for e in os.scandir(d) if e.is_file() and e.name[0] != ".") for d in (lq, gt))
+    lq, gt = (str(block.get(f"dataroot_{side}") or "") for side in ("lq", "gt"))
+    if not os.path.isdir(lq) or not os.path.isdir(gt) or block.get("meta_info_file") or _is_lmdb(block):
+        return ""
+    lq_names, gt_names = ({e.name for e in os.scandir(d) if e.is_file() and e.name[0] != "."} for d in (lq, gt))
     template = block.get("filename_tmpl") or "{}"
-    wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in gt_names}
-    there = set(lq_names)
+    wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in sorted(gt_names)}
     lonely = {
-        f"dataroot_gt ({gt})": [name for expected, name in wanted.items() if expected not in there],
-        f"dataroot_lq ({lq})": [name for name in lq_names if name not in wanted],
+        f"dataroot_gt ({gt})": [wanted[name] for name in wanted.keys() - lq_names],
+        f"dataroot_lq ({lq})": lq_names - wanted.keys(),
     }
-    said = [f"{len(n)} in {root} without a partner: {listed(n, _SHOWN)}" for root, n in lonely.items() if n]
-    text = f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})"
-    return ["; ".join([text, *said])] if said else []
+    said = [f"{len(n)} in {root} without a partner: {listed(sorted(n), _SHOWN)}" for root, n in lonely.items() if n]
+    return "; ".join([f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})", *said]) if said else ""
 
 
 def _is_lmdb(block: Mapping[str, Any]) -> bool:
@@ -121,62 +117,63 @@ def files_of(dataset: Any) -> list[Files]:
     return entries
 
 
-def _scan(where: str, block: Mapping[str, Any], dataset: Any, faults: list[str], notes: list[str]) -> None:
+def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) -> list[str]:
+    """Faults of the files, as far as their headers tell; adds notes."""
     entries = files_of(dataset)
     looked_at = list(range(len(entries)))
     if len(entries) > SCANNED:
         notes.append(f"{where}: {SCANNED} of {len(entries)} images were looked at before the start")
         looked_at = [k * len(entries) // SCANNED for k in range(SCANNED)]
     entries = [entries[k] for k in looked_at]
-    sizes: dict[str, Size] = {}
-    unreadable = _read_sizes(block, entries, sizes)
+    sizes, unreadable = _read_sizes(block, entries)
     allowed = (block.get("skip_bad") or 0) * len(entries) if block.get("phase") == "train" else 0
+    files = f"{len(unreadable)} unreadable file(s)"
     if len(unreadable) > allowed:
         more = f", more than skip_bad {block['skip_bad']:g} of them" if allowed else ""
-        faults.append(f"{where}: {len(unreadable)} unreadable file(s){more}: {listed(unreadable, _SHOWN)}")
-        return
+        return [f"{where}: {files}{more}: {listed(unreadable, _SHOWN)}"]
     if unreadable:
-        names = listed(unreadable, _SHOWN)
-        notes.append(f"{where}: others stand in for {len(unreadable)} unreadable file(s): {names}")
-    ours = dataset_of(dataset)
+        notes.append(f"{where}: others stand in for {files}: {listed(unreadable, _SHOWN)}")
+    ours, faults = dataset_of(dataset), []
     notes.extend(f"{where}.{line}" for line in (ours.left_out if ours else ()))
     if ours and not allowed:  # what a data set of ours refuses, such as other channels
         refused = [fault for k in looked_at for fault in ours.header_faults(k)]
-        faults.extend([f"{where}: {listed(refused, _SHOWN)}"] if refused else [])
+        faults += [f"{where}: {listed(refused, _SHOWN)}"] if refused else []
     if ours or block["type"] in _PAIRED:
-        faults.extend(_small_faults(where, block, entries, sizes))
-        faults.extend(_size_faults(where, block, entries, sizes))
+        faults += _small_faults(where, block, entries, sizes) + _size_faults(where, block, entries, sizes)
+    return faults
 
 
-def _read_sizes(block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
-    """Fill ``sizes`` by "side:path"; returns what cannot be read."""
+def _read_sizes(block: Mapping[str, Any], entries: list[Files]) -> tuple[Sizes, list[str]]:
+    """The sizes, and what cannot be read."""
+    sizes: Sizes = {}
     if _is_lmdb(block):
         for side in ("lq", "gt"):
             root = block.get(f"dataroot_{side}")
             if isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt")):
-                sizes.update({f"{side}:{key}": size for key, size in listed_sizes(root).items()})
-        return []
+                sizes |= {(side, key): size for key, size in listed_sizes(root).items()}
+        return sizes, []
     unreadable = []
-    for side, path in dict.fromkeys((s, p) for entry in entries for s, p in entry.items()):
-        twin = next((sizes[f"{s}:{path}"] for s in ("lq", "gt") if f"{s}:{path}" in sizes), None)
+    for side, path in dict.fromkeys(file for entry in entries for file in entry.items()):
+        twin = sizes.get(("lq", path)) or sizes.get(("gt", path))
         try:
-            sizes[f"{side}:{path}"] = twin or image_header(path)[:2]
+            sizes[side, path] = twin or image_header(path)[:2]
         except InputError as error:
             unreadable.append(str(error))
-    return list(dict.fromkeys(unreadable))
+    return sizes, list(dict.fromkeys(unreadable))
 
 
-def _small_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
+def _small_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: Sizes) -> list[str]:
     crop = block.get("gt_size")
     if block.get("phase") != "train" or not crop or block.get("resize"):
         return []
-    known = {path: sizes[f"gt:{path}"] for path in (entry.get("gt") for entry in entries) if f"gt:{path}" in sizes}
-    small = [f"{path} ({height}x{width})" for path, (height, width) in known.items() if min(height, width) < crop]
+    paths = dict.fromkeys(entry["gt"] for entry in entries if "gt" in entry)
+    known = [(path, sizes["gt", path]) for path in paths if ("gt", path) in sizes]
+    small = [f"{path} ({height}x{width})" for path, (height, width) in known if min(height, width) < crop]
     said = f"image(s) are smaller (height x width): {listed(small, _SHOWN)}; lower gt_size or remove them"
     return [f"{where}.gt_size is {crop}, but {len(small)} {said}"] if small else []
 
 
-def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: dict[str, Size]) -> list[str]:
+def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], sizes: Sizes) -> list[str]:
     """GT must be LQ times scale; BasicSR's own data set cuts off a rest below `scale` outside training."""
     if not block.get("dataroot_lq"):  # made from GT while training
         return []
@@ -184,7 +181,7 @@ def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], siz
     rest = scale - 1 if block["type"] in _PAIRED and block.get("phase") != "train" else 0
     wrong = []
     for entry in entries:
-        lq, gt = (sizes.get(f"{side}:{entry.get(side)}") for side in ("lq", "gt"))
+        lq, gt = (sizes.get((side, entry.get(side, ""))) for side in ("lq", "gt"))
         if lq and gt and not all(0 <= g - scale * small <= rest for small, g in zip(lq, gt)):
             wrong.append(f"{entry['gt']} ({gt[0]}x{gt[1]}) with {entry['lq']} ({lq[0]}x{lq[1]})")
     said = f"GT image(s) are not scale = {scale} times their LQ (height x width): {listed(wrong, _SHOWN)}"

@@ -30,14 +30,10 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
         return 0, [_said(where, error)]
     if count == 0:
         return 0, [f"{where} has no images; correct its folders"]
-    reader = _Reader(dataset)
-    loader: DataLoader[str] = DataLoader(
-        reader, batch_size=None, num_workers=min(workers, count), worker_init_fn=_one_thread
-    )
-    faults: list[str] = []
-    done = 0
+    reader, faults, done = _Reader(dataset), [], 0
+    settings: dict[str, Any] = {"batch_size": None, "num_workers": min(workers, count), "worker_init_fn": _one_thread}
     try:
-        for fault in tqdm(loader, total=count, unit="image", desc=where):
+        for fault in tqdm(DataLoader(reader, **settings), total=count, unit="image", desc=where):
             done += 1
             faults += [f"{where}: {fault}"] if fault else []
     except RuntimeError as error:  # a worker was killed: no exception of the image's reader comes this far

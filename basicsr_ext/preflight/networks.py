@@ -25,16 +25,13 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
                 if key.endswith("_path") and isinstance(file, str):
                     load_checkpoint(file, f"{name}.{key}", mmap=True)
             network = build_empty(options)
-        except InputError as error:
-            faults.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
-            continue
         except Exception as error:  # a class refuses its arguments in whatever way it likes
             text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            said = text if text.startswith(name) else f"{name}: {options['type']} cannot be built: {text}"
-            faults.append(said)
-            continue
-        if opt["path"].get(f"pretrain_{name}"):
-            faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
+            said = "" if isinstance(error, InputError) else f"{options['type']} cannot be built: "
+            faults.append(text if text.startswith(name) else f"{name}: {said}{text}")
+        else:
+            if opt["path"].get(f"pretrain_{name}"):
+                faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
     if opt["path"].get("resume_state") and opt["is_train"]:
         try:
             load_state(opt["path"]["resume_state"], "path.resume_state")
@@ -87,9 +84,8 @@ def _scale_faults(opt: Mapping[str, Any], where: str, item: Mapping[str, Any]) -
     if not (option and torch.is_tensor(lq) and torch.is_tensor(gt) and lq.dim() >= 3 and gt.dim() >= 3):
         return []
     there = gt.shape[-1] // lq.shape[-1]
-    if there == scale:
-        return []
-    return [
+    said = (
         f"network_g.{option} is {scale}, but the clean images of {where} are {there} times as large as the degraded "
         f"ones; set network_g.{option}: {there} or change the data"
-    ]
+    )
+    return [] if there == scale else [said]

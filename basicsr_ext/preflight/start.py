@@ -16,7 +16,7 @@ from basicsr_ext.options.check import inspect_options, known_names
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.resolve import raise_faults, resolve, select_datasets
 from basicsr_ext.preflight import checks
-from basicsr_ext.processes import launch
+from basicsr_ext.processes import collectives, launch
 from basicsr_ext.processes.launch import Launch
 
 _EARLY = ("plugins", "model_type")  # these decide which other options exist
@@ -28,9 +28,7 @@ def parse_options(
     """Take the place of BasicSR's ``parse_options``: read ``sys.argv``, check everything, then resolve.
 
     ``root_path`` is the folder below which ``experiments`` and ``results`` lie. Nothing is written before all checks
-    have passed. Returns the resolved options and the arguments (with ``.opt``, the option file).
-
-    Raises InputError with all faults found.
+    have passed (InputError with all faults). Returns the resolved options, and the arguments with ``.opt``, the file.
     """
     parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name or "basicsr")
     add_arguments(parser)
@@ -76,8 +74,6 @@ def _start_processes(opt: dict[str, Any], here: Launch) -> None:
     """Join the process group if there is a launcher, then seed: after every override, differently on each rank."""
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info, init_dist
-
-    from basicsr_ext.processes import collectives
 
     if here.launcher != "none":
         wishes = dict(opt.get("dist_params") or {})

@@ -59,11 +59,6 @@ def rank_of_process() -> int:
     return int(rank or 0)
 
 
-def is_main_process() -> bool:
-    """True unless torchrun or Slurm says that this process has a rank above 0."""
-    return rank_of_process() == 0
-
-
 def is_restart() -> bool:
     """True if torchrun started this process again after a failure (``--max-restarts``)."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")

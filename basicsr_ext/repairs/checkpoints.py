@@ -12,8 +12,8 @@ from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.checkpoints.networks import check_fit
-from basicsr_ext.checkpoints.option_changes import option_text
 from basicsr_ext.checkpoints.resumable import load_best, save_best
+from basicsr_ext.checkpoints.run_record import option_text
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.checkpoints.storage import CONFIGURATION, atomic_save, load_weights, plain, save_safetensors
 from basicsr_ext.common.contracts import RestorerContract

@@ -11,8 +11,8 @@ import basicsr.train
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 
-from basicsr_ext.checkpoints.option_changes import changed_options, changed_versions
 from basicsr_ext.checkpoints.resumable import network_labels, newest_resumable, resumable_iterations
+from basicsr_ext.checkpoints.run_record import changed_options, changed_versions
 from basicsr_ext.checkpoints.storage import load_state
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import remove_unfinished

@@ -19,8 +19,7 @@ from basicsr.utils import logger as basicsr_logger
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from basicsr_ext.checkpoints.option_changes import option_text
-from basicsr_ext.checkpoints.run_record import write_options
+from basicsr_ext.checkpoints.run_record import option_text, write_options
 from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.contracts import dataset_of

@@ -20,10 +20,8 @@ from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.resolve import raise_faults
 
-_ENTRY = re.compile(r"\+?\w+(:\w+)*=")
 # What resolving adds for one start of a run, and no option file holds
 _OF_ONE_START = {"auto_resume", "dist", "is_train", "manual_seed_drawn", "notes", "rank", "start", "world_size"}
-_ELSEWHERE = ("datasets", "logger", "path", "dist_params", "network_d")
 
 
 def find_options(
@@ -35,11 +33,8 @@ def find_options(
     ``network_g`` among a safetensors file's metadata or at a .pth's root; the record of the run that wrote it,
     ``experiments/<name>/options.json`` for ``experiments/<name>/models/net_g_latest.pth``; its option file.
 
-    Returns:
-        The options that matter for restoring, checked, and the place that they come from.
-
-    Raises:
-        InputError: There are none, several option files compete, or the options are wrong.
+    Returns the options that matter for restoring, checked, and the place that they come from. Raises InputError if
+    there are none, several option files compete, or the options are wrong.
     """
     if option_file is not None:
         opt, source = dict(load_yaml(Path(option_file))), str(option_file)
@@ -75,11 +70,11 @@ def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
         return recorded, str(folder / RECORD)
     found = sorted(path for ext in ("*.yml", "*.yaml") for path in folder.resolve().glob(ext))
     named = [path for path in found if path.stem in (checkpoint.stem, folder.resolve().name)]
-    if len(named) == 1 or len(found) == 1:
-        path = (named if len(named) == 1 else found)[0]
-        opt = load_yaml(path)
-        apply_overrides(opt, recorded_overrides(path), lambda keys: ())
-        return opt, str(path)
+    for only in (named, found):
+        if len(only) == 1:
+            opt = load_yaml(only[0])
+            apply_overrides(opt, recorded_overrides(only[0]), lambda keys: ())
+            return opt, str(only[0])
     held = f"{len(found)} option files ({listed(path.name for path in found)})" if found else "no option file"
     raise InputError(
         f"--checkpoint {checkpoint}: it holds no configuration and {folder} holds {held}; "
@@ -100,7 +95,7 @@ def recorded_overrides(path: str | Path) -> list[str]:
     for word in words:
         if word.startswith("-"):
             break
-        if _ENTRY.match(word):
+        if re.match(r"\+?\w+(:\w+)*=", word):
             entries.append(word)
         elif entries:  # a value with spaces, whose quotes the command line took away
             entries[-1] += f" {word}"
@@ -114,19 +109,15 @@ def _relevant(opt: Mapping[str, Any], source: str) -> dict[str, Any]:
     found.faults = [fault for fault in found.faults if not fault.startswith(("datasets", "val.metrics", "path."))]
     raise_faults(found, source)
     single_image_model(opt)
-    train = opt.get("train") or {}
-    kept = {key: value for key, value in opt.items() if key not in (*_ELSEWHERE, "train")}
-    kept["train"] = {key: train[key] for key in ("precision",) if key in train}
+    elsewhere = ("datasets", "logger", "path", "dist_params", "network_d")
+    kept = {key: value for key, value in opt.items() if key not in elsewhere}
+    kept["train"] = {key: value for key, value in (opt.get("train") or {}).items() if key == "precision"}
     kept["val"] = {key: value for key, value in (opt.get("val") or {}).items() if key != "metrics"}
     return copy.deepcopy(kept) | {"path": {}, "is_train": False}
 
 
 def single_image_model(opt: Mapping[str, Any]) -> type:
-    """The class that ``model_type`` names.
-
-    Raises:
-        InputError: It is no model that makes one image from one image.
-    """
+    """The class that ``model_type`` names; InputError if it is no model that makes one image from one image."""
     from basicsr.models.sr_model import SRModel
     from basicsr.models.video_base_model import VideoBaseModel
     from basicsr.utils.registry import MODEL_REGISTRY
@@ -144,45 +135,28 @@ def single_image_model(opt: Mapping[str, Any]) -> type:
     return cls
 
 
-def set_option(opt: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set the option that a dotted name such as ``val.sampler.nfe`` leads to, in place."""
-    *sections, key = dotted.split(".")
-    for section in sections:
-        if opt.get(section) is None:
-            opt[section] = {}
-        opt = opt[section]
-    opt[key] = value
-
-
 def with_flags(opt: Mapping[str, Any], model: type, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the options with the values of some of the model's ``restore_flags``.
-
-    Raises:
-        InputError: the model has no such flag, or does not allow a value.
-    """
-    known = restorer_class_of(model).restore_flags
-    unknown = [name for name in flags if name not in known]
-    if unknown:
-        listing = did_you_mean(unknown[0], known) if known else "it has none of its own"
-        raise InputError(f"{unknown[0]} is not an option of restoring with {model.__name__}; {listing}")
+    """A copy of the options with values of the model's ``restore_flags``; InputError for what it does not allow."""
+    restorer = restorer_class_of(model)
+    known = restorer.restore_flags
     changed = copy.deepcopy(dict(opt))
     faults: list[str] = []
+    blocks: dict[str, dict[str, Any]] = {}  # those that were changed, by dotted name
     for name, value in flags.items():
+        if name not in known:
+            listing = did_you_mean(name, known) if known else "it has none of its own"
+            raise InputError(f"{name} is not an option of restoring with {model.__name__}; {listing}")
         kind, dotted, _ = known[name]
-        set_option(changed, dotted, convert(value, kind, name, faults))
-    faults = faults or _block_faults(changed, model, [known[name][1] for name in flags])
+        *sections, key = dotted.split(".")
+        block = changed
+        for section in sections:
+            block[section] = {} if block.get(section) is None else block[section]
+            block = block[section]
+        block[key] = convert(value, kind, name, faults)
+        blocks[".".join(sections)] = block
+    for place, block in () if faults else sorted(blocks.items()):
+        if place in restorer.option_blocks:
+            faults += parse_block(restorer.option_blocks[place], block, place)[1]
     if faults:
         raise InputError("; ".join(faults))
     return changed
-
-
-def _block_faults(opt: Mapping[str, Any], model: type, changed: list[str]) -> list[str]:
-    """Faults of the blocks of options that were changed."""
-    faults: list[str] = []
-    for name in sorted({dotted.rpartition(".")[0] for dotted in changed}):
-        cls, block = restorer_class_of(model).option_blocks.get(name), opt
-        for section in name.split("."):
-            block = block[section]
-        if cls is not None:
-            faults += parse_block(cls, block, name)[1]
-    return faults

@@ -16,8 +16,6 @@ from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import EXTENSIONS, images_below, images_of
 from basicsr_ext.images.pictures import FORMATS, Picture, network_planes, read_picture
 
-_HOLE = 0.5  # white is the hole
-
 
 class Job(NamedTuple):
     """A picture, where its restoration goes, and its name below the folder that was given."""
@@ -33,11 +31,8 @@ def find_jobs(
     """List the pictures that ``inputs`` stand for: files, folders (with all that is below them) and patterns.
 
     Names and sub-folders are kept below ``output``, the extension becomes ``kind``. ``output`` may be a file name if
-    there is one picture. What was left out is said by ``say``.
-
-    Raises:
-        InputError: There is no picture, two would be written to one file, or a result would replace a picture or
-            lie among the pictures of an input folder.
+    there is one picture. ``say`` is told what was left out. Raises InputError if there is no picture, two would be
+    written to one file, or a result would replace a picture or lie among the pictures of an input folder.
     """
     output = Path(output).expanduser()
     for text in inputs:
@@ -66,10 +61,9 @@ def _refuse_clashes(jobs: list[Job]) -> None:
         target = job.target.resolve()
         if target in sources:
             raise InputError(f"-o: {target} is one of the pictures to restore; give another folder or --format")
-        key = os.path.normcase(target)
-        if key in taken:
-            raise InputError(f"{taken[key]} and {job.source} would both become {job.target}; rename one of them")
-        taken[key] = job.source
+        first = taken.setdefault(os.path.normcase(target), job.source)
+        if first is not job.source:
+            raise InputError(f"{first} and {job.source} would both become {job.target}; rename one of them")
 
 
 def is_done(job: Job) -> bool:
@@ -95,46 +89,46 @@ class Given(NamedTuple):
 
 
 def read_given(job: Job, masks: Mapping[Path, Path], conds: Mapping[Path, Sequence[Path]]) -> Given:
-    """Read a picture with its mask and its condition images, where there are any.
-
-    Raises:
-        InputError: one of the files cannot be read, or does not suit.
-    """
+    """Read a picture with its mask and condition images, if any; InputError if one cannot be read or does not suit."""
     mask = read_mask(masks[job.source]) if masks else None
-    cond = read_conditions(conds[job.source]) if conds else None
+    cond = _read_conditions(conds[job.source]) if conds else None
     return Given(job, read_picture(job.source), mask, cond)
 
 
 def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     """Find the mask of each picture: the one file, or the file of the same name in a folder, with any extension.
 
-    Raises:
-        InputError: A mask is missing, cannot be read, has another size than its picture, or has no hole.
+    Raises InputError if a mask is missing, cannot be read, has another size than its picture, or has no hole.
     """
     chosen = _companions("--mask", masks, jobs)
     for mask in dict.fromkeys(chosen.values()):
         read_mask(mask)
     for source, mask in chosen.items():
-        _refuse_other_size(source, mask)
+        found, size = image_header(mask)[:2], size_of(source)
+        if size and size != found:
+            sizes = [f"{height} x {width}" for height, width in (found, size)]
+            raise InputError(
+                f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree"
+            )
     return chosen
 
 
-def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[Path, list[Path]]:
-    """Find the condition images of each picture, one from each place, a file or a folder as for masks.
+def size_of(picture: Path) -> tuple[int, int] | None:
+    """Height and width; None for a picture that cannot be read, which is said when its turn comes."""
+    try:
+        return image_header(picture)[:2]
+    except InputError:
+        return None
 
-    Raises:
-        InputError: One is missing.
-    """
+
+def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[Path, list[Path]]:
+    """The condition images of each picture, one from each place, as for masks; InputError if one is missing."""
     found = [_companions("--cond", place, jobs) for place in places]
     return {job.source: [chosen[job.source] for chosen in found] for job in jobs}
 
 
-def read_conditions(paths: Sequence[Path]) -> Tensor:
-    """Read condition images of one size: Cc,H,W in [0, 1], their channels one after the other, alpha included.
-
-    Raises:
-        InputError: A file cannot be read, or their sizes differ.
-    """
+def _read_conditions(paths: Sequence[Path]) -> Tensor:
+    """Read condition images of one size: Cc,H,W in [0, 1], their channels one after the other, alpha included."""
     pictures = [read_picture(path) for path in paths]
     planes = [torch.cat([p.colours, p.alpha]) if p.alpha is not None else p.colours for p in pictures]
     if len({image.shape[1:] for image in planes}) > 1:
@@ -159,24 +153,12 @@ def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path,
     return {job.source: by_name[job.name.with_suffix("")] for job in jobs}
 
 
-def _refuse_other_size(source: Path, mask: Path) -> None:
-    try:
-        size = image_header(source)[:2]
-    except InputError:
-        return  # the picture itself cannot be read, which is said when its turn comes
-    found = image_header(mask)[:2]
-    if size != found:
-        sizes = [f"{height} x {width}" for height, width in (found, size)]
-        raise InputError(f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree")
-
-
 def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """Read a mask: 1,H,W, 1 where a colour has half of full scale or more (the hole), 0 elsewhere.
 
-    Raises:
-        InputError: The file cannot be read, or no pixel of it is white.
+    Raises InputError if the file cannot be read, or no pixel of it is white.
     """
-    mask = (read_picture(path).colours.amax(0, keepdim=True) >= _HOLE).to(torch.float32)
+    mask = (read_picture(path).colours.amax(0, keepdim=True) >= 0.5).to(torch.float32)
     if not mask.any():
         raise InputError(f"--mask {path}: has no hole; paint white what is to be filled")
     return mask

@@ -24,8 +24,6 @@ from basicsr_ext.restoring.tiling import TiledNetwork
 
 __all__ = ["Loading", "Restorer", "find_device"]
 
-TILE = 512  # pixels of the restored image, where the user does not say
-_LEAST_TILE = 128
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
@@ -33,20 +31,14 @@ _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 class Loading:
     """Where a network restores, and how much of a picture it sees at once.
 
-    Attributes:
-        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
-        tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for none; None for
-            512 pixels of the restored image.
-        overlap: pixels that tiles share; None for an eighth of the tile.
-        tile_batch: tiles at once.
-        say: told of a tile that was halved because memory ran out.
+    A ``tile`` is in pixels of what the network sees, a multiple of what it needs; None for 512 of the restored image.
     """
 
-    device: str = "auto"
-    tile: int | None = None
-    overlap: int | None = None
-    tile_batch: int = 1
-    say: Callable[[str], None] = print
+    device: str = "auto"  # auto (a GPU where there is one), cpu, cuda, cuda:1, mps
+    tile: int | None = None  # 0 for none
+    overlap: int | None = None  # pixels that tiles share; None for an eighth of the tile
+    tile_batch: int = 1  # tiles at once
+    say: Callable[[str], None] = print  # told of a tile that was halved because memory ran out
 
 
 class Restorer:
@@ -56,20 +48,16 @@ class Restorer:
         scale: how much larger its images are.
         channels: of the images that it takes and gives; None where the network does not tell.
         offers: what the model offers besides what BasicSR asks of it: its flags, masks, conditions.
-        network: the network, in tiles.
-        source: the place that the options come from.
+        network: the network, in tiles; its ``progress`` is told, during a call, which share of them is done.
     """
-
-    source = ""
 
     def __init__(
         self, opt: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, how: Loading | None = None
     ) -> None:
         how = how or Loading()
         self.device = find_device(how.device)
-        self.opt = dict(opt) | {
-            "num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1
-        }  # fmt: skip
+        alone = {"num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
+        self.opt = dict(opt) | alone
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
         self.offers = restorer_of(self._model)
@@ -79,7 +67,7 @@ class Restorer:
         net = self._model.net_g
         if checkpoint is not None:
             _load(net, checkpoint)
-        tile = default_tile(network_multiple(net), self._enlarges) if how.tile is None else how.tile
+        tile = self._default_tile(network_multiple(net)) if how.tile is None else how.tile
         self.network = TiledNetwork(net, tile, how.overlap, how.tile_batch, say=how.say).eval()
         if self._of_basicsr:
             self._model.net_g = self.network
@@ -89,46 +77,28 @@ class Restorer:
     def load(
         cls, checkpoint: str | os.PathLike[str], options: str | os.PathLike[str] | None = None, **how: Any
     ) -> Restorer:
-        """Load a checkpoint; the plugins that it needs must be registered.
+        """Load ``net_g_*.pth`` of a run, or a ``.safetensors``; the plugins that it needs must be registered.
 
-        Args:
-            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file.
-            options: option file; None to find it (:func:`basicsr_ext.restoring.configuration.find_options`).
-            how: fields of :class:`Loading`.
-
-        Raises:
-            InputError: The file is missing or damaged, its options are not found or wrong, it is the checkpoint of
-                another architecture, the device is not there, or the network cannot take such tiles.
+        ``options`` is an option file, None to find them by :func:`.configuration.find_options`; ``how`` are fields of
+        :class:`Loading`. Raises InputError if the file is missing or damaged, its options are not found or wrong, it is
+        of another architecture, the device is not there, or the network cannot take such tiles.
         """
-        opt, source = find_options(checkpoint, options)
-        restorer = cls(opt, checkpoint, Loading(**how))
-        restorer.source = source
-        return restorer
+        return cls(find_options(checkpoint, options)[0], checkpoint, Loading(**how))
 
-    def on_progress(self, callback: Callable[[float], None] | None) -> None:
-        """Have ``callback`` told, during a network call, which share of its tiles is done."""
-        self.network.progress = callback
-
-    @property
-    def _enlarges(self) -> int:
-        """By how much the network itself enlarges, as far as it is known: a bridge's image is lifted before."""
+    def _default_tile(self, multiple: int) -> int:
+        """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
         from basicsr_ext.models.restoration_model import RestorationModel
 
         plain = self._of_basicsr or type(self._model).restore is RestorationModel.restore
-        return self.scale if plain else 1
+        enlarges = self.scale if plain else 1  # as far as it is known: a bridge's image is lifted before
+        return -(-max(512 // enlarges, 128) // multiple) * multiple
 
     def take(self, **flags: Any) -> None:
-        """Take values for the model's own options; those not named fall back to the option file's.
-
-        Raises:
-            InputError: No such option, or a value that it does not allow.
-        """
+        """Take values for the model's own options (InputError); those not named fall back to the option file's."""
         given = {name: value for name, value in flags.items() if value is not None}
-        if given == self._given:
-            return
-        opt = with_flags(self.opt, type(self._model), given)
-        self.offers.take_options(opt)
-        self._given = given
+        if given != self._given:
+            self.offers.take_options(with_flags(self.opt, type(self._model), given))
+            self._given = given
 
     @torch.no_grad()
     def restore(
@@ -149,28 +119,24 @@ class Restorer:
             cond: condition images, B,Cc,H,W in [0, 1], of the restored size.
             flags: those of the model's ``restore_flags``.
 
-        Returns:
-            B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name.
-
-        Raises:
-            InputError: Wrong channels, an unfit mask, an option out of range, seeds of another number than images, or
-                too little memory.
+        Returns B,C,H,W in [0, 1] on the CPU, and the model's further pictures of that size by name. Raises InputError
+        for wrong channels, an unfit mask, an option out of range, seeds of another number than images, or too little
+        memory.
         """
         self.take(**flags)
-        wanted = self.channels[0]
-        if wanted not in (None, image.shape[1]):
-            raise InputError(_channels_fault(image.shape[1], wanted))
+        found, wanted = image.shape[1], self.channels[0]
+        if wanted not in (None, found):
+            kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
+            takes = f"the network takes {wanted} ({kinds[1]})"
+            raise InputError(f"the image has {found} channel(s) ({kinds[0]}), but {takes}; convert it")
         seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(image):
-            raise InputError(
-                f"seed has {len(seeds)} numbers for {len(image)} image(s); give one for each, or one for all"
-            )
+        if (count := len(image)) != len(seeds):
+            raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, seeds)
+            restored = self._run(batch, seeds).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             raise InputError(_too_large(image, error)) from error
-        restored = restored.float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
         if mask is not None and restored.shape == image.shape:
@@ -182,10 +148,7 @@ class Restorer:
     def walk(
         self, image: Tensor, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
     ) -> Tensor | None:
-        """A picture C,H,W in [0, 1] of how the restoration of one image comes about; None from a model without one.
-
-        Arguments are those of :meth:`restore`.
-        """
+        """A picture C,H,W in [0, 1] of how :meth:`restore` comes to one image; None from a model without one."""
         self.take(**flags)
         if self._of_basicsr:
             return None
@@ -193,34 +156,26 @@ class Restorer:
         return self._model.progress_strip(self._model.batch, self.network, seed)
 
     def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
+        """What the model is fed; InputError for a mask or condition images that it does not take or that do not fit."""
         batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+        name = type(self._model).__name__
         if mask is not None:
-            batch |= self._masked(image, mask)
+            if not self.offers.takes_mask:
+                raise InputError(f"a mask is given, but {name} does not look at masks; leave it out")
+            if mask.shape[-2:] != image.shape[-2:]:
+                sizes = f"the mask has {_size(mask)} pixels, the image {_size(image)} (height x width)"
+                raise InputError(f"{sizes}; they must agree")
+            if not mask.flatten(1).any(1).all():
+                raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
+            batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
         if cond is not None:
-            batch |= self._conditioned(image, cond)
+            if not self.offers.takes_cond:
+                raise InputError(f"condition images are given, but {name} takes none here; leave them out")
+            found, size = tuple(cond.shape[-2:]), tuple(self.scale * length for length in image.shape[-2:])
+            if found != size:
+                raise InputError(f"the condition has {found} pixels, the restored image {size}; make them agree")
+            batch["cond"] = cond.float()
         return batch
-
-    def _masked(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        if not self.offers.takes_mask:
-            raise InputError(f"a mask is given, but {type(self._model).__name__} does not look at masks; leave it out")
-        if mask.shape[-2:] != image.shape[-2:]:
-            sizes = [" x ".join(map(str, thing.shape[-2:])) for thing in (mask, image)]
-            raise InputError(f"the mask has {sizes[0]} pixels, the image {sizes[1]} (height x width); they must agree")
-        if not mask.flatten(1).any(1).all():
-            raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
-        return {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
-
-    def _conditioned(self, image: Tensor, cond: Tensor) -> dict[str, Tensor]:
-        size = tuple(self.scale * length for length in image.shape[-2:])
-        if not self.offers.takes_cond:
-            raise InputError(
-                f"condition images are given, but {type(self._model).__name__} takes none here; leave them out"
-            )
-        if tuple(cond.shape[-2:]) != size:
-            raise InputError(
-                f"the condition has {tuple(cond.shape[-2:])} pixels, the restored image {size}; make them agree"
-            )
-        return {"cond": cond.float()}
 
     def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
         model = self._model
@@ -258,16 +213,11 @@ class Restorer:
         restored, extras = self.restore(torch.stack(images), mask, seed, cond, **flags)
         if restored.shape[1] not in _KINDS:
             raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
-        further = [{name: planes[k, :3] for name, planes in extras.items()} for k in range(len(pictures))]
-        return [
-            (with_planes(picture, planes), {name: Picture(more, None, picture.bits) for name, more in mine.items()})
-            for picture, planes, mine in zip(pictures, restored, further)
-        ]
-
-
-def default_tile(multiple: int, enlarges: int) -> int:
-    """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
-    return -(-max(TILE // enlarges, _LEAST_TILE) // multiple) * multiple
+        results = []
+        for k, picture in enumerate(pictures):
+            further = {name: Picture(planes[k, :3], None, picture.bits) for name, planes in extras.items()}
+            results.append((with_planes(picture, restored[k]), further))
+        return results
 
 
 def find_device(name: str) -> torch.device:
@@ -286,16 +236,15 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def _size(image: Tensor) -> str:
+    return " x ".join(map(str, image.shape[-2:]))
+
+
 def _too_large(image: Tensor, error: Exception) -> str:
-    size = " x ".join(map(str, image.shape[-2:]))
-    if len(image) > 1:
-        return f"{len(image)} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
+    size, count = _size(image), len(image)
+    if count > 1:
+        return f"{count} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
     return f"an image of {size} pixels does not fit into memory ({error}); --device cpu"
-
-
-def _channels_fault(found: int, wanted: int) -> str:
-    kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
-    return f"the image has {found} channel(s) ({kinds[0]}), but the network takes {wanted} ({kinds[1]}); convert it"
 
 
 def _build(opt: dict[str, Any], device: torch.device) -> Any:
@@ -329,10 +278,8 @@ def _silent_toolkit() -> Iterator[None]:
     try:
         yield
     finally:
-        logger.handlers[:], level, logger.propagate, logger.disabled, initialized = before
+        logger.handlers[:], level, logger.propagate, logger.disabled, home.initialized_logger = before
         logger.setLevel(level)
-        home.initialized_logger.clear()
-        home.initialized_logger.update(initialized)
 
 
 def _load(net: torch.nn.Module, checkpoint: str | os.PathLike[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import groupby, islice
+from itertools import groupby, islice, product
 from typing import Any
 
 import torch
@@ -16,15 +16,11 @@ from basicsr_ext.common.errors import InputError
 __all__ = ["TiledNetwork", "check_tile", "tile_windows", "tiled"]
 
 Window = tuple[int, int, Tensor]
-_LEAST = 32  # pixels; a smaller tile is nothing but border
+Cell = tuple[Window, ...]  # a tile: its rows and columns
 
 
 def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
-    """Refuse a tile that the network cannot take.
-
-    Raises:
-        InputError: ``tile`` is no multiple of the network's ``multiple``, or not 0 <= overlap <= tile / 2.
-    """
+    """Refuse (InputError) a tile that is no multiple of the network's ``multiple``, or not 0 <= overlap <= tile / 2."""
     if tile < 1 or tile % multiple:
         near = max(multiple, round(tile / multiple) * multiple)
         raise InputError(f"tile is {tile}, but this network needs a multiple of {multiple}; give {near}, say")
@@ -35,9 +31,8 @@ def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
 def tile_windows(size: int, tile: int, overlap: int, multiple: int = 1) -> list[Window]:
     """Cut one axis of ``size`` pixels into tiles that start at multiples of ``multiple`` and lie evenly spread.
 
-    Returns:
-        (start, stop, weights) of each tile: weights (stop - start,) in float64 rise and fall smoothly over what
-        neighbours share; those that lie on one pixel sum to one.
+    Returns (start, stop, weights) of each: weights (stop - start,) in float64 rise and fall smoothly over what
+    neighbours share; those that lie on one pixel sum to one.
     """
     if size <= tile:
         return [(0, size, torch.ones(size, dtype=torch.float64))]
@@ -85,22 +80,18 @@ def tiled(
         batch: tiles of one size that are given to ``function`` at once.
         progress: called after each call with the share of the tiles that is done.
 
-    Returns:
-        B,D,s*H,s*W, at least float32. Besides it one batch of tiles lies in memory.
-
-    Raises:
-        InputError: see :func:`check_tile`.
-        ValueError: ``function`` does not enlarge height and width by one whole number.
+    Returns B,D,s*H,s*W, at least float32; besides it one batch of tiles lies in memory. Raises InputError as
+    :func:`check_tile`, ValueError if ``function`` does not enlarge height and width by one whole number.
     """
     check_tile(tile, overlap, multiple)
-    rows, columns = (tile_windows(size, tile, overlap, multiple) for size in image.shape[-2:])
-    if len(rows) == len(columns) == 1:
+    report = progress or (lambda share: None)
+    cells = list(product(*(tile_windows(size, tile, overlap, multiple) for size in image.shape[-2:])))
+    if len(cells) == 1:
         result = function(image, *extra)
-        if progress is not None:
-            progress(1.0)
+        report(1.0)
         return result
     result, done = image.new_empty(0), 0
-    for group in _groups([(row, column) for row in rows for column in columns], batch):
+    for group in _groups(cells, batch):
         answer = function(*_cut_all(group, image, extra))
         scale = _scale(answer, group[0])
         if not done:
@@ -110,35 +101,40 @@ def tiled(
         for part, cell in zip(answer.split(len(image)), group):
             _add(result, part, cell, scale)
         done += len(group)
-        if progress is not None:
-            progress(done / (len(rows) * len(columns)))
+        report(done / len(cells))
     return result
 
 
-def _groups(cells: list[tuple[Window, Window]], batch: int) -> Iterator[list[tuple[Window, Window]]]:
+def _groups(cells: list[Cell], batch: int) -> Iterator[list[Cell]]:
     """Neighbouring tiles of one size, at most ``batch`` of them."""
     for _, same in groupby(cells, key=lambda cell: [window[1] - window[0] for window in cell]):
         while group := list(islice(same, batch)):
             yield group
 
 
-def _cut_all(group: list[tuple[Window, Window]], image: Tensor, extra: tuple[Any, ...]) -> list[Any]:
+def _cut_all(group: list[Cell], image: Tensor, extra: tuple[Any, ...]) -> list[Any]:
     """The image and the extra arguments of one call."""
-    arguments = []
-    for argument in (image, *extra):
-        if not torch.is_tensor(argument):
-            arguments.append(argument)
-        elif argument.dim() == 4 and argument.shape[-2:] == image.shape[-2:]:
+    arguments = list((image, *extra))
+    for k, argument in enumerate(arguments):
+        if _is_like(argument, image.shape[-2:]):
             whole = argument.expand(len(image), -1, -1, -1)
-            arguments.append(torch.cat([whole[..., y:v, x:u] for (y, v, _), (x, u, _) in group]))
-        elif argument.dim() and len(argument) == len(image):
-            arguments.append(argument.repeat(len(group), *[1] * (argument.dim() - 1)))
-        else:
-            arguments.append(argument)
+            arguments[k] = torch.cat([whole[..., y:v, x:u] for (y, v, _), (x, u, _) in group])
+        elif _is_for_each(argument, len(image)):
+            arguments[k] = argument.repeat(len(group), *[1] * (argument.dim() - 1))
     return arguments
 
 
-def _scale(answer: Tensor, cell: tuple[Window, Window]) -> int:
+def _is_like(thing: Any, size: torch.Size) -> bool:
+    """Whether it is a tensor of the height and width of the image."""
+    return torch.is_tensor(thing) and thing.dim() == 4 and thing.shape[-2:] == size
+
+
+def _is_for_each(thing: Any, count: int) -> bool:
+    """Whether it is a tensor with one entry for each of ``count`` images."""
+    return torch.is_tensor(thing) and thing.dim() > 0 and len(thing) == count
+
+
+def _scale(answer: Tensor, cell: Cell) -> int:
     (y, v, _), (x, u, _) = cell
     height, width = answer.shape[-2:]
     scale = height // (v - y)
@@ -147,7 +143,7 @@ def _scale(answer: Tensor, cell: tuple[Window, Window]) -> int:
     return scale
 
 
-def _add(result: Tensor, part: Tensor, cell: tuple[Window, Window], scale: int) -> None:
+def _add(result: Tensor, part: Tensor, cell: Cell, scale: int) -> None:
     """Add one tile to the result, weighted."""
     (y, v, rows), (x, u, columns) = cell
     down, across = (w.repeat_interleave(scale).to(result.device, result.dtype) for w in (rows, columns))
@@ -160,18 +156,11 @@ class TiledNetwork(nn.Module):
 
     Stands wherever ``net`` stands: what calls it sees one network call on the whole image, so a sampler walks with one
     noise field over it. Where a GPU has too little memory, tiles go one by one, then fewer images of a batch go
-    together, then the tile is halved, for later calls too.
+    together, then the tile is halved, for later calls too, and ``say`` is told.
 
-    Args:
-        net: ``net(x, *rest)`` returns b,D,s*h,s*w for x b,C,h,w; see :func:`tiled` for the rest.
-        tile: pixels of the network's input, a multiple of what it needs; 0 for the whole image.
-        overlap: pixels that neighbours share; None for an eighth of the tile.
-        batch: tiles at once.
-        progress: called with the share of a call that is done.
-        say: told of a halved tile.
-
-    Raises:
-        InputError: see :func:`check_tile`; in a call, memory that is too small for the smallest tile.
+    ``net(x, *rest)`` returns b,D,s*h,s*w for x b,C,h,w. Arguments are those of :func:`tiled`, but a ``tile`` of 0 is
+    the whole image, an ``overlap`` of None an eighth of the tile, and ``progress`` is told of the share of a call.
+    Raises InputError as :func:`check_tile`; in a call, for memory that is too small for the smallest tile.
     """
 
     def __init__(
@@ -198,10 +187,14 @@ class TiledNetwork(nn.Module):
         down, right = (-size % self.multiple for size in x.shape[-2:])
         if not (down or right):
             return self._call(x, *rest)
-        padded = [_pad(thing, x.shape[-2:], down, right) for thing in (x, *rest)]
+        size = x.shape[-2:]
+        padded = [
+            F.pad(thing, (0, right, 0, down), mode="replicate") if _is_like(thing, size) else thing
+            for thing in (x, *rest)
+        ]
         result = self._call(*padded)
         scale = result.shape[-2] // padded[0].shape[-2]
-        return result[..., : scale * x.shape[-2], : scale * x.shape[-1]]
+        return result[..., : scale * size[0], : scale * size[1]]
 
     def _call(self, x: Tensor, *rest: Any) -> Tensor:
         while True:
@@ -226,7 +219,8 @@ class TiledNetwork(nn.Module):
             def progress(share: float, done: int = k) -> None:
                 report((done + share) / len(parts))
 
-            part = [_images(thing, start, start + size, count) for thing in (x, *rest)]
+            images = slice(start, start + size)
+            part = [thing[images] if _is_for_each(thing, count) else thing for thing in (x, *rest)]
             results.append(tiled(self.net, part[0], tile, overlap, *part[1:], **sizes, progress=progress))
         return torch.cat(results) if len(results) > 1 else results[0]
 
@@ -242,22 +236,10 @@ class TiledNetwork(nn.Module):
             self.say(f"out of memory with {images} images at once: goes on with {self.images} ({cause})")
             return
         half = -(-tile // 2 // self.multiple) * self.multiple
-        if half < max(_LEAST, self.multiple) or half >= tile:
+        if half < max(32, self.multiple) or half >= tile:  # pixels; a smaller tile is nothing but border
             raise InputError(
                 f"out of memory with tiles of {tile} pixels, and smaller ones make no sense ({cause}); "
                 "free the device, or use another one (--device cpu)"
             )
         self.tile = half
         self.say(f"out of memory with tiles of {tile} pixels: goes on with {half} ({cause})")
-
-
-def _images(thing: Any, start: int, stop: int, count: int) -> Any:
-    """The part of what has one entry for each of ``count`` images."""
-    return thing[start:stop] if torch.is_tensor(thing) and thing.dim() and len(thing) == count else thing
-
-
-def _pad(thing: Any, size: torch.Size, down: int, right: int) -> Any:
-    """Repeat the last row and column of what has the size of the image."""
-    if not torch.is_tensor(thing) or thing.dim() != 4 or thing.shape[-2:] != size:
-        return thing
-    return F.pad(thing, (0, right, 0, down), mode="replicate")
