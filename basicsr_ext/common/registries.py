@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import re
@@ -65,6 +66,22 @@ def all_registries() -> dict[str, Any]:
             if _is_registry(thing) and thing not in found.values():
                 found[thing._name] = thing
     return found
+
+
+def claim(classes: dict[str, type], name: str, cls: type, kind: str) -> None:
+    """Enter a dataclass, whose fields are options, under its ``name``; doing it again is harmless.
+
+    Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{kind} '{name}': {cls.__name__} must be a dataclass; put @dataclass below its registration")
+    taken = classes.setdefault(name, cls)
+    if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(
+            f"{kind} '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
+            f"choose another name for {cls.__module__}.{cls.__qualname__}"
+        )
+    classes[name] = cls
 
 
 def mentioned_keys(cls: type) -> frozenset[str]:

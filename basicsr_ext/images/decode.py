@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import struct
 import warnings
@@ -32,6 +33,11 @@ def decode_image(data: bytes, path: str, channels: int | None = None, grey_to_rg
     ``path`` only serves the messages. Raises InputError as :func:`decode_pixels` and :func:`match_channels` do.
     """
     return to_tensor(match_channels(decode_pixels(data, path), path, channels, grey_to_rgb))
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read and decode an image file as :func:`decode_pixels` does; InputError naming it also if it is missing."""
+    return decode_pixels(headers.read_content(path), str(path))
 
 
 def decode_pixels(data: bytes, path: str) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY, Registry
 
 from basicsr_ext.common import registries
-from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.common.versions import module_version
 from basicsr_ext.metrics.learned.weights import WeightsFile
@@ -25,48 +25,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """What restoring an image took; None where it was not measured.
+    """What restoring an image took; None where it was not measured."""
 
-    Attributes:
-        seconds: wall-clock time of the restoration alone.
-        peak_memory: bytes, the most that was held at a time.
-        parameters: number of the networks' parameters.
-        flops: floating-point operations of the whole restoration: all network calls.
-        network_calls: how often the network was called, the NFE of a sampler.
-    """
-
-    seconds: float | None = None
-    peak_memory: int | None = None
-    parameters: int | None = None
-    flops: float | None = None
-    network_calls: int | None = None
+    seconds: float | None = None  # wall-clock time of the restoration alone
+    peak_memory: int | None = None  # bytes, the most that was held at a time
+    parameters: int | None = None  # of all networks
+    flops: float | None = None  # floating-point operations of the whole restoration: all network calls
+    network_calls: int | None = None  # the NFE of a sampler
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One restored image and what belongs to it. Images are H,W,C uint8 in OpenCV's order (grey, BGR or BGRA).
+    """One restored image and what belongs to it. Images are H,W,C uint8 in OpenCV's order (grey, BGR or BGRA)."""
 
-    Attributes:
-        index: number of the image in its data set; every image of the set has its own.
-        name: of the image, for messages.
-        restored: the image to judge.
-        gt: ground truth, of the size of ``restored``.
-        lq: the input of the restoration.
-        operator: A of ``lq = A(gt)``: maps a float image 1,C,H,W in [0, 1] (RGB) to 1,C,h,w, without noise.
-        hole: where nothing of ``lq`` is known: h,w, True in the hole of an inpainting; None if there is none.
-        draws: the image restored with several seeds.
-        cost: what the restoration took.
-    """
-
-    index: int
-    name: str
-    restored: np.ndarray
-    gt: np.ndarray | None = None
-    lq: np.ndarray | None = None
+    index: int  # number of the image in its data set; every image of the set has its own
+    name: str  # for messages
+    restored: np.ndarray  # the image to judge
+    gt: np.ndarray | None = None  # ground truth, of the size of `restored`
+    lq: np.ndarray | None = None  # the input of the restoration
+    # A of lq = A(gt): maps a float image 1,C,H,W in [0, 1] (RGB) to 1,C,h,w, without noise
     operator: Callable[[torch.Tensor], torch.Tensor] | None = None
-    hole: np.ndarray | None = None
-    draws: tuple[np.ndarray, ...] | None = None
-    cost: Cost | None = None
+    hole: np.ndarray | None = None  # where nothing of `lq` is known: h,w, True in the hole of an inpainting
+    draws: tuple[np.ndarray, ...] | None = None  # the image restored with several seeds
+    cost: Cost | None = None  # what the restoration took
 
 
 class Metric:
@@ -75,29 +56,18 @@ class Metric:
     A metric of single images implements :meth:`measure`; one of a set implements :meth:`measure`, which returns what
     is to be kept of an image (a number, or a dict of arrays and text), and :meth:`reduce`. Nothing depends on the order
     in which images come or on the process that has them, so shards merged give the whole, to the last bit.
-
-    Attributes:
-        higher_is_better: which of two figures is the better one.
-        unit: of the figure, empty for a plain number.
-        digits: behind the point, for tables.
-        needs: what a sample must have beside ``restored``: names of its fields.
-        per_image: whether an image has a figure of its own.
-        least: fewest images that give a figure.
-        packages: modules that must be installed; ``extra`` is the extra of this package that brings them.
-        files: files of network weights that it reads.
-        about: what else another needs to get the same figure, such as crop and colour space.
     """
 
-    higher_is_better: bool = False
-    unit: str = ""
-    digits: int = 4
-    needs: frozenset[str] = frozenset({"gt"})
-    per_image: bool = True
-    least: int = 1
-    packages: tuple[str, ...] = ()
-    extra: str = ""
-    files: tuple[WeightsFile, ...] = ()
-    about: Mapping[str, Any] = {}
+    higher_is_better: bool = False  # which of two figures is the better one
+    unit: str = ""  # of the figure, empty for a plain number
+    digits: int = 4  # behind the point, for tables
+    needs: frozenset[str] = frozenset({"gt"})  # what a sample must have beside `restored`: names of its fields
+    per_image: bool = True  # whether an image has a figure of its own
+    least: int = 1  # fewest images that give a figure
+    packages: tuple[str, ...] = ()  # modules that must be installed
+    extra: str = ""  # of this package, which installs them
+    files: tuple[WeightsFile, ...] = ()  # of network weights that it reads
+    about: Mapping[str, Any] = {}  # what else another needs to get the same figure, such as crop and colour space
 
     # Options that a metric has by making them fields of its own: pixels left out at every edge; where weights are
     crop_border: int = 0
@@ -139,10 +109,7 @@ class Metric:
         self.records.update(other.records)
 
     def compute(self) -> float:
-        """The figure of all images taken so far.
-
-        Raises InputError if there are fewer images than the figure needs.
-        """
+        """The figure of all images taken so far, or raises InputError if they are fewer than it needs."""
         if len(self.records) < self.least:
             raise InputError(
                 f"{self.title} needs at least {self.least} image(s) but was given {len(self.records)}; "
@@ -156,10 +123,7 @@ class Metric:
         return self.cropped(sample.restored, sample), self.cropped(sample.gt, sample)
 
     def cropped(self, image: np.ndarray, sample: Sample) -> np.ndarray:
-        """``image`` without the option ``crop_border`` at every edge.
-
-        Raises InputError if nothing is left.
-        """
+        """``image`` without the option ``crop_border`` at every edge, or raises InputError if nothing is left."""
         border = self.crop_border
         if not 0 <= border < (min(image.shape[:2]) + 1) // 2:
             raise InputError(
@@ -182,10 +146,7 @@ class Metric:
         return self.files
 
     def check(self) -> None:
-        """Look for the packages and files that it needs, before anything is restored.
-
-        Raises InputError if one is missing; says how to get it.
-        """
+        """Look for packages and files before anything is restored, or raises InputError that says how to get them."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise InputError(
@@ -199,10 +160,12 @@ class Metric:
         """What makes two metrics the same, whatever images they took: type, options, libraries, files of weights."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "weights"]  # type: ignore[arg-type]
         found = {"type": self.title, **{name: vars(self)[name] for name in names}, "better": self.better}
-        found |= {"unit": self.unit} if self.unit else {}
-        found |= {"library": [module_version(package) for package in self.packages]} if self.packages else {}
-        files = [file.identity(self.weights) for file in self.weights_files()]
-        return {**found, **({"weights": files} if files else {}), **self.about}
+        parts = {
+            "unit": self.unit,
+            "library": [module_version(package) for package in self.packages],
+            "weights": [file.identity(self.weights) for file in self.weights_files()],
+        }
+        return {**found, **{name: part for name, part in parts.items() if part}, **self.about}
 
     def provenance(self) -> dict[str, Any]:
         """Everything that another needs to get the same figure: :meth:`identity`, the images taken, and notes."""
@@ -231,35 +194,17 @@ class MetricRegistry(Registry):
     """Metrics by name: ``@METRICS.register("name")`` above ``@dataclass``."""
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Give a class its ``name``; registering the same class again is harmless.
-
-        Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
-        """
+        """Give a class its ``name``, as :func:`.registries.claim`; raises TypeError if it is no Metric."""
 
         def add(cls: type[T]) -> type[T]:
-            if not (dataclasses.is_dataclass(cls) and issubclass(cls, Metric)):
-                raise TypeError(
-                    f"metric '{name}': {cls.__name__} must be a Metric and a dataclass; "
-                    "put @dataclass below @METRICS.register"
-                )
-            taken = self._obj_map.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(
-                    f"metric '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
-                    f"choose another name for {cls.__module__}.{cls.__qualname__}"
-                )
-            self._obj_map[name] = cls
+            if not issubclass(cls, Metric):
+                raise TypeError(f"metric '{name}': {cls.__name__} must be a Metric; derive it from Metric")
+            registries.claim(self._obj_map, name, cls, "metric")
             if cls.per_image and cls.needs <= {"gt"}:
                 METRIC_REGISTRY._obj_map.setdefault(name, _as_function(name, cls))
             return cls
 
         return add
-
-    def get(self, name: str, suffix: str = "") -> type:
-        """Return the class called ``name``; raises UnknownName, an InputError, with the nearest names."""
-        if name not in self._obj_map:
-            raise UnknownName(f"metric {name!r} is unknown; {did_you_mean(name, metric_names())}")
-        return self._obj_map[name]
 
 
 def _as_function(name: str, cls: type) -> Callable[..., float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import call_faults
 from basicsr_ext.metrics.base import Metric, Sample
 
-_DATA = ("img", "img1", "img2", "self")
 _LOWER = ("niqe", "lpips", "dists", "fid")  # words in the names of metrics whose lower figures are the better ones
-
-
-def _function(name: str) -> Callable[..., Any]:
-    found = registries.find(METRIC_REGISTRY, name)
-    assert found is not None, name
-    return found
 
 
 @dataclass
@@ -39,19 +32,21 @@ class BasicSRMetric(Metric):
         """Build it from one block of an option file; raises InputError for a wrong option."""
         name = options["type"]
         arguments = {key: value for key, value in options.items() if key not in ("type", "better")}
-        faults = call_faults(_function(name), arguments, where, _DATA)
         better = options.get("better") or ("lower" if any(word in name.lower() for word in _LOWER) else "higher")
+        metric = cls(name, arguments, better == "higher")
+        faults = call_faults(metric._function, arguments, where, ("img", "img1", "img2", "self"))
         if better not in ("higher", "lower"):
             faults.append(f"{where}.better is {better!r}; write higher or lower")
         if faults:
             raise InputError("; ".join(faults))
-        return cls(name, arguments, better == "higher")
+        return metric
 
     def __post_init__(self) -> None:
-        self._function = _function(self.name)
-        self._takes = [name for name in ("img", "img2") if name in inspect.signature(self._function).parameters]
-        is_psnr = "psnr" in self.name.lower()
-        self.unit, self.digits = ("dB", 2) if is_psnr else ("", 4)
+        found = registries.find(METRIC_REGISTRY, self.name)
+        assert found is not None, self.name
+        self._function = found
+        self._takes = [name for name in ("img", "img2") if name in inspect.signature(found).parameters]
+        self.unit, self.digits = ("dB", 2) if "psnr" in self.name.lower() else ("", 4)
         self.needs = frozenset({"gt"} if "img2" in self._takes else ())
 
     def measure(self, sample: Sample) -> float:

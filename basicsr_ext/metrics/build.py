@@ -20,19 +20,16 @@ from basicsr_ext.processes import collectives
 def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:
     """Build a metric from ``{"type": name, **its options}``; a type of BasicSR's registry is used as it is.
 
-    Args:
-        options: one block of ``val.metrics``; ``better`` may say again what the metric says itself.
-        where: dotted name of the block, for messages.
-        weights: folder of network weights for metrics whose own option ``weights`` is not set.
-
+    ``better`` may say again what the metric says itself; ``where`` is the dotted name of the block, for messages;
+    ``weights`` is a folder of network weights for metrics whose own option of that name is not set.
     Raises InputError if the type or an option is unknown or wrong.
     """
-    if not isinstance(options, Mapping) or not isinstance(options.get("type"), str):
+    name = options.get("type") if isinstance(options, Mapping) else None
+    if not isinstance(name, str):
         raise InputError(f"{where}.type is missing; give the name of a metric; {did_you_mean('', metric_names())}")
-    name = options["type"]
-    if name not in METRICS and registries.find(METRIC_REGISTRY, name) is not None:
-        return BasicSRMetric.of(options, where)
     if name not in METRICS:
+        if registries.find(METRIC_REGISTRY, name) is not None:
+            return BasicSRMetric.of(options, where)
         raise UnknownName(f"{where}.type is {name!r}, which is not registered; {did_you_mean(name, metric_names())}")
     cls = METRICS.get(name)
     own = {key: value for key, value in options.items() if key not in ("type", "better")}

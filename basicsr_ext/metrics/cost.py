@@ -9,19 +9,16 @@ from basicsr_ext.metrics.base import METRICS, Metric, Sample
 
 
 class _CostMetric(Metric):
-    """One number of ``sample.cost``, divided by ``scale``."""
+    """The number of ``sample.cost`` that has the metric's name, divided by ``scale``."""
 
     needs = frozenset({"cost"})
-    source: str  # field of a Cost
     scale: float = 1.0
 
     def measure(self, sample: Sample) -> float:
         """The number of one image."""
-        value = vars(sample.cost)[self.source]
+        value = vars(sample.cost)[self.title]
         if value is None:
-            raise InputError(
-                f"{self.title}: {self.source} of {sample.name} was not measured here; take it off the list of metrics"
-            )
+            raise InputError(f"{self.title} of {sample.name} was not measured here; take it off the list of metrics")
         return value / self.scale
 
 
@@ -30,9 +27,7 @@ class _CostMetric(Metric):
 class Seconds(_CostMetric):
     """Mean wall-clock time of a restoration, of the network and its sampler alone."""
 
-    unit = "s"
-    digits = 3
-    source = "seconds"
+    unit, digits = "s", 3
 
 
 @METRICS.register("peak_memory")
@@ -40,10 +35,7 @@ class Seconds(_CostMetric):
 class PeakMemory(_CostMetric):
     """The most memory that any image needed: of the GPU, or of the process on a CPU."""
 
-    unit = "MiB"
-    digits = 0
-    source = "peak_memory"
-    scale = 2**20
+    unit, digits, scale = "MiB", 0, 2**20
 
     def reduce(self, records: list[float]) -> float:
         """The largest of all."""
@@ -55,10 +47,7 @@ class PeakMemory(_CostMetric):
 class Parameters(_CostMetric):
     """Parameters of the networks."""
 
-    unit = "M"
-    digits = 3
-    source = "parameters"
-    scale = 1e6
+    unit, digits, scale = "M", 3, 1e6
 
 
 @METRICS.register("flops")
@@ -66,10 +55,7 @@ class Parameters(_CostMetric):
 class FLOPs(_CostMetric):
     """Floating-point operations of a whole restoration, all network calls together; a product and its sum are two."""
 
-    unit = "G"
-    digits = 1
-    source = "flops"
-    scale = 1e9
+    unit, digits, scale = "G", 1, 1e9
 
 
 @METRICS.register("network_calls")
@@ -78,4 +64,3 @@ class NetworkCalls(_CostMetric):
     """Network evaluations of a restoration (NFE)."""
 
     digits = 0
-    source = "network_calls"

@@ -15,11 +15,9 @@ from basicsr_ext.metrics.base import Cost, Sample
 
 
 def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Tensor], Tensor] | None:
-    """A of ``lq = A(gt)`` where the data set degrades by one that is known and the same for every image; else None.
+    """A of ``lq = A(gt)`` where a data set of ours degrades every image by the same known one; else None.
 
-    Args:
-        dataset: any data set; its ``degradation`` tells if it is one of ours.
-        mask: 1,h,w, 1 in the hole of an inpainting, for degradations that have one.
+    ``mask`` is 1,h,w, 1 in the hole of an inpainting, for degradations that have one.
     """
     ours = dataset_of(dataset)
     operator = ours.degradation if ours else None
@@ -30,22 +28,12 @@ def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Ten
 
 
 def sample_of(
-    dataset: object,
-    batch: Mapping[str, Any],
-    k: int,
-    index: int,
-    restored: np.ndarray,
-    cost: Cost | None = None,
+    dataset: object, batch: Mapping[str, Any], k: int, index: int, restored: np.ndarray, cost: Cost | None = None
 ) -> Sample:
-    """The sample of image ``k`` of a batch, which is number ``index`` of the data set.
+    """The sample of image ``k`` of a batch, which is number ``index`` of the data set and was restored to ``restored``.
 
-    Args:
-        dataset: where the batch is from.
-        batch: ``lq``, perhaps ``gt`` and ``mask`` (B,C,H,W), and ``lq_path``.
-        k: place in the batch.
-        index: number in the data set.
-        restored: H,W,C uint8 in OpenCV's order.
-        cost: of the restoration.
+    A batch has ``lq``, perhaps ``gt`` and ``mask`` (B,C,H,W), and ``lq_path``; ``restored`` is H,W,C uint8 in OpenCV's
+    order.
     """
     mask = batch["mask"][k] if "mask" in batch else None
     return Sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -10,6 +9,7 @@ import torch
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.registries import claim
 
 __all__ = [
     "DEGRADATIONS",
@@ -99,24 +99,10 @@ class DegradationRegistry:
         self._classes: dict[str, type] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Give a class its ``name``; registering the same class again is harmless.
-
-        Raises TypeError if the class is no dataclass, ValueError if the name belongs to another class.
-        """
+        """Give a class its ``name``, as :func:`.registries.claim`."""
 
         def add(cls: type[T]) -> type[T]:
-            if not dataclasses.is_dataclass(cls):
-                raise TypeError(
-                    f"degradation '{name}': {cls.__name__} must be a dataclass; "
-                    "put @dataclass(frozen=True) below @DEGRADATIONS.register"
-                )
-            taken = self._classes.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(
-                    f"degradation '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
-                    f"choose another name for {cls.__module__}.{cls.__qualname__}"
-                )
-            self._classes[name] = cls
+            claim(self._classes, name, cls, "degradation")
             return cls
 
         return add

@@ -12,8 +12,7 @@ import numpy as np
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import hole_of
-from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.images.headers import read_content
+from basicsr_ext.images.decode import read_pixels
 from basicsr_ext.images.inventory import EXTENSIONS, images_below
 
 __all__ = ["MaskFile", "MaskFolder", "draw_mask", "load_masks"]
@@ -77,7 +76,7 @@ class MaskFolder:
     def get(self, index: int) -> np.ndarray:
         """Return mask ``index``, uint8 of H,W."""
         path = self.paths[index]
-        pixels = decode_pixels(read_content(path), str(path))
+        pixels = read_pixels(path)
         mask = hole_of(pixels)[:, :, 0].astype(np.uint8) ^ np.uint8(self.invert)
         _check_hole(mask, str(path))
         return mask

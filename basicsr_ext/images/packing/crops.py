@@ -11,8 +11,7 @@ import numpy as np
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
-from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.images.headers import read_content
+from basicsr_ext.images.decode import read_pixels
 
 _KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
 
@@ -66,7 +65,7 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
     With ``folder`` they are written there, each completely or not at all, and returned without their content.
     Raises InputError naming the file if it cannot be read, is too small, or does not fit the kind of storage.
     """
-    pixels = decode_pixels(read_content(path), path)
+    pixels = read_pixels(path)
     height, width, channels = pixels.shape
     if cutting.raw and (pixels.dtype != np.uint8 or channels not in _KINDS):
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +37,13 @@ _INCEPTION_PYTORCH = WeightsFile(
 
 @dataclass(frozen=True)
 class Features:
-    """A network that turns images into vectors.
-
-    Attributes:
-        file: its weights.
-        build: makes it from the path of the file.
-        run: turns B,3,H,W RGB in [0, 255] into B,D.
-        least: the smallest side that it takes, in pixels.
-        packages: modules that it needs.
-    """
+    """A network that turns images into vectors."""
 
     file: WeightsFile
-    build: Callable[[Path], nn.Module]
-    run: Callable[[nn.Module, Tensor], Tensor]
-    least: int = 1
-    packages: tuple[str, ...] = ()
-
-
-def _alexnet(path: Path) -> nn.Module:
-    return trunk("alexnet", path)[:12]  # without the last pooling
-
-
-def _vgg16(path: Path) -> nn.Module:
-    return trunk("vgg16", path)[:30]
+    build: Callable[[Path], nn.Module]  # from the path of the file
+    run: Callable[[nn.Module, Tensor], Tensor]  # B,3,H,W RGB in [0, 255] to B,D
+    least: int = 1  # the smallest side that it takes, in pixels
+    packages: tuple[str, ...] = ()  # modules that it needs
 
 
 def build_efficientnet(path: Path) -> nn.Module:
@@ -135,27 +119,22 @@ FEATURES: dict[str, Features] = {
     "inception_pytorch": Features(
         _INCEPTION_PYTORCH, _inception_pytorch, _legacy_pytorch, packages=("cleanfid", "torch_fidelity")
     ),
-    "alexnet": Features(TRUNKS["alexnet"], _alexnet, _pooled, least=31),
-    "vgg16": Features(TRUNKS["vgg16"], _vgg16, _pooled, least=16),
+    # without the last pooling
+    "alexnet": Features(TRUNKS["alexnet"], lambda path: trunk("alexnet", path)[:12], _pooled, least=31),
+    "vgg16": Features(TRUNKS["vgg16"], lambda path: trunk("vgg16", path)[:30], _pooled, least=16),
     "efficientnet_lite0": Features(
         EFFICIENTNET, build_efficientnet, _efficientnet_pooled, least=32, packages=("efficientnet_lite_pytorch",)
     ),
 }
 for _layer in ("64", "192", "768"):  # shallower layers of the FID's network
-    FEATURES[f"inception_{_layer}"] = Features(
-        _INCEPTION, _inception, _inception_layer(_layer), packages=("torch_fidelity",)
-    )
+    FEATURES[f"inception_{_layer}"] = replace(FEATURES["inception"], run=_inception_layer(_layer))
 
 
 def features(name: str, views: list[np.ndarray], chosen: str | None = None) -> np.ndarray:
     """Vectors N,D float32 of the N views H,W,C uint8 of one image; they do not depend on which images come with it.
 
-    Args:
-        name: of :data:`FEATURES`.
-        views: of one size, in OpenCV's order of channels.
-        chosen: the option ``weights``.
-
-    Raises InputError if the weights are missing or wrong.
+    ``name`` is one of :data:`FEATURES`; the views have one size and OpenCV's order of channels; ``chosen`` is the
+    option ``weights``. Raises InputError if the weights are missing or wrong.
     """
     spec = FEATURES[name]
     net, device = loaded(spec.build, spec.file, chosen), metric_device()

