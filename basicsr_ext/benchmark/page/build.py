@@ -16,17 +16,14 @@ from typing import Any
 from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.page.pictures import gather
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
 
 PARTS = Path(__file__).parent / "parts"
 SCRIPTS = ("base.js", "table.js", "charts.js", "stage.js", "images.js", "main.js")
-_KEYS = ("title", "methods", "datasets", "metrics", "results")
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The records of a benchmark.
-
-    Raises InputError if the file is missing, no JSON, or of another format than :data:`basicsr_ext.benchmark.FORMAT`.
-    """
+    """The records of a benchmark, or raises InputError if the file is missing, no JSON, or of another format."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; `basicsr benchmark -opt FILE` writes it")
@@ -37,7 +34,7 @@ def read(path: str | Path) -> dict[str, Any]:
     found = records.get("format") if isinstance(records, dict) else None
     if found != FORMAT:
         raise InputError(f"{path} has format {found!r}; this version reads format {FORMAT}; run the benchmark again")
-    if missing := [key for key in _KEYS if key not in records]:
+    if missing := [key for key in ("title", "methods", "datasets", "metrics", "results") if key not in records]:
         raise InputError(f"{path} has no {', '.join(missing)}; run the benchmark again")
     return records
 
@@ -45,22 +42,16 @@ def read(path: str | Path) -> dict[str, Any]:
 def write(records: str | Path, folder: str | Path, quality: int | None = None) -> Path:
     """Write ``index.html`` and its pictures to ``folder``; returns the path of the page.
 
-    Args:
-        records: ``records.json`` of a benchmark; its pictures are looked for relative to it.
-        folder: made if it is missing; what an earlier page left there is replaced.
-        quality: None copies the pictures as they are; 1 to 100 stores them as WebP of that quality, for a small page.
+    ``records`` is the records.json of a benchmark, beside which the pictures lie: they are copied as they are, or stored
+    as WebP of ``quality``, 1 to 100, for a small page. What an earlier page left in ``folder`` is replaced.
 
-    Raises:
-        InputError: the records cannot be read, a picture is missing or unreadable, or ``quality`` is out of range.
-        OSError: the pictures cannot be written.
+    Raises InputError if the records cannot be read, a picture is missing or unreadable, or ``quality`` is out of range,
+    OSError if a picture cannot be written.
     """
     if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"quality is {quality}; it must be from 1 to 100, or left out for exact pictures")
-    content, folder = read(records), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = gather(content, Path(records).parent, folder, quality)
-    page = folder / "index.html"
-    page.write_text(render(content), encoding="utf-8")
+    page = Path(folder) / "index.html"
+    write_whole(page, render(gather(read(records), Path(records).parent, page.parent, quality)))
     return page
 
 

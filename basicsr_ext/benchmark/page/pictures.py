@@ -10,13 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_ext.benchmark.run.store import read_stored
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import finite
+from basicsr_ext.images.arrays import to_bgr
 
 FOLDER = "index_files"  # beside index.html; replaced whenever the page is written
 SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}  # what every browser shows
 THUMBNAIL = 144  # largest side, pixels
-CROPS = 3  # places shown of each image
 
 
 def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | None) -> dict[str, Any]:
@@ -31,39 +33,32 @@ def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | Non
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     order = {method["name"]: k for k, method in enumerate(records["methods"])}
     for d, dataset in enumerate(records["datasets"]):
-        results = [r for r in records["results"] if r["dataset"] == dataset["name"] and r["method"] in order]
         by_image: dict[str, list[tuple[int, dict[str, Any]]]] = {image["name"]: [] for image in dataset["images"]}
-        for result in results:
-            for row in result["images"]:
-                by_image.setdefault(row["image"], []).append((order[result["method"]], row))
+        for result in records["results"]:
+            if result["dataset"] == dataset["name"] and result["method"] in order:
+                for row in result["images"]:
+                    by_image.setdefault(row["image"], []).append((order[result["method"]], row))
         for k, image in enumerate(dataset["images"]):
             _gather_image(image, by_image[image["name"]], _Place(root, folder, f"{FOLDER}/{d}/{k:04d}", quality))
     return records
 
 
 class _Place:
-    """Where the pictures of one image come from and go to."""
+    """Where the pictures of one image come from and go to; paths that are returned are relative to the page."""
 
     def __init__(self, root: Path, folder: Path, stem: str, quality: int | None) -> None:
         self.root, self.folder, self.stem, self.quality = root, folder, stem, quality
 
     def take(self, path: str | None, name: str) -> str | None:
-        """Copy or convert one picture; its path relative to the page."""
+        """Copy or convert one picture."""
         if path is None:
             return None
-        source = self.existing(path)
-        copied = self.quality is None and source.suffix.lower() in SHOWN
-        suffix = source.suffix.lower() if copied else ".png" if self.quality is None else ".webp"
-        target = self.folder / f"{self.stem}_{name}{suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if copied:
-            shutil.copyfile(source, target)
-        else:
-            _save(target, self.read(path), self.quality)
-        return target.relative_to(self.folder).as_posix()
+        source = self._existing(path)
+        if self.quality is None and source.suffix.lower() in SHOWN:
+            return self._write(f"{name}{source.suffix.lower()}", source.read_bytes())
+        return self._save(name, ".png" if self.quality is None else ".webp", self.read(path), self.quality)
 
-    def existing(self, path: str) -> Path:
-        """Where the picture lies."""
+    def _existing(self, path: str) -> Path:
         source = self.root / path
         if not source.is_file():
             raise InputError(f"{source} is missing; run the benchmark again: it computes what is not there")
@@ -71,22 +66,26 @@ class _Place:
 
     def read(self, path: str) -> np.ndarray:
         """H,W,3 uint8."""
-        source = self.existing(path)
-        data = np.fromfile(source, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-        if image is None:
-            raise InputError(f"{source} cannot be read as an image; remove it and run the benchmark again")
-        return image
+        return to_bgr(read_stored(self._existing(path)))
 
     def thumbnail(self, image: np.ndarray) -> str:
-        """Save a small JPEG of ``image``; its path relative to the page."""
+        """Save a small JPEG of ``image``."""
         height, width = image.shape[:2]
         factor = min(1.0, THUMBNAIL / max(height, width))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        target = self.folder / f"{self.stem}_thumb.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _save(target, cv2.resize(image, size, interpolation=cv2.INTER_AREA), 80)
-        return target.relative_to(self.folder).as_posix()
+        return self._save("thumb", ".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA), 80)
+
+    def _save(self, name: str, suffix: str, image: np.ndarray, quality: int | None) -> str:
+        flag = {".webp": cv2.IMWRITE_WEBP_QUALITY, ".jpg": cv2.IMWRITE_JPEG_QUALITY}.get(suffix)
+        done, data = cv2.imencode(suffix, image, [flag, quality] if flag and quality else [])
+        if not done:
+            raise OSError(f"{self.stem}_{name}{suffix} could not be written")
+        return self._write(f"{name}{suffix}", data.tobytes())
+
+    def _write(self, name: str, data: bytes) -> str:
+        target = f"{self.stem}_{name}"
+        write_whole(self.folder / target, data)
+        return target
 
 
 def _gather_image(image: dict[str, Any], rows: list[tuple[int, dict]], place: _Place) -> None:
@@ -104,14 +103,12 @@ def _gather_image(image: dict[str, Any], rows: list[tuple[int, dict]], place: _P
             row[key] = place.take(row.get(key), f"{number}" if key == "file" else f"{number}_{key}")
 
 
-def differing_crops(images: list[np.ndarray], count: int = CROPS) -> list[list[int]]:
+def differing_crops(images: list[np.ndarray], count: int = 3) -> list[list[int]]:
     """The squares in which images H,W,3 (uint8) of one size differ most: [left, top, side] each, most first.
 
     The difference at a pixel is the standard deviation over the images; squares do not overlap, and one where all
     images agree is not listed. Images of another size than the first are left out.
     """
-    if not images:
-        return []
     same = [image.astype(np.float32).mean(2) for image in images if image.shape == images[0].shape]
     if len(same) < 2:
         return []
@@ -128,11 +125,3 @@ def differing_crops(images: list[np.ndarray], count: int = CROPS) -> list[list[i
         found.append([int(left), int(top), side])
         spread[max(0, top - side + 1) : top + side, max(0, left - side + 1) : left + side] = 0
     return found
-
-
-def _save(path: Path, image: np.ndarray, quality: int | None) -> None:
-    flag = {".webp": cv2.IMWRITE_WEBP_QUALITY, ".jpg": cv2.IMWRITE_JPEG_QUALITY}.get(path.suffix)
-    done, data = cv2.imencode(path.suffix, image, [flag, quality] if flag and quality else [])
-    if not done:
-        raise OSError(f"{path} could not be written")
-    path.write_bytes(data.tobytes())

@@ -15,9 +15,9 @@ def draw(path: Path, records: Records) -> Iterator[str]:
     if importlib.util.find_spec("matplotlib") is None:
         yield "note: no plots, since matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'"
         return
-    for dataset in [dataset["name"] for dataset in records["datasets"]]:
-        target = path.with_name(f"plot_{dataset}.png")
-        if plot(records, dataset, target):
+    for dataset in records["datasets"]:
+        target = path.with_name(f"plot_{dataset['name']}.png")
+        if plot(records, dataset["name"], target):
             yield f"plot: {target}"
 
 
@@ -26,9 +26,7 @@ def plot(records: Records, dataset: str, target: Path) -> bool:
 
     Distortion is the first metric of which more is better (PSNR), perception the first of which less is better (LPIPS,
     NIQE). Methods of one group, which differ in their network evaluations, are joined by a line.
-
-    Returns:
-        False if there is nothing to plot.
+    Returns False if there is nothing to plot.
     """
     from matplotlib.figure import Figure
 
@@ -74,9 +72,6 @@ def _plane(axes: Any, methods: list[Mapping[str, Any]], x: str, y: str, log: boo
             groups.setdefault(method["group"], []).append(pair)
     for points in groups.values():
         axes.plot(*zip(*points), "-", color="C0", linewidth=1)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y, xscale="log" if log else "linear")
     axes.grid(alpha=0.3)
     axes.margins(x=0.3, y=0.1)
-    if log:
-        axes.set_xscale("log")

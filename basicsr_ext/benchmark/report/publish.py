@@ -26,9 +26,9 @@ def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
         write_whole(path.with_name(name), text(records))
     print(tables.markdown(records))
     yield f"records: {path}"
-    for dataset in [dataset["name"] for dataset in records["datasets"]]:
-        target = path.with_name(f"sheet_{dataset}.png")
-        if sheets.sheet(folder, records, dataset, target):
+    for dataset in records["datasets"]:
+        target = path.with_name(f"sheet_{dataset['name']}.png")
+        if sheets.sheet(folder, records, dataset["name"], target):
             yield f"sheet: {target}"
     yield from plots.draw(path, records)
     yield f"page: {page.write(path, path.with_name('report'))}"

@@ -39,10 +39,7 @@ def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
         "environment": environment(bench.device),
         "protocol": {
             "seed": bench.options.manual_seed,
-            "scale": bench.options.scale,
-            "tile": bench.options.tile,
-            "batch_size": bench.options.batch_size,
-            "baseline": bench.options.baseline,
+            **{name: vars(bench.options)[name] for name in ("scale", "tile", "batch_size", "baseline")},
             "metrics": {name: dict(block) for name, block in bench.options.metrics.items()},
             "intervals": f"95 %, percentile bootstrap over images, {bench.options.resamples} resamples",
             "significance": "Wilcoxon's signed-rank test, two-sided, not corrected for the number of comparisons",

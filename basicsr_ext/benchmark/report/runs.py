@@ -11,8 +11,7 @@ from basicsr_ext.benchmark.report.sheets import write_sheet
 from basicsr_ext.benchmark.report.tables import markdown_lines
 from basicsr_ext.common.errors import InputError
 
-LABELS = {"psnr_y": "PSNR-Y (dB)", "ssim_y": "SSIM-Y", "seconds": "seconds per image"}
-DIGITS = {"psnr_y": 2, "ssim_y": 4, "seconds": 3}
+_SHOWN = {"psnr_y": ("PSNR-Y (dB)", 2), "ssim_y": ("SSIM-Y", 4), "seconds": ("seconds per image", 3)}  # label, digits
 
 Run = dict[str, Any]
 
@@ -40,24 +39,20 @@ def table(runs: list[Run]) -> str:
     rows = [(run["name"], name, data["mean"]) for run in runs for name, data in run["datasets"].items()]
     metrics = list(dict.fromkeys(metric for _, _, means in rows for metric in means))
     metrics.sort(key=lambda metric: metric == "seconds")
-    head = ["run", "data set", *(LABELS.get(metric, metric) for metric in metrics)]
+    head = ["run", "data set", *(_SHOWN.get(metric, (metric, 4))[0] for metric in metrics)]
     return markdown_lines(head, [[run, name, *(_cell(means, m) for m in metrics)] for run, name, means in rows], 2)
 
 
 def _cell(means: dict[str, float | None], metric: str) -> str:
     value = means.get(metric)  # none where there is no number, such as the PSNR of equal images
-    return "" if value is None else f"{value:.{DIGITS.get(metric, 4)}f}"
+    return "" if value is None else f"{value:.{_SHOWN.get(metric, (metric, 4))[1]}f}"
 
 
 def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 160) -> None:
-    """Write a picture: a row for each image, a column for each run and one for the originals, captioned.
+    """Write a PNG: a row for each image, a column for each run and one for the originals, captioned.
 
-    Args:
-        runs: as from :func:`load_runs`; all must hold the saved images of the same data set.
-        originals: folder with the original photographs, of the same names.
-        path: of the PNG to write.
-        crop: side of the central square that is shown of each image, in pixels; it is shown twice as large.
-
+    ``runs`` are those of :func:`load_runs`, with saved images of the same data set; the folder ``originals`` has
+    photographs of the same names. Of each image the central square of ``crop`` pixels is shown, twice as large.
     Raises InputError if a run saved no images, or an image is missing.
     """
     name = next(iter(runs[0]["datasets"]))

@@ -10,28 +10,17 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.arrays import to_bgr
+from basicsr_ext.images.decode import read_pixels
 
-_CROP = 96  # pixels of the original
-_ROWS = 6
 
+def sheet(root: Path, records: Mapping[str, Any], dataset: str, target: Path) -> bool:
+    """Write the centres, of 96 pixels at most, of the first six images side by side: every method, the original.
 
-def sheet(
-    root: Path, records: Mapping[str, Any], dataset: str, target: Path, crop: int = _CROP, rows: int = _ROWS
-) -> bool:
-    """Write the centres of some images side by side: every method, the original.
-
-    Args:
-        root: folder of records.json.
-        records: its content.
-        dataset: name of the data set.
-        target: PNG or JPEG to write.
-        crop: side of the part that is shown, in pixels; smaller images limit it.
-        rows: at most so many images.
-
-    Returns:
-        False if no method restored the data set.
+    ``records`` are those in the folder ``root``, ``target`` is a PNG or JPEG. Returns False if no method restored the
+    data set.
     """
-    chosen = next(one for one in records["datasets"] if one["name"] == dataset)["images"][:rows]
+    chosen = next(one for one in records["datasets"] if one["name"] == dataset)["images"][:6]
     labels = {method["name"]: method["label"] for method in records["methods"]}
     results = [result for result in records["results"] if result["dataset"] == dataset]
     if not results:
@@ -39,22 +28,16 @@ def sheet(
     files = {result["method"]: {one["image"]: one["file"] for one in result["images"]} for result in results}
     columns = [(labels[method], [root / found[image["name"]] for image in chosen]) for method, found in files.items()]
     columns.append(("original", [root / image["gt"] for image in chosen]))
-    side = min([crop, *(min(image["width"], image["height"]) for image in chosen)])
+    side = min([96, *(min(image["width"], image["height"]) for image in chosen)])
     write_sheet(columns, target, side)
     return True
 
 
 def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: int) -> None:
-    """Write the centres of images, twice as large, a captioned column for each list of files.
+    """Write the centres of images, ``crop`` pixels wide and shown twice as large, to a PNG or JPEG.
 
-    Args:
-        columns: captions, each with as many image files as the others.
-        path: of the PNG or JPEG to write.
-        crop: side of the part that is shown, in pixels.
-
-    Raises:
-        InputError: an image is missing, unreadable or smaller than ``crop``.
-        OSError: the picture cannot be written.
+    A column has its caption and as many image files as the others. Raises InputError if an image is missing, unreadable
+    or smaller than ``crop``, OSError if the picture cannot be written.
     """
     rows = len(columns[0][1])
     gap, head = 6, 24
@@ -74,10 +57,8 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
 
 
 def _centre(path: Path, crop: int) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None or min(image.shape[:2]) < crop:
-        raise InputError(
-            f"{path} is missing, unreadable or smaller than {crop} pixels; replace it, or give a smaller --crop"
-        )
+    image = to_bgr(read_pixels(path))
+    if min(image.shape[:2]) < crop:
+        raise InputError(f"{path} is smaller than {crop} pixels; replace it, or give a smaller --crop")
     top, left = (image.shape[0] - crop) // 2, (image.shape[1] - crop) // 2
     return image[top : top + crop, left : left + crop].repeat(2, 0).repeat(2, 1)

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-_LEVEL = (0.025, 0.975)
-
 
 class Interval(NamedTuple):
     """A mean with its 95 % interval; None where one image tells nothing of the spread."""
@@ -28,19 +26,16 @@ class Paired(NamedTuple):
 
 
 def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
-    """Mean of ``values`` (one of each image) and the percentile bootstrap's 95 % interval (Efron, 1979).
+    """Mean of n finite ``values`` (one of each image) and the percentile bootstrap's 95 % interval (Efron, 1979).
 
-    Args:
-        values: n finite numbers, n >= 1.
-        resamples: how often n of them are drawn with replacement.
-        seed: the same draws of images for the same n, so that methods are compared on the same resamples.
+    A ``seed`` gives the same draws of images for the same n, so that methods are compared on the same resamples.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
     generator = np.random.default_rng(seed)
     means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, _LEVEL)
+    low, high = np.quantile(means, (0.025, 0.975))
     return Interval(mean, float(low), float(high))
 
 
@@ -51,8 +46,7 @@ def paired(values: np.ndarray, baseline: np.ndarray, resamples: int, seed: int) 
     one image, and 1 where no pair differs.
     """
     difference = values - baseline
-    interval = bootstrap_mean(difference, resamples, seed)
-    if len(difference) < 2:
-        return Paired(*interval, None)
-    p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
-    return Paired(*interval, p)
+    p = None
+    if len(difference) > 1:
+        p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
+    return Paired(*bootstrap_mean(difference, resamples, seed), p)

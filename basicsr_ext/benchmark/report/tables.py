@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,7 +72,8 @@ def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
     for method in records["methods"]:
         cells = [style.text(method["label"]), *(style.text(_cost(name, method[name])) for name, _ in _COSTS)]
         if method["status"] == "failed":
-            cells[0] += " " + style.text(f"(failed: {_short(method['reason'])})")
+            reason = textwrap.shorten(method["reason"] or "", 120, placeholder="...")
+            cells[0] += " " + style.text(f"(failed: {reason})")
         summary = results.get(method["name"], {}).get("summary", {})
         for m in metrics:
             value = summary.get(m["name"], {}).get("value")
@@ -80,11 +82,6 @@ def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
             cells.append(frame.format(text))
         rows.append(cells)
     return rows
-
-
-def _short(reason: str | None) -> str:
-    text = " ".join((reason or "").split())
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def markdown_lines(head: list[str], rows: list[list[str]], texts: int = 1) -> str:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from basicsr_ext.benchmark.run.inputs import Image, folder_faults, prepare
 from basicsr_ext.benchmark.run.methods import Method
 from basicsr_ext.benchmark.run.runners import Facts
 from basicsr_ext.benchmark.run.settings import Benchmark
-from basicsr_ext.benchmark.run.store import Store, hash_of
+from basicsr_ext.benchmark.run.store import Store, hash_of, read_stored
 from basicsr_ext.benchmark.run.work import Outcome, restore_all
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.plain_json import finite
@@ -149,22 +148,14 @@ def kept_record(record: Any, place: str, store: Store, file: Path) -> dict[str, 
 
 def _sample(bench: Benchmark, path: Path, image: Image, note: dict[str, Any], cost: Cost | None) -> Sample:
     paths = [path, *(bench.store.input(image.dataset, image.name, kind) for kind in ("gt", "lq"))]
-    restored, gt, lq = (_read(file) for file in paths)
+    restored, gt, lq = (read_stored(file) for file in paths)
     if cost is not None:
         cost = replace(cost, seconds=note.get("seconds"), peak_memory=note.get("peak_memory"))
     files = [file for name, file in note.get("extras", {}).items() if name.startswith("draw")]
-    draws = (restored, *(_read(bench.store.root / file) for file in files)) if files else None
+    draws = (restored, *(read_stored(bench.store.root / file) for file in files)) if files else None
     dataset, mask = bench.datasets[image.dataset], None
     if any("operator" in metric.needs for metric in bench.metrics.values()):
         mask = dataset[image.index].get("mask")
     hole = None if mask is None else mask[0].numpy() > 0.5
     operator = known_operator(dataset, mask)
     return Sample(image.index, image.name, restored, gt, lq, operator, hole, draws, cost)
-
-
-def _read(path: Path) -> np.ndarray:
-    """H,W,C uint8 in OpenCV's order."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise InputError(f"{path} cannot be read; remove it and start again")
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest, write_whole
 from basicsr_ext.common.plain_json import json_text
+from basicsr_ext.images.decode import read_pixels
 from basicsr_ext.images.pictures import Picture, write_picture
 
 GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item of a data set
@@ -46,6 +49,14 @@ def save_picture(path: Path, image: Tensor) -> None:
     alpha = image[-1:] if len(image) in (2, 4) else None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_picture(path, Picture(image[:-1] if alpha is not None else image[:3], alpha))
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """Pixels H,W,C of a picture in the folder of a benchmark, in OpenCV's order; InputError if it cannot be read."""
+    try:
+        return read_pixels(path)
+    except InputError as error:
+        raise InputError(f"{error}, or remove it and run the benchmark again") from None
 
 
 class Store:
