@@ -68,10 +68,7 @@ def share_records(metrics: Mapping[str, Metric]) -> None:
 
 
 def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Merge the metrics over all processes and compute each of them once, on rank 0: the same figures everywhere.
-
-    Raises InputError if a metric refuses its images; in every process.
-    """
+    """Merge the metrics over all processes and compute each on rank 0: the same figures, or InputError, everywhere."""
     share_records(metrics)
     outcome: dict[str, float] | InputError = {}
     if collectives.is_main():

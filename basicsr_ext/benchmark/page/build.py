@@ -42,9 +42,8 @@ def read(path: str | Path) -> dict[str, Any]:
 def write(records: str | Path, folder: str | Path, quality: int | None = None) -> Path:
     """Write ``index.html`` and its pictures to ``folder``; returns the path of the page.
 
-    ``records`` is the records.json of a benchmark, beside which the pictures lie: they are copied as they are, or stored
-    as WebP of ``quality``, 1 to 100, for a small page. What an earlier page left in ``folder`` is replaced.
-
+    ``records`` is the records.json of a benchmark, beside which its pictures lie: they are copied as they are, or
+    stored as WebP of ``quality``, 1 to 100, for a small page. What an earlier page left in ``folder`` is replaced.
     Raises InputError if the records cannot be read, a picture is missing or unreadable, or ``quality`` is out of range,
     OSError if a picture cannot be written.
     """

@@ -26,7 +26,6 @@ def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | Non
 
     Returns the records with paths relative to ``folder``; each image of a data set also gets ``thumb``, a path, and
     ``crops``, a list of [left, top, side] in pixels where the methods differ most. NaN and infinities become null.
-
     Raises InputError if a picture is missing or unreadable.
     """
     records = finite(records)

@@ -17,10 +17,7 @@ Run = dict[str, Any]
 
 
 def load_runs(folders: list[str | Path]) -> list[Run]:
-    """Read ``metrics.json`` of each results folder; the folder itself is added under ``folder``.
-
-    Raises InputError if a folder holds no ``metrics.json``, or one that is not ours.
-    """
+    """Read ``metrics.json`` of results folders, or raises InputError; a folder itself is added under ``folder``."""
     runs = []
     for folder in map(Path, folders):
         path = folder / "metrics.json"

@@ -30,15 +30,11 @@ class Image:
 
 
 def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
-    """Read every image, shared out over the ranks, and write its ``gt`` and ``lq`` where they are not there yet.
-
-    Raises InputError if an image cannot be read or written.
-    """
+    """Read every image, shared out over the ranks, and write missing ``gt`` and ``lq``, or raises InputError."""
     todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
-    mine = [_prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))]
-    found = [image for part in collectives.gather_objects(mine) for image in part]
-    order = {key: number for number, key in enumerate((dataset, index) for dataset, index, _ in todo)}
-    return sorted(found, key=lambda image: order[image.dataset, image.index])
+    mine = {k: _prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))}
+    found = {k: image for part in collectives.gather_objects(mine) for k, image in part.items()}
+    return [found[k] for k in range(len(todo))]
 
 
 def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> Image:
@@ -65,9 +61,7 @@ def _names(dataset: Any) -> list[str]:
 def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
     """What is missing in folders that were restored elsewhere, or has another size than its ground truth."""
     faults = []
-    for method in methods:
-        if not isinstance(method, FolderMethod):
-            continue
+    for method in (method for method in methods if isinstance(method, FolderMethod)):
         missing: list[str] = []
         other: list[str] = []
         for image in images:

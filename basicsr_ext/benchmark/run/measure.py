@@ -44,10 +44,7 @@ class Measured(NamedTuple):
 
 
 def restore_and_measure(bench: Benchmark) -> Measured:
-    """Restore what is not restored yet by every method, and measure it; shared out over the ranks.
-
-    Raises InputError if a file cannot be read or written, or one is missing in a folder of restored images.
-    """
+    """Restore and measure what is not there yet, shared out over the ranks, or raises InputError if a file fails."""
     images = prepare(bench.datasets, bench.store)
     if faults := folder_faults(bench.methods, images):
         raise InputError("\n  - ".join(["folders of restored images", *faults]))

@@ -19,8 +19,6 @@ from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags
 
-_SOURCES = ("interpolation", "options or weights", "spandrel", "folder")
-
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -35,16 +33,17 @@ class MethodOptions:
     folder: str | None = None  # images that were restored elsewhere; or its sub-folders named as the data sets
     filename_tmpl: str = "{}"  # name of an image in `folder` from that of the data set, as in BasicSR
 
-    @property
-    def sources(self) -> list[str]:
-        """Which of the four ways are given."""
-        given = (self.interpolation, self.options or self.weights, self.spandrel, self.folder)
-        return [name for name, value in zip(_SOURCES, given) if value is not None]
-
     def __post_init__(self) -> None:
-        if len(self.sources) != 1:
-            said = " and ".join(self.sources) or "none of them"
-            raise ValueError(f"it has {said}; give exactly one of {', '.join(_SOURCES)}")
+        sources = {
+            "interpolation": self.interpolation,
+            "options or weights": self.options or self.weights,
+            "spandrel": self.spandrel,
+            "folder": self.folder,
+        }
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise ValueError(f"it has {said}; give exactly one of {', '.join(sources)}")
         if self.flags and not (self.options or self.weights):
             raise ValueError("flags are those of a trained model; leave them out")
         if "{}" not in self.filename_tmpl:
@@ -138,14 +137,10 @@ class FolderMethod(Method):
 def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: list[str]) -> list[Method]:
     """The methods of one block, several where a flag has a list of values; adds what is wrong to ``faults``.
 
-    Args:
-        name: key of the block.
-        options: the block.
-        scale: of the benchmark, for ``interpolation``.
-        folder: of the option file; paths are looked for in the current folder, then there.
-        faults: every fault of the block, its option file, its weights and its flags.
+    ``scale`` is that of the benchmark, for ``interpolation``; paths are looked for in the current folder, then in the
+    ``folder`` of the option file.
     """
-    where, label = f"methods.{name}", options.label or name
+    label = options.label or name
     try:
         if options.interpolation is not None:
             mode = "nearest-exact" if options.interpolation == "nearest" else options.interpolation
@@ -162,17 +157,17 @@ def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: 
             return [ForeignMethod(name, label, "model", None, _foreign(options.spandrel, folder))]
         return _trained(name, label, options, folder)
     except InputError as error:
-        faults.append(f"{where}: {error}")
+        faults.append(f"methods.{name}: {error}")
         return []
 
 
 def _file(name: str, folder: Path, option: str) -> Path:
     """A file of the current folder or of the option file's."""
     path = Path(name).expanduser()
-    found = next((place for place in (path, folder / path) if place.is_file()), None)
-    if found is None:
-        raise InputError(f"{option} is {name}, but there is no such file; correct the path")
-    return found
+    for place in (path, folder / path):
+        if place.is_file():
+            return place
+    raise InputError(f"{option} is {name}, but there is no such file; correct the path")
 
 
 def _foreign(name: str, folder: Path) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 import torch
-
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
@@ -16,27 +15,22 @@ class PeakMemory:
     On a GPU: everything that torch holds, weights included. On Linux: the resident memory of the whole process.
     """
 
+    bytes: int | None = None
+
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.bytes: int | None = None
+        self._device, self._counted = device, False
 
     def __enter__(self) -> PeakMemory:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        self._resettable = self._device.type == "cpu" and _reset()
+        elif self._device.type == "cpu":
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+                self._counted = True
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self._device)
-        elif self._resettable:
-            found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
-            self.bytes = int(found[1]) * 1024 if found else None
-
-
-def _reset() -> bool:
-    try:
-        _RESET.write_text("5")
-    except OSError:
-        return False
-    return True
+        elif self._counted and (found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())):
+            self.bytes = int(found[1]) * 1024

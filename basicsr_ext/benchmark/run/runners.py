@@ -34,7 +34,7 @@ class Facts(NamedTuple):
 
 
 class _Enough(Exception):
-    """Ends a restoration whose first network call has been seen."""
+    """Ends a restoration whose first network call has been seen; has its arguments."""
 
 
 class Runner:
@@ -48,8 +48,7 @@ class Runner:
     def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:
         """Restore items of a data set of one size at once, each with the noise of its own seed.
 
-        Returns:
-            For each, C,H,W in [0, 1] on the CPU, and further pictures of that size by name.
+        Returns C,H,W in [0, 1] on the CPU for each, and further pictures of that size by name.
         """
         raise NotImplementedError
 
@@ -73,20 +72,17 @@ class Runner:
         return Facts(parameters, flops, self.network_calls, self.sampler, seconds)
 
     def _first_call(self, items: Items) -> tuple[Any, ...]:
-        seen: list[tuple[Any, ...]] = []
-
         def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen.append(arguments)
-            raise _Enough
+            raise _Enough(arguments)
 
         handle = self.network.register_forward_pre_hook(stop)
         try:
             self.restore(items, [0] * len(items))
-        except _Enough:
-            pass
+        except _Enough as enough:
+            return enough.args[0]
         finally:
             handle.remove()
-        return seen[0]
+        raise RuntimeError("a restoration made no network call")
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""

@@ -42,10 +42,7 @@ def tensor_digest(tensors: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def save_picture(path: Path, image: Tensor) -> None:
-    """Write C,H,W in [0, 1] with 1 to 4 channels as an 8-bit PNG, whole or not at all.
-
-    Raises InputError if the folder or the disk refuses the file.
-    """
+    """Write C,H,W in [0, 1] with 1 to 4 channels as an 8-bit PNG, or raises InputError if the disk refuses the file."""
     alpha = image[-1:] if len(image) in (2, 4) else None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_picture(path, Picture(image[:-1] if alpha is not None else image[:3], alpha))

@@ -56,17 +56,14 @@ def _seed(bench: Benchmark, image: Image) -> int:
 
 
 def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
-    """Restore every image that is not there yet by every method; a method that fails leaves the others alone.
-
-    Raises InputError if a file cannot be written.
-    """
+    """Restore every missing image by every method, even if one fails; raises InputError if a file cannot be written."""
     outcome, todo = collectives.broadcast_object(_plan(bench, images) if collectives.is_main() else None)
+    mine = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
     failed: dict[str, str] = {}
-    with _Clock(outcome.facts, todo, images) as clock:
+    with _Clock(outcome.facts, mine, images[0]) as clock:
         for method in bench.methods:
-            mine = [todo[method.name][k] for k in collectives.shard_indices(len(todo.get(method.name, ())))]
-            if mine and method.name not in outcome.reasons:
-                reason = _restore(bench, method, mine, clock)
+            if mine[method.name] and method.name not in outcome.reasons:
+                reason = _restore(bench, method, mine[method.name], clock)
                 failed |= {method.name: reason} if reason else {}
     for reasons in collectives.gather_objects(failed):
         outcome.reasons.update({name: reason for name, reason in reasons.items() if name not in outcome.reasons})
@@ -77,8 +74,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
     """What is to be restored; and try every method that has work on one network call, since that tells how long."""
     outcome, todo = Outcome({}, {}), {}
     for method in bench.methods:
-        missing = [image for image in images if not _whole(bench, method, image)]
-        todo[method.name] = missing
+        todo[method.name] = [image for image in images if not _whole(bench, method, image)]
         if isinstance(method, FolderMethod):
             continue
         key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
@@ -185,6 +181,29 @@ def _draws(
     return found
 
 
+class _Clock(tqdm):
+    """A bar over the seconds that the restorations of this rank are expected to take, by each method's pace."""
+
+    def __init__(self, facts: Mapping[str, Facts], mine: Mapping[str, list[Image]], first: Image) -> None:
+        self._pace = {name: fact.seconds / (first.width * first.height) for name, fact in facts.items()}
+        total = sum(self._expected(name, images) for name, images in mine.items())
+        layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
+        quiet = not (any(mine.values()) and collectives.is_main())
+        super().__init__(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
+
+    def _expected(self, method: str, images: list[Image]) -> float:
+        """Seconds; copying from a folder takes next to none."""
+        return self._pace.get(method, 1e-9) * sum(image.width * image.height for image in images)
+
+    def begin(self, method: Method, images: list[Image]) -> None:
+        """Show what is restored now."""
+        self.set_description_str(f"{method.name} {images[0].name}")
+
+    def end(self, method: Method, images: list[Image]) -> None:
+        """Count images."""
+        self.update(self._expected(method.name, images))
+
+
 def _copied(method: FolderMethod, image: Image) -> torch.Tensor:
     path = method.find(image.dataset, image.name)
     if path is None:
@@ -196,34 +215,3 @@ def _copied(method: FolderMethod, image: Image) -> torch.Tensor:
 def _said(error: Exception) -> str:
     text = str(error) or type(error).__name__
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text.splitlines()[0]}"
-
-
-class _Clock:
-    """A bar over the seconds that the restorations of this rank are expected to take, by each method's pace."""
-
-    def __init__(self, facts: Mapping[str, Facts], todo: Mapping[str, list[Image]], images: list[Image]) -> None:
-        pixels = images[0].width * images[0].height
-        self._pace = {name: fact.seconds / pixels for name, fact in facts.items()}
-        mine = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
-        total = sum(self._expected(name, image) for name, found in mine.items() for image in found)
-        layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
-        quiet = not (any(mine.values()) and collectives.is_main())
-        self._bar = tqdm(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
-
-    def __enter__(self) -> _Clock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def _expected(self, method: str, image: Image) -> float:
-        """Seconds; copying from a folder takes next to none."""
-        return self._pace.get(method, 1e-9) * image.width * image.height
-
-    def begin(self, method: Method, images: list[Image]) -> None:
-        """Show what is restored now."""
-        self._bar.set_description_str(f"{method.name} {images[0].name}")
-
-    def end(self, method: Method, images: list[Image]) -> None:
-        """Count images."""
-        self._bar.update(sum(self._expected(method.name, image) for image in images))

@@ -56,19 +56,13 @@ def _built(build: Callable[[Path], nn.Module], path: Path, changed: int, device:
 
 
 def loaded(build: Callable[[Path], nn.Module], file: WeightsFile, chosen: str | None) -> nn.Module:
-    """What ``build`` makes of a file of weights, ready to evaluate on the device of metrics; built once in a process.
-
-    ``chosen`` is the option ``weights``: the file itself or a folder that has it.
-    """
+    """What ``build`` makes of a file of weights (``chosen``: see ``find``), on the device of metrics; built once."""
     path = file.find(chosen)
     return _built(build, path, path.stat().st_mtime_ns, metric_device())
 
 
 def trunk(name: str, path: Path) -> nn.Sequential:
-    """The convolutional part of a network of :data:`TRUNKS`; a file that holds this part alone will do.
-
-    Raises InputError if the file is missing or belongs to another network.
-    """
+    """The convolutional part of a network of :data:`TRUNKS`, from a file of it or the whole, or raises InputError."""
     from torchvision.models import get_model
 
     with torch.device("meta"):  # the classifier, most of the network, is never made

@@ -64,10 +64,7 @@ class WeightsFile:
         return [Path(place) / inside for place in spec.submodule_search_locations or ()] if spec else []
 
     def load(self, chosen: str | None = None) -> dict[str, Tensor]:
-        """Read the tensors of the file, without running anything that it holds.
-
-        Raises InputError if the file is missing or is not a file of weights.
-        """
+        """Read the tensors of the file without running anything in it, or raises InputError if it holds no weights."""
         path = self.find(chosen)
         try:
             return _read_flax(path) if path.suffix == ".ckpt" else _read_torch(path)
