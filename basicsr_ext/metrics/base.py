@@ -87,7 +87,7 @@ class Metric:
         return math.fsum(records) / len(records)
 
     def update(self, sample: Sample) -> float | None:
-        """Take an image, or raises InputError if a part is missing or sizes differ; returns its figure, if it has one."""
+        """Take an image, or raises InputError if a part is missing or sizes differ; returns its figure, if any."""
         for need in sorted(self.needs):
             if vars(sample)[need] is None:
                 what, cure = _NEEDS[need]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import read_pixels
 
@@ -37,7 +38,7 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
     """Write the centres of images, ``crop`` pixels wide and shown twice as large, to a PNG or JPEG.
 
     A column has its caption and as many image files as the others. Raises InputError if an image is missing, unreadable
-    or smaller than ``crop``, OSError if the picture cannot be written.
+    or smaller than ``crop``, or the picture cannot be written.
     """
     rows = len(columns[0][1])
     gap, head = 6, 24
@@ -51,9 +52,7 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
         for r, file in enumerate(files):
             top = head + r * (side + gap)
             page[top : top + side, left : left + side] = _centre(file, crop)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), page):
-        raise OSError(f"{path} could not be written; is there space on the device?")
+    write_whole(path, cv2.imencode(Path(path).suffix, page)[1].tobytes())
 
 
 def _centre(path: Path, crop: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import Store, hash_of, read_stored
 from basicsr_ext.benchmark.run.work import Outcome, restore_all
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import finite
 from basicsr_ext.metrics import Cost, Sample
 from basicsr_ext.metrics.build import share_records
@@ -134,11 +136,9 @@ def kept_record(record: Any, place: str, store: Store, file: Path) -> dict[str, 
     """The entry of a note: a number in it, arrays in a file of the name ``file``; other kinds are measured again."""
     if isinstance(record, (np.ndarray, dict)):
         file = file.with_name(f"{file.name}.{'npz' if isinstance(record, dict) else 'npy'}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(file, **record) if isinstance(record, dict) else np.save(file, record)
-        except OSError as error:
-            raise InputError(f"{file}: cannot be written ({error.strerror or error}); make space there") from error
+        content = io.BytesIO()
+        np.savez(content, **record) if isinstance(record, dict) else np.save(content, record)
+        write_whole(file, content.getvalue())
         return {"key": place, "array": store.relative(file)}
     return {"key": place, "value": record} if isinstance(record, float) and math.isfinite(record) else {}
 

@@ -20,7 +20,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest, write_whole
 from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.decode import read_pixels
-from basicsr_ext.images.pictures import Picture, write_picture
+from basicsr_ext.images.pictures import Picture, with_planes, write_picture
 
 GIVEN = ("lq", "mask", "cond")  # what a restoration sees of an item of a data set
 
@@ -43,9 +43,7 @@ def tensor_digest(tensors: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 def save_picture(path: Path, image: Tensor) -> None:
     """Write C,H,W in [0, 1] with 1 to 4 channels as an 8-bit PNG, or raises InputError if the disk refuses the file."""
-    alpha = image[-1:] if len(image) in (2, 4) else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(path, Picture(image[:-1] if alpha is not None else image[:3], alpha))
+    write_picture(path, with_planes(Picture(image), image))
 
 
 def read_stored(path: Path) -> np.ndarray:
@@ -95,7 +93,6 @@ class Store:
 
     def write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         """Write the note of a file; raises SaveError, an InputError, where the disk refuses it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path.with_suffix(".json"), json_text(note))
 
     def relative(self, path: Path) -> str:

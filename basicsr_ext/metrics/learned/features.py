@@ -43,7 +43,7 @@ class Features:
     build: Callable[[Path], nn.Module]  # from the path of the file
     run: Callable[[nn.Module, Tensor], Tensor]  # B,3,H,W RGB in [0, 255] to B,D
     least: int = 1  # the smallest side that it takes, in pixels
-    packages: tuple[str, ...] = ()  # modules that it needs
+    packages: tuple[str, ...] = ()  # modules that it needs beside torch_fidelity
 
 
 def build_efficientnet(path: Path) -> nn.Module:
@@ -115,10 +115,8 @@ def _legacy_pytorch(net: nn.Module, rgb: Tensor) -> Tensor:
 
 
 FEATURES: dict[str, Features] = {
-    "inception": Features(_INCEPTION, _inception, _inception_layer("2048"), packages=("torch_fidelity",)),
-    "inception_pytorch": Features(
-        _INCEPTION_PYTORCH, _inception_pytorch, _legacy_pytorch, packages=("cleanfid", "torch_fidelity")
-    ),
+    "inception": Features(_INCEPTION, _inception, _inception_layer("2048")),
+    "inception_pytorch": Features(_INCEPTION_PYTORCH, _inception_pytorch, _legacy_pytorch, packages=("cleanfid",)),
     # without the last pooling
     "alexnet": Features(TRUNKS["alexnet"], lambda path: trunk("alexnet", path)[:12], _pooled, least=31),
     "vgg16": Features(TRUNKS["vgg16"], lambda path: trunk("vgg16", path)[:30], _pooled, least=16),

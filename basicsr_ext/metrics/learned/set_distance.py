@@ -47,7 +47,7 @@ class SetDistance(Metric):
 
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.reference else frozenset({"gt"})
-        self.packages = tuple(dict.fromkeys((*FEATURES[self.network].packages, "torch_fidelity")))
+        self.packages = (*FEATURES[self.network].packages, "torch_fidelity")
         self.files = (FEATURES[self.network].file,)
         self.about = {"features": self.network, "colour space": "RGB", "crop": "none"}
         self._view: tuple[int, ...] = ()  # the options that `views` depends on

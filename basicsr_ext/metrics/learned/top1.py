@@ -20,11 +20,13 @@ from basicsr_ext.metrics.learned.networks import exact, loaded, metric_device, n
 from basicsr_ext.metrics.learned.weights import fill
 
 _RESNET = torchvision_file("resnet50-0676ba61.pth")
-_FILES = {"resnet50": _RESNET, "efficientnet_lite0": EFFICIENTNET}
 
 
 def _resnet50(path: Path) -> nn.Module:
     return fill(torchvision.models.resnet50(), _RESNET.load(str(path)), path, "resnet50")
+
+
+_NETS = {"resnet50": (_resnet50, _RESNET), "efficientnet_lite0": (build_efficientnet, EFFICIENTNET)}
 
 
 def classify(net: str, image: np.ndarray, weights: str | None = None) -> int:
@@ -32,8 +34,7 @@ def classify(net: str, image: np.ndarray, weights: str | None = None) -> int:
 
     Raises InputError if the weights are missing or wrong.
     """
-    build = {"resnet50": _resnet50, "efficientnet_lite0": build_efficientnet}[net]
-    model = loaded(build, _FILES[net], weights)
+    model = loaded(*_NETS[net], weights)
     with exact():
         rgb = functional.resize(to_rgb(image).to(metric_device()), [256], antialias=True)
         rgb = functional.center_crop(rgb, [224, 224])
@@ -60,7 +61,7 @@ class Top1(Metric):
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.labels else frozenset({"gt"})
         self.packages = ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
-        self.files = (_FILES[self.net],)
+        self.files = (_NETS[self.net][1],)
         against = "labels" if self.labels else "the class of the ground truth (agreement)"
         self.about = {"against": against, "crop": "256, centre 224", "colour space": "RGB"}
 
