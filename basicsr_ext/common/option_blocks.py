@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from basicsr_ext.common.errors import did_you_mean
+from basicsr_ext.common.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 _SEQUENCES = (list, tuple, set, frozenset, Sequence, Collection)
@@ -43,6 +43,14 @@ def parse_block(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> 
     except (ValueError, TypeError, KeyError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         return None, [text if text.startswith(where) else f"{where}: {text}"]
+
+
+def read_block(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> T:
+    """Make an instance as :func:`parse_block` does; InputError with all faults, each with its dotted option."""
+    built, faults = parse_block(cls, mapping, where)
+    if built is None:
+        raise InputError("; ".join(faults))
+    return built
 
 
 def convert(value: Any, kind: Any, where: str, faults: list[str]) -> Any:

@@ -16,7 +16,7 @@ from basicsr.utils.registry import METRIC_REGISTRY, Registry
 
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.versions import module_version
 from basicsr_ext.metrics.learned.weights import WeightsFile
 
@@ -211,10 +211,7 @@ def _as_function(name: str, cls: type) -> Callable[..., float]:
     def calculate(img: np.ndarray, img2: np.ndarray | None = None, better: str | None = None, **options: Any) -> float:
         key = repr(sorted(options.items()))
         if key not in built:
-            metric, faults = parse_block(cls, options, name)
-            if metric is None:
-                raise InputError("; ".join(faults))
-            built[key] = metric
+            built[key] = read_block(cls, options, name)
         figure = built[key].update(Sample(0, "the image", img, gt=img2))
         assert figure is not None  # metrics of sets are not registered there
         return figure

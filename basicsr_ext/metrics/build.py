@@ -11,7 +11,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
-from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.metrics.base import METRICS, Metric, metric_names
 from basicsr_ext.metrics.basicsr import BasicSRMetric
 from basicsr_ext.processes import collectives
@@ -35,10 +35,7 @@ def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str
     own = {key: value for key, value in options.items() if key not in ("type", "better")}
     if weights is not None and "weights" in {field.name for field in dataclasses.fields(cls)}:
         own.setdefault("weights", str(weights))
-    built, faults = parse_block(cls, own, where)
-    if built is None:
-        raise InputError("; ".join(faults))
-    return built
+    return read_block(cls, own, where)
 
 
 def build_metrics(

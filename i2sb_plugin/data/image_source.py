@@ -11,7 +11,7 @@ import numpy as np
 from basicsr.utils import FileClient
 
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.decode import channel_fault, decode_pixels
 from basicsr_ext.images.headers import image_header
@@ -27,10 +27,7 @@ _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 
 def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
     """Make the options ``cls`` of a data set from its block; raises InputError with all faults of the block."""
-    options, faults = parse_block(cls, own_options(cls, block), "dataset")
-    if options is None or faults:
-        raise InputError("; ".join(faults))
-    return options
+    return read_block(cls, own_options(cls, block), "dataset")
 
 
 class ImageSource:

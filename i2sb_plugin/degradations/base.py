@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import torch
 
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
-from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.registries import claim
 
 __all__ = [
@@ -135,10 +135,7 @@ def build_degradation(options: Mapping[str, Any]) -> Degradation:
             f"{{type: sr4x_bicubic, scale: 4}}; {did_you_mean('', DEGRADATIONS.keys())}"
         )
     cls = DEGRADATIONS.get(options["type"])
-    built, faults = parse_block(cls, {key: value for key, value in options.items() if key != "type"}, "degradation")
-    if built is None or faults:
-        raise InputError("; ".join(faults))
-    return built
+    return read_block(cls, {key: value for key, value in options.items() if key != "type"}, "degradation")
 
 
 def check_scale(scale: int) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.errors import did_you_mean
+from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.models.options import TrainOptions, ValOptions
 from i2sb_plugin import samplers
 from i2sb_plugin.bridge import RELEASED_BETA_MIN, Bridge
@@ -23,16 +22,6 @@ __all__ = [
     "SamplerOptions",
     "read_block",
 ]
-
-T = TypeVar("T")
-
-
-def read_block(cls: type[T], block: Mapping[str, Any] | None, where: str) -> T:
-    """Build an option class from its block of the YAML; InputError with all faults, each with its dotted option."""
-    built, faults = parse_block(cls, block or {}, where)
-    if built is None or faults:
-        raise InputError("; ".join(faults))
-    return built
 
 
 @dataclass(frozen=True)
