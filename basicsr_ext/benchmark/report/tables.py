@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,8 +71,8 @@ def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
     for method in records["methods"]:
         cells = [style.text(method["label"]), *(style.text(_cost(name, method[name])) for name, _ in _COSTS)]
         if method["status"] == "failed":
-            reason = textwrap.shorten(method["reason"] or "", 120, placeholder="...")
-            cells[0] += " " + style.text(f"(failed: {reason})")
+            reason = " ".join((method["reason"] or "").split())
+            cells[0] += " " + style.text(f"(failed: {reason if len(reason) <= 120 else reason[:117] + '...'})")
         summary = results.get(method["name"], {}).get("summary", {})
         for m in metrics:
             value = summary.get(m["name"], {}).get("value")
