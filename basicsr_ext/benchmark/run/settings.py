@@ -150,18 +150,17 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
 
 
 def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str], notes: list[str]) -> dict[str, Any]:
-    blocks = {name: dict(block) for name, block in options.datasets.items() if isinstance(block, Mapping)}
     from basicsr.data import build_dataset
 
     found = Findings([] if options.datasets else ["datasets is missing; give at least one data set"])
-    for key, block in options.datasets.items():
-        check_dataset(f"datasets.{key}", block, {"phase": "test", "scale": options.scale}, found)
     wrong = found.faults
-    for key, block in blocks.items():
-        wrong += data.missing_data(f"datasets.{key}", block)
+    for key, given in options.datasets.items():
+        check_dataset(f"datasets.{key}", given, {"phase": "test", "scale": options.scale}, found)
+        if isinstance(given, Mapping):
+            wrong += data.missing_data(f"datasets.{key}", given)
     built: dict[str, Any] = {}
-    for key, block in blocks.items() if not wrong else ():
-        where = f"datasets.{key}"
+    for key, given in options.datasets.items() if not wrong else ():
+        where, block = f"datasets.{key}", dict(given)
         resolve_dataset({"scale": options.scale}, key, block, "test")
         name = str(block["name"])
         wrong += _name_faults(where, name)
