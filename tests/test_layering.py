@@ -32,7 +32,10 @@ ROOMS = {
         "safe writes. Knows no run.",
     ),
     "basicsr_ext.processes": (2, "Who the processes of a run are; how they wait, add up and end together."),
-    "basicsr_ext.images": (2, "What image files are: which there are in a folder, headers, decoding, pictures, packed crops."),
+    "basicsr_ext.images": (
+        2,
+        "What image files are: which there are in a folder, headers, decoding, pictures, packed crops.",
+    ),
     "basicsr_ext.checkpoints": (2, "Saves that are whole or absent, whether weights fit, which save to resume."),
     "i2sb_plugin.archs": (2, "Networks of the bridge."),
     "basicsr_ext.metrics": (
