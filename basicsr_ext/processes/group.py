@@ -82,9 +82,7 @@ def _lay_out_slurm(port: int | None) -> None:
     """Translate Slurm's variables into those of torch."""
     for name, theirs in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         os.environ[name] = str(_variable(theirs, "slurm"))
-    if port is not None:
-        os.environ["MASTER_PORT"] = str(port)
-    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT", "29500") if port is None else str(port)
     os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from basicsr_ext.repairs.repair import Repair
 
@@ -39,31 +39,11 @@ class LooseVersion:
         return self._key < LooseVersion(str(other))._key
 
 
-class _Dropped(NamedTuple):
-    """What became of a module: the one that has its names now, and the file of BasicSR that still imports it."""
-
-    names_in: str
-    asked_in: str = ""
-    fault: str = ""
-
-
-_DROPPED = {
-    "torchvision.transforms.functional_tensor": _Dropped(
-        "torchvision.transforms.functional",
-        "data/degradations.py",
-        "import basicsr fails: torchvision no longer has torchvision.transforms.functional_tensor.",
-    ),
-    "scipy.ndimage.filters": _Dropped(
-        "scipy.ndimage",
-        "metrics/niqe.py",
-        "import basicsr fails: scipy no longer has scipy.ndimage.filters.",
-    ),
-    "distutils": _Dropped(__name__),
-    "distutils.version": _Dropped(
-        __name__,
-        "archs/arch_util.py",
-        "import basicsr fails: Python no longer has distutils, and setuptools does not stand in for it.",
-    ),
+_DROPPED = {  # module: the one that has its names now, and the file of BasicSR that still imports it
+    "torchvision.transforms.functional_tensor": ("torchvision.transforms.functional", "data/degradations.py"),
+    "scipy.ndimage.filters": ("scipy.ndimage", "metrics/niqe.py"),
+    "distutils": (__name__, ""),
+    "distutils.version": (__name__, "archs/arch_util.py"),
 }
 
 
@@ -80,7 +60,7 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module the names of another one, which is imported only when a name is asked for."""
-        target = _DROPPED[module.__name__].names_in
+        target = _DROPPED[module.__name__][0]
 
         def lookup(name: str) -> Any:
             if name.startswith("__"):
@@ -117,14 +97,18 @@ def _is_dropped(module: str) -> bool:
 
 def _is_missed(module: str, asked_in: str) -> bool:
     """True if that file of BasicSR imports a module that the installed stack lacks."""
-    file = (folder_of("basicsr") or Path("basicsr")) / asked_in
-    return file.exists() and module in file.read_text(encoding="utf-8") and _is_dropped(module)
+    folder = folder_of("basicsr")
+    if folder is None or not (folder / asked_in).exists():
+        return False
+    return module in (folder / asked_in).read_text(encoding="utf-8") and _is_dropped(module)
 
 
 def import_repairs() -> list[Repair]:
     """The repairs that make ``import basicsr`` work."""
-    return [
-        Repair(f"import-{module.partition('.')[0]}", fault, functools.partial(_is_missed, module, file), repair_imports)
-        for module, (_, file, fault) in _DROPPED.items()
-        if file
-    ]
+    repairs = []
+    for module, (_, file) in _DROPPED.items():
+        fault = f"import basicsr fails: the installed Python or packages no longer have {module}."
+        if file:
+            probe = functools.partial(_is_missed, module, file)
+            repairs.append(Repair(f"import-{module.partition('.')[0]}", fault, probe, repair_imports))
+    return repairs

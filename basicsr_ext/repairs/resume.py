@@ -34,9 +34,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     and what differs from its options. Writes ``opt['start']`` (epoch, iteration, position in the data),
     ``opt['path']['resume_state']`` and the paths of the networks.
 
-    Raises:
-        InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
-            holds states, of which not one loads.
+    Raises InputError if ``path.resume_state`` is no training state or its networks are missing, or if the run's folder
+    holds states, of which not one loads.
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     wanted = _goes_on(opt)

@@ -79,7 +79,7 @@ class TrainingRun:
 
     def loop_ended(self) -> None:
         """After the last validation: raise Interrupted if it was abandoned on any process, with the state saved."""
-        if self.model and self.watch and self.watch.maximum(float(self.abandoned is not None))[0]:
+        if self.model is not None and self.watch and self.watch.maximum(float(self.abandoned is not None))[0]:
             self._leave(self.watch)
 
     def _leave(self, watch: Watch) -> None:

@@ -130,8 +130,7 @@ class Guard:
         refused = False
         while len(self._steps) > left:
             step = self._steps.popleft()
-            left_to_scaler = self.scaled and all(bool(torch.isfinite(value)) for value in step.losses.values())
-            refused = step.is_bad() and not left_to_scaler
+            refused = step.is_bad() and not (self.scaled and all(map(math.isfinite, step.losses.values())))
             if refused:
                 self._refuse(step)
             self._in_a_row = self._in_a_row + 1 if refused else 0
