@@ -58,7 +58,8 @@ def log_curve(
     """Measure the model at each of its :meth:`~basicsr_ext.models.restoration_model.RestorationModel.curve` settings.
 
     ``measure`` restores images of the data set ``name`` and gives the mean of each metric, the same on every process.
-    Returns these figures by setting, and writes them to TensorBoard as ``curve/<name>/<metric>/<setting>``.
+    Returns these figures by setting, and writes them to TensorBoard, if there is a ``board``, as
+    ``curve/<name>/<metric>/<setting>``. The model's options are put back afterwards.
     """
     before, found = model.opt, {}
     try:
