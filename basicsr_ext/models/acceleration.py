@@ -25,21 +25,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What was chosen.
-
-    Attributes:
-        device: 'cpu' or 'cuda'.
-        precision: of the network's forward pass; weights, normalisations and schedules stay in fp32.
-        channels_last: images lie in memory pixel by pixel.
-        compile: the repeated parts of the network are compiled, for any batch and image size.
-        tf32: matrix products and convolutions in fp32 round their factors to 10 bits (GPUs alone).
-    """
+    """What was chosen; ``device`` is 'cpu' or 'cuda'."""
 
     device: str
-    precision: Precision = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    tf32: bool = False
+    precision: Precision = "fp32"  # of the network's forward pass; weights, normalisations, schedules stay in fp32
+    channels_last: bool = False  # images lie in memory pixel by pixel
+    compile: bool = False  # the repeated parts of the network, for any batch and image size
+    tf32: bool = False  # products and convolutions in fp32 round their factors to 10 bits (GPUs alone)
 
     def start(self) -> None:
         """Set what holds for the whole process: TF32."""
@@ -88,13 +80,9 @@ class Acceleration:
 
 
 def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) -> Acceleration:
-    """Choose by device what ``wishes`` leave open.
+    """Choose by device what ``wishes``, the block ``train:``, leave open: keys that are absent or 'auto'.
 
-    Args:
-        device: 'cpu' or 'cuda'.
-        wishes: block ``train:``; reads precision, channels_last, compile, tf32, each of them 'auto' where it is absent.
-
-    Rules: bf16 on a GPU with units for it, else fp32. Compilation on a GPU where Triton and a C compiler are, never on
+    bf16 on a GPU with units for it, else fp32. Compilation on a GPU where Triton and a C compiler are, never on
     a CPU by itself. channels_last on a CPU, and on a GPU where compiled: its plain GroupNorm copies in that layout.
     """
     kind = torch.device(device).type

@@ -134,8 +134,7 @@ class RestorationModel(RestorerContract, SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of the optimiser on the batch last fed.
 
-        Raises:
-            NonFiniteLoss: the loss or the gradient is NaN or infinite (on a GPU it is said two steps later).
+        Raises NonFiniteLoss if the loss or the gradient is NaN or infinite (on a GPU it is said two steps later).
         """
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}

@@ -19,10 +19,7 @@ SIDE = 256  # pixels, of the part of each image that is shown
 def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
     """Input, restoration and ground truth side by side: 3,h,n*w in [0, 1], the middle :data:`SIDE` pixels of each.
 
-    Args:
-        lq: C,h,w in [0, 1]; enlarged to the size of ``restored`` without smoothing.
-        restored: C,H,W in [0, 1].
-        gt: C,H,W in [0, 1], or None.
+    ``lq`` (C,h,w) is enlarged to the size of ``restored`` (C,H,W) without smoothing; all are in [0, 1].
     """
     size = restored.shape[-2:]
     parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
@@ -60,15 +57,9 @@ def log_curve(
 ) -> dict[str, dict[str, float]]:
     """Measure the model at each of its :meth:`~basicsr_ext.models.restoration_model.RestorationModel.curve` settings.
 
-    Args:
-        model: its options are put back afterwards.
-        name: of the data set.
-        measure: restores images and gives the mean of each metric, the same on every process.
-        board: TensorBoard's writer, or None.
-        iteration: at which the scalars ``curve/<name>/<metric>/<setting>`` are written.
-
-    Returns:
-        The figures of each setting.
+    ``measure`` restores images of the data set ``name`` and gives the mean of each metric, the same on every process.
+    Returns these figures by setting, and writes them to TensorBoard, if there is a ``board``, as
+    ``curve/<name>/<metric>/<setting>``. The model's options are put back afterwards.
     """
     before, found = model.opt, {}
     try:

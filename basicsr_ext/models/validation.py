@@ -36,10 +36,8 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     the figures of every image go to ``metrics.json`` beside the images. Where memory does not suffice, fewer images
     are restored at once. When a signal stops the run, the validation is dropped, on every process.
 
-    Raises:
-        InputError: an image is wanted by a metric but the data set has no ground truth, or memory does not suffice for
-            one image.
-        NonFiniteLoss: the network gave NaN or infinite values.
+    Raises InputError if a metric needs a ground truth that the data set lacks, or memory does not suffice for one
+    image, and NonFiniteLoss if the network gave NaN or infinite values.
     """
     val, name = model.opt["val"], dataset.opt["name"]
     metrics = build_metrics(val.get("metrics"))
@@ -56,8 +54,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
 def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
     """Means over the first ``val.curve_images`` images, of the metrics that single images have.
 
-    Raises:
-        Interrupted: a signal stopped one of the processes; raised on all of them.
+    Raises Interrupted on all processes if a signal stopped one of them.
     """
     val = model.opt["val"]
     metrics = {name: metric for name, metric in build_metrics(val["metrics"]).items() if metric.per_image}
@@ -79,8 +76,7 @@ def _records(
 ) -> list[dict] | None:
     """Restore the first ``count`` images and measure them: a record of each, in order, the same on every process.
 
-    Returns:
-        None if a signal stopped one of the processes.
+    Returns None if a signal stopped one of them.
     """
     name, mine = dataset.opt["name"], collectives.shard_indices(count)
     records: list[dict] = []

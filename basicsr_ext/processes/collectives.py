@@ -38,11 +38,7 @@ def _device() -> torch.device:
 
 
 def barrier() -> None:
-    """Wait for all processes, however long that takes; returns at once without a group.
-
-    Raises:
-        LostRank: Another process failed or was lost meanwhile.
-    """
+    """Wait for all processes of a group, however long that takes; LostRank if one failed or was lost meanwhile."""
     line = lifeline.current()
     if line is not None:
         line.wait_for_all()
@@ -51,20 +47,11 @@ def barrier() -> None:
         dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _await_all() -> None:
-    """What makes the collective that follows free of its limit."""
-    if lifeline.current() is not None:
-        barrier()
-
-
 def all_reduce_sum(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sum every entry over all processes, in float64 and in one collective.
+    """Sum every entry over all processes, in float64 and in one collective; all of them give the same keys and shapes.
 
-    Args:
-        values: Numbers, sequences of numbers or tensors of any shape; every process gives the same keys and shapes.
-
-    Returns:
-        The same keys, on every process: a float where a number came in, else a float64 CPU tensor of the same shape.
+    Entries are numbers, sequences of numbers or tensors. Returns, on every process, a float where a number came in, or
+    else a float64 CPU tensor of the same shape.
     """
     keys = sorted(values)
     tensors = {k: torch.as_tensor(values[k]).detach().to("cpu", torch.float64) for k in keys}
@@ -80,7 +67,8 @@ def gather_objects(thing: Any) -> list[Any]:
     """Picklable objects of all processes in order of rank, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return [thing]
-    _await_all()
+    if lifeline.current() is not None:
+        barrier()  # makes the collective that follows free of its limit
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, thing)
     return gathered
@@ -90,7 +78,8 @@ def broadcast_object(thing: Any) -> Any:
     """The picklable object that rank 0 passed, on every process; waits for them as :func:`barrier`."""
     if world_size() == 1:
         return thing
-    _await_all()
+    if lifeline.current() is not None:
+        barrier()  # makes the collective that follows free of its limit
     box = [thing]
     dist.broadcast_object_list(box, src=0)
     return box[0]

@@ -24,8 +24,7 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         timeout: seconds that a collective may wait; None keeps torch's default.
         port: of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
 
-    Raises:
-        InputError: The launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
+    Raises InputError if the launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
     """
     if launcher not in ("pytorch", "slurm"):
         raise InputError(f"--launcher is {launcher!r}; it must be none, pytorch or slurm")
@@ -81,12 +80,9 @@ def _take_gpu(local_rank: int) -> None:
 
 def _lay_out_slurm(port: int | None) -> None:
     """Translate Slurm's variables into those of torch."""
-    os.environ["RANK"] = str(_variable("SLURM_PROCID", "slurm"))
-    os.environ["WORLD_SIZE"] = str(_variable("SLURM_NTASKS", "slurm"))
-    os.environ["LOCAL_RANK"] = str(_variable("SLURM_LOCALID", "slurm"))
-    if port is not None:
-        os.environ["MASTER_PORT"] = str(port)
-    os.environ.setdefault("MASTER_PORT", "29500")
+    for name, theirs in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
+        os.environ[name] = str(_variable(theirs, "slurm"))
+    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT", "29500") if port is None else str(port)
     os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
 
 

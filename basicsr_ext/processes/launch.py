@@ -29,8 +29,7 @@ class Launch:
 def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Launch:
     """Work out rank and number of processes; ``none`` under torchrun becomes ``pytorch``.
 
-    Raises:
-        InputError: a launcher is asked for but its environment variables are absent.
+    Raises InputError if a launcher is asked for but its environment variables are absent.
     """
     environ = os.environ if environ is None else environ
     note = None
@@ -66,7 +65,6 @@ def is_restart() -> bool:
 
 def starter() -> str | None:
     """A name of the torchrun on this machine that started this process, the same after a restart; None without it."""
-    parts = Path(
-        os.environ.get("TORCHELASTIC_ERROR_FILE", "")
-    ).parts  # .../<drawn for this torchrun>/attempt_0/0/<file>
+    # .../<drawn for this torchrun>/attempt_0/0/<file>
+    parts = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts
     return f"{parts[-4]} on {socket.gethostname()}" if len(parts) > 3 else None

@@ -65,11 +65,7 @@ class Lifeline:
                 thread.join(2 * TICK)
 
     def wait_for_all(self) -> None:
-        """Wait until every rank has come here, however long that takes.
-
-        Raises:
-            LostRank: Another rank failed or was lost meanwhile.
-        """
+        """Wait until every rank has come here, however long that takes; LostRank if one failed or was lost."""
         self._waits += 1
         if self._store.add(f"wait {self._waits}", 1) == self.size:
             self._store.set(f"go {self._waits}", "1")
@@ -170,11 +166,7 @@ def begin(share: Callable[[Any], list[Any]]) -> None:
 
 
 def end(wait: bool = True) -> None:
-    """Take the line down; with ``wait`` when every rank has come to its end.
-
-    Raises:
-        LostRank: Another rank failed before it came to its end.
-    """
+    """Take the line down; with ``wait`` when every rank has come to its end, or LostRank if one failed before."""
     global _line
     line, _line = _line, None
     if line is None:

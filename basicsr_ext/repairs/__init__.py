@@ -14,23 +14,13 @@ from basicsr_ext.repairs.repair import Repair, Status
 
 __all__ = ["Repair", "Status", "all_repairs", "apply", "status"]
 
-_MODULES = (
-    "startup",
-    "models",
-    "real_esrgan",
-    "checkpoints",
-    "resume",
-    "training_loop",
-    "images",
-)
+_MODULES = ("startup", "models", "real_esrgan", "checkpoints", "resume", "training_loop", "images")
 
 
 def all_repairs() -> list[Repair]:
     """Every repair made after ``import basicsr``, in the order in which they are made."""
-    repairs: list[Repair] = []
-    for name in _MODULES:
-        repairs += importlib.import_module(f"basicsr_ext.repairs.{name}").REPAIRS
-    return repairs
+    modules = (importlib.import_module(f"basicsr_ext.repairs.{name}") for name in _MODULES)
+    return [repair for module in modules for repair in module.REPAIRS]
 
 
 _statuses: list[Status] | None = None
@@ -39,11 +29,7 @@ _statuses: list[Status] | None = None
 def apply() -> list[Status]:
     """Import BasicSR and make every repair whose fault is present; a second call changes nothing.
 
-    Returns:
-        One :class:`Status` per repair.
-
-    Raises:
-        InputError: BasicSR is not installed.
+    Raises InputError if BasicSR is not installed.
     """
     global _statuses
     if _statuses is not None:
@@ -51,8 +37,7 @@ def apply() -> list[Status]:
     repair_imports()
     if folder_of("basicsr") is None:
         raise InputError("BasicSR is not installed; install version 1.4.2 with: python -m basicsr_ext.install")
-    repairs = import_repairs()
-    found = [Status(r.name, r.fault, r.probe()) for r in repairs]
+    found = [Status(r.name, r.fault, r.probe()) for r in import_repairs()]
     importlib.import_module("basicsr.train")
     importlib.import_module("basicsr.test")
     for repair in all_repairs():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.logger import get_root_logger
 
@@ -19,31 +20,26 @@ from basicsr_ext.checkpoints.storage import CONFIGURATION, atomic_save, load_wei
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.versions import versions_of
-from basicsr_ext.repairs.models import method_repair
+from basicsr_ext.repairs.repair import Repairs
 from basicsr_ext.training.sample_order import global_batch_size
 
-_NO_CONFIGURATION = ("datasets", "path", "train", "logger", "dist_params", "start")
-
-Network = torch.nn.Module
+REPAIRS = Repairs()
 
 
 # ---- loading
 
 
-def _option_of(opt: Mapping[str, Any], load_path: str) -> str:
-    return next((f"path.{k}" for k, v in opt["path"].items() if v == load_path), "load_path")
-
-
+@REPAIRS.replaces(BaseModel, "load_network", "load-network",
+                  "A checkpoint that is missing, damaged or of another network ends in an error that does not say so.",
+                  "torch.load(load_path")  # fmt: skip
 def _load_network(
-    self: Any, net: Network, load_path: str, strict: bool = True, param_key: str | None = "params"
+    self: Any, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
 ) -> None:
     """Load weights into a network; if not strict, what fits.
 
-    Raises:
-        InputError: The file is missing, damaged, lacks the key or does not fit the network; if not strict, nothing
-            of it fits.
+    Raises InputError if the file is missing or damaged, lacks the key or does not fit; if not strict, if nothing fits.
     """
-    option = _option_of(self.opt, load_path)
+    option = next((f"path.{k}" for k, v in self.opt["path"].items() if v == load_path), "load_path")
     net = self.get_bare_model(net)
     weights = load_weights(load_path, param_key, option)
     get_root_logger().info(f"Loading {type(net).__name__} model from {load_path}, with param key: [{param_key}].")
@@ -59,19 +55,20 @@ def _load_network(
 # ---- saving and resuming
 
 
-def _on_cpu(net: Network) -> OrderedDict[str, torch.Tensor]:
+def _on_cpu(net: torch.nn.Module) -> OrderedDict[str, torch.Tensor]:
     return OrderedDict((k.removeprefix("module."), v.cpu()) for k, v in net.state_dict().items())
 
 
+@REPAIRS.replaces(BaseModel, "save_network", "atomic-network",
+                  "A failed save of a network is ignored, and a killed one leaves half a file under the "
+                  "checkpoint's name.", "Just ignore it")  # fmt: skip
 @master_only
 def _save_network(
     self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params"
 ) -> None:
     """Save one network, or several under a key each, into one file; with ``logger.save_safetensors`` the last one also
-    as safetensors (the averaged weights, where there are two).
-
-    Raises:
-        SaveError: The file could not be written, and the run ends for it; files saved before are untouched.
+    as safetensors (the averaged weights, where there are two). Raises SaveError, which ends the run; files saved
+    before are untouched.
     """
     nets = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
@@ -89,18 +86,20 @@ def _save_network(
 
 def _configuration(opt: Mapping[str, Any]) -> str:
     """What restoring needs of the options, as JSON."""
+    left_out = ("datasets", "path", "train", "logger", "dist_params", "start")
     kept = {k: v for k, v in opt.items() if k in ("model_type", "scale", "val", "network_g") or isinstance(v, Mapping)}
-    return option_text({k: v for k, v in kept.items() if k not in _NO_CONFIGURATION and not k.endswith("_d")})
+    return option_text({k: v for k, v in kept.items() if k not in left_out and not k.endswith("_d")})
 
 
+@REPAIRS.replaces(BaseModel, "save_training_state", "atomic-state",
+                  "A failed save of the training state is ignored, a killed one leaves half a file, and best metrics, "
+                  "the place in the data, options and versions are not in it.", "Just ignore it")  # fmt: skip
 @master_only
 def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     """Save what a resumed run needs besides the networks, plain numbers and tensors only; then the save is whole.
 
     A model of our contract adds state of its own, such as a gradient scaler's, by ``training_state_extras``.
-
-    Raises:
-        SaveError: The save could not be finished, and the run ends for it; files saved before are untouched.
+    Raises SaveError, which ends the run; files saved before are untouched.
     """
     if current_iter == -1:
         return
@@ -132,11 +131,13 @@ def _position(opt: Mapping[str, Any], iteration: int) -> int | None:
     return start["position"] + (iteration - start["iter"]) * batch
 
 
+@REPAIRS.replaces(BaseModel, "resume_training", "resume-training",
+                  "A resumed run forgets its best metrics, and a changed learning rate is ignored without a word.",
+                  "resume_state['optimizers']")  # fmt: skip
 def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
     """Restore optimisers, schedulers and best metrics; random streams follow from seed and iteration alone.
 
-    Raises:
-        InputError: The state belongs to another set of optimisers or schedulers.
+    Raises InputError if the state belongs to another set of optimisers or schedulers.
     """
     source = self.opt["path"].get("resume_state") or "the training state"
     for kind, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
@@ -178,36 +179,3 @@ def _restore_best(model: Any, saved: Mapping[str, Any]) -> None:
     same = {name: record for name, record in saved.items() if set(record) == set(metrics)}
     if same:
         model.best_metric_results = {name: {m: dict(v) for m, v in record.items()} for name, record in same.items()}
-
-
-REPAIRS = [
-    method_repair(
-        "load-network",
-        "A checkpoint that is missing, damaged or of another network ends in an error that does not say so.",
-        "load_network",
-        "torch.load(load_path",
-        _load_network,
-    ),
-    method_repair(
-        "atomic-network",
-        "A failed save of a network is ignored, and a killed one leaves half a file under the checkpoint's name.",
-        "save_network",
-        "Just ignore it",
-        _save_network,
-    ),
-    method_repair(
-        "atomic-state",
-        "A failed save of the training state is ignored, a killed one leaves half a file, and best metrics, the place "
-        "in the data, options and versions are not in it.",
-        "save_training_state",
-        "Just ignore it",
-        _save_training_state,
-    ),
-    method_repair(
-        "resume-training",
-        "A resumed run forgets its best metrics, and a changed learning rate is ignored without a word.",
-        "resume_training",
-        "resume_state['optimizers']",
-        _resume_training,
-    ),
-]

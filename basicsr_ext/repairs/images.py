@@ -19,7 +19,9 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.inventory import listed_names
-from basicsr_ext.repairs.repair import Repair, rebind, replace_method, source_says, unrepaired
+from basicsr_ext.repairs.repair import Repairs, unrepaired
+
+REPAIRS = Repairs()
 
 # said already: 16 bits, alpha, not finite; shared with forked workers, which are started anew for every epoch
 _said = sharedctypes.RawArray(ctypes.c_bool, 3)
@@ -37,12 +39,11 @@ def _warn_once(kind: int, message: str) -> None:
         get_root_logger().warning(message)
 
 
+@REPAIRS.replaces(file_client.FileClient, "get", "file-names",
+                  "Bytes that the file client reads do not say where they come from, so that no error can name the "
+                  "file.", "NamedBytes", absent=True)  # fmt: skip
 def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
-    """Read a file or an LMDB entry; the bytes carry its name.
-
-    Raises:
-        InputError: The LMDB has no such key.
-    """
+    """Read a file or an LMDB entry; the bytes carry its name. InputError if the LMDB has no such key."""
     place = str(filepath)
     if self.backend == "lmdb":
         place = f"{dict(zip(self.client._client, self.client.db_paths)).get(client_key)} key {filepath}"
@@ -63,21 +64,14 @@ def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
 _environments: weakref.WeakValueDictionary[tuple, Any] = weakref.WeakValueDictionary()
 
 
-def _lmdb_init(
-    self: Any,
-    db_paths: str | list[str],
-    client_keys: str | list[str] = "default",
-    readonly: bool = True,
-    lock: bool = False,
-    readahead: bool = False,
-    **kwargs: Any,
-) -> None:
+@REPAIRS.replaces(file_client.LmdbBackend, "__init__", "shared-lmdb",
+                  "An LMDB that two data sets read, or a worker after its parent, is refused as already open.",
+                  "= lmdb.open(")  # fmt: skip
+def _lmdb_init(self: Any, db_paths: str | list[str], client_keys: str | list[str] = "default", **kwargs: Any) -> None:
     """Open LMDB folders, sharing those that are open in this process.
 
     A handle that came with a fork is closed first, which leaves the parent's alone: LMDB allows one in a process.
-
-    Raises:
-        InputError: A folder is no LMDB, or there are not as many keys as folders.
+    Raises InputError if a folder is no LMDB, or there are not as many keys as folders.
     """
     keys = [client_keys] if isinstance(client_keys, str) else list(client_keys)
     self.db_paths = [str(p) for p in db_paths] if isinstance(db_paths, list) else [str(db_paths)]
@@ -85,7 +79,7 @@ def _lmdb_init(
         raise InputError(
             f"io_backend: {len(self.db_paths)} LMDB folders ({self.db_paths}) for the keys {keys}; give one for each"
         )
-    options = {"readonly": readonly, "lock": lock, "readahead": readahead, **kwargs}
+    options = {"readonly": True, "lock": False, "readahead": False, **kwargs}
     self._client = {key: _open_lmdb(path, options) for key, path in zip(keys, self.db_paths)}
 
 
@@ -97,10 +91,9 @@ def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
     key = (here, *name)
     environment = _environments.get(key)
     if environment is None:
-        for inherited in [
-            kept for (owner, *rest), kept in _environments.items() if owner != here and rest == list(name)
-        ]:
-            inherited.close()
+        for (owner, *rest), inherited in list(_environments.items()):
+            if owner != here and rest == list(name):
+                inherited.close()
         try:
             environment = lmdb.open(path, **options)
         except lmdb.Error as error:
@@ -120,16 +113,15 @@ def _check_whole(path: str, environment: Any) -> None:
         raise InputError(f"the LMDB {path} is truncated ({found:,} of {needed:,} bytes); copy or write it again")
 
 
+@REPAIRS.replaces(img_util, "imfrombytes", "image-errors",
+                  "A damaged image ends in \"'NoneType' object has no attribute 'astype'\", one cut short is filled "
+                  "with grey, and 16 bits or alpha are dropped without a word.", "raise", absent=True)  # fmt: skip
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
     """Decode an image by :mod:`basicsr_ext.images.decode`, turned as its EXIF orientation says.
 
-    Args:
-        content: The encoded file; bytes from BasicSR's file client carry its name.
-        flag: ``color`` (H,W,3, BGR), ``grayscale`` (H,W), both uint8, or ``unchanged`` (H,W or H,W,3 or 4).
-        float32: Divide by 255 and return float32.
-
-    Raises:
-        InputError: The content is empty, cut short, no image, or of a kind that is refused; names the file.
+    ``flag`` is ``color`` (H,W,3, BGR), ``grayscale`` (H,W), both uint8, or ``unchanged`` (H,W or H,W,3 or 4);
+    ``float32`` divides by 255. If the content is empty, cut short, no image or of a kind that is refused, InputError
+    names the file, provided that the bytes come from BasicSR's file client.
     """
     place = (content.path if isinstance(content, NamedBytes) else "") or "image"
     pixels = decode_pixels(content, place)
@@ -150,6 +142,14 @@ def _warn_of_loss(pixels: np.ndarray, place: str) -> None:
         _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
 
 
+def _clamps_in_place() -> bool:
+    probe = torch.full((1, 2, 2), 2.0)
+    img_util.tensor2img(probe)
+    return bool(probe.max() < 2)
+
+
+@REPAIRS.replaces(img_util, "tensor2img", "tensor2img-copy", "tensor2img clamps the caller's tensor in place.",
+                  _clamps_in_place)  # fmt: skip
 def _tensor2img(
     tensor: Any, rgb2bgr: bool = True, out_type: type = np.uint8, min_max: tuple[float, float] = (0, 1)
 ) -> Any:
@@ -163,17 +163,17 @@ def _tensor2img(
     return unrepaired(_tensor2img)(tensor, rgb2bgr, out_type, min_max)
 
 
-def _clamps_in_place() -> bool:
-    probe = torch.full((1, 2, 2), 2.0)
-    img_util.tensor2img(probe)
-    return bool(probe.max() < 2)
-
-
+@REPAIRS.replaces(degradations, "add_jpg_compression", "jpeg-quality",
+                  "add_jpg_compression passes a fractional quality, which OpenCV refuses.",
+                  "IMWRITE_JPEG_QUALITY), quality]")  # fmt: skip
 def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
     """Compress an image (H,W,C in [0, 1]) as JPEG at a whole quality, which is all that OpenCV takes."""
     return unrepaired(_add_jpg_compression)(img, round(float(quality)))
 
 
+@REPAIRS.replaces(data_util, "paired_paths_from_meta_info_file", "listed-names",
+                  "A list of images (meta_info_file) ends a name at its first space, and takes a byte-order mark into "
+                  "the first.", "split(' ')[0]")  # fmt: skip
 def _pairs_of_a_list(
     folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str
 ) -> list[dict[str, str]]:
@@ -184,52 +184,3 @@ def _pairs_of_a_list(
         names = f"{filename_tmpl.format(stem)}{extension}", name
         pairs.append({f"{key}_path": os.path.join(*place) for key, place in zip(keys, zip(folders, names))})
     return pairs
-
-
-def _repair_lmdb() -> None:
-    replace_method(file_client.LmdbBackend, "__init__", _lmdb_init)
-
-
-def _repair_file_client() -> None:
-    replace_method(file_client.FileClient, "get", _get)
-
-
-REPAIRS = [
-    Repair(
-        "file-names",
-        "Bytes that the file client reads do not say where they come from, so that no error can name the file.",
-        lambda: file_client.FileClient.get is not _get,
-        _repair_file_client,
-    ),
-    Repair(
-        "shared-lmdb",
-        "An LMDB that two data sets read, or a worker after its parent, is refused as already open.",
-        lambda: source_says(file_client.LmdbBackend.__init__, "= lmdb.open("),
-        _repair_lmdb,
-    ),
-    Repair(
-        "image-errors",
-        "A damaged image ends in \"'NoneType' object has no attribute 'astype'\", one cut short is filled with grey, "
-        "and 16 bits or alpha are dropped without a word.",
-        lambda: img_util.imfrombytes is not imfrombytes and not source_says(img_util.imfrombytes, "raise"),
-        lambda: rebind(img_util.imfrombytes, imfrombytes),
-    ),
-    Repair(
-        "listed-names",
-        "A list of images (meta_info_file) ends a name at its first space, and takes a byte-order mark into the first.",
-        lambda: source_says(data_util.paired_paths_from_meta_info_file, "split(' ')[0]"),
-        lambda: rebind(data_util.paired_paths_from_meta_info_file, _pairs_of_a_list),
-    ),
-    Repair(
-        "tensor2img-copy",
-        "tensor2img clamps the caller's tensor in place.",
-        _clamps_in_place,
-        lambda: rebind(img_util.tensor2img, _tensor2img),
-    ),
-    Repair(
-        "jpeg-quality",
-        "add_jpg_compression passes a fractional quality, which OpenCV refuses.",
-        lambda: source_says(degradations.add_jpg_compression, "IMWRITE_JPEG_QUALITY), quality]"),
-        lambda: rebind(degradations.add_jpg_compression, _add_jpg_compression),
-    ),
-]

@@ -12,8 +12,7 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,84 +27,23 @@ class LooseVersion:
     def __init__(self, vstring: str):
         self.vstring = vstring
         parts = re.findall(r"\d+|[a-z]+", vstring.lower())
-        self.version: list[int | str] = [int(p) if p.isdigit() else p for p in parts]
+        self._key = [(True, int(part), "") if part.isdigit() else (False, 0, part) for part in parts]
 
-    def _key(self) -> list[tuple[bool, int, str]]:
-        return [(True, p, "") if isinstance(p, int) else (False, 0, p) for p in self.version]
-
-    @staticmethod
-    def _of(other: str | LooseVersion) -> LooseVersion:
-        return other if isinstance(other, LooseVersion) else LooseVersion(other)
+    def __str__(self) -> str:
+        return self.vstring
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, str | LooseVersion) and self._key() == self._of(other)._key()
+        return isinstance(other, str | LooseVersion) and self._key == LooseVersion(str(other))._key
 
     def __lt__(self, other: str | LooseVersion) -> bool:
-        return self._key() < self._of(other)._key()
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._key()))
-
-    def __repr__(self) -> str:
-        return f"LooseVersion({self.vstring!r})"
+        return self._key < LooseVersion(str(other))._key
 
 
-def _forward_to(target: str) -> Callable[[ModuleType], None]:
-    """Fill a module with the names of another one, which is imported only when a name is asked for."""
-
-    def fill(module: ModuleType) -> None:
-        def lookup(name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return getattr(importlib.import_module(target), name)  # the name is known when it is asked for
-
-        vars(module)["__getattr__"] = lookup
-
-    return fill
-
-
-def _fill_distutils_version(module: ModuleType) -> None:
-    vars(module)["LooseVersion"] = LooseVersion
-
-
-def _fill_nothing(module: ModuleType) -> None:
-    del module
-
-
-@dataclass(frozen=True)
-class _Alias:
-    """A module that the Python stack dropped and BasicSR still imports."""
-
-    module: str
-    asked_in: str
-    fault: str
-    fill: Callable[[ModuleType], None]
-    is_package: bool = False
-
-
-_ALIASES = {
-    alias.module: alias
-    for alias in (
-        _Alias(
-            "torchvision.transforms.functional_tensor",
-            "data/degradations.py",
-            "import basicsr fails: torchvision no longer has torchvision.transforms.functional_tensor.",
-            _forward_to("torchvision.transforms.functional"),
-        ),
-        _Alias(
-            "scipy.ndimage.filters",
-            "metrics/niqe.py",
-            "import basicsr fails: scipy no longer has scipy.ndimage.filters.",
-            _forward_to("scipy.ndimage"),
-        ),
-        _Alias("distutils", "", "", _fill_nothing, is_package=True),
-        _Alias(
-            "distutils.version",
-            "archs/arch_util.py",
-            "import basicsr fails: Python no longer has distutils, and setuptools does not stand in for it.",
-            _fill_distutils_version,
-        ),
-    )
+_DROPPED = {  # module: the one that has its names now, and the file of BasicSR that still imports it
+    "torchvision.transforms.functional_tensor": ("torchvision.transforms.functional", "data/degradations.py"),
+    "scipy.ndimage.filters": ("scipy.ndimage", "metrics/niqe.py"),
+    "distutils": (__name__, ""),
+    "distutils.version": (__name__, "archs/arch_util.py"),
 }
 
 
@@ -116,18 +54,20 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Answer for a dropped module only."""
-        alias = _ALIASES.get(fullname)
-        if alias is None:
+        if fullname not in _DROPPED:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=alias.is_package)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Take Python's default module object."""
-        return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package="." not in fullname)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its names."""
-        _ALIASES[module.__name__].fill(module)
+        """Give the module the names of another one, which is imported only when a name is asked for."""
+        target = _DROPPED[module.__name__][0]
+
+        def lookup(name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return getattr(importlib.import_module(target), name)  # the name is known when it is asked for
+
+        vars(module)["__getattr__"] = lookup
 
 
 def repair_imports() -> None:
@@ -155,21 +95,20 @@ def _is_dropped(module: str) -> bool:
     return folder is not None and not folder.joinpath(*rest.split(".")).with_suffix(".py").exists()
 
 
+def _is_missed(module: str, asked_in: str) -> bool:
+    """True if that file of BasicSR imports a module that the installed stack lacks."""
+    folder = folder_of("basicsr")
+    if folder is None or not (folder / asked_in).exists():
+        return False
+    return module in (folder / asked_in).read_text(encoding="utf-8") and _is_dropped(module)
+
+
 def import_repairs() -> list[Repair]:
     """The repairs that make ``import basicsr`` work."""
-
-    def probe_of(alias: _Alias) -> Callable[[], bool]:
-        def probe() -> bool:
-            folder = folder_of("basicsr")
-            if folder is None or not (folder / alias.asked_in).exists():
-                return False
-            source = (folder / alias.asked_in).read_text(encoding="utf-8")
-            return alias.module in source and _is_dropped(alias.module)
-
-        return probe
-
-    return [
-        Repair(f"import-{a.module.split('.')[0]}", a.fault, probe_of(a), repair_imports)
-        for a in _ALIASES.values()
-        if a.asked_in
-    ]
+    repairs = []
+    for module, (_, file) in _DROPPED.items():
+        fault = f"import basicsr fails: the installed Python or packages no longer have {module}."
+        if file:
+            probe = functools.partial(_is_missed, module, file)
+            repairs.append(Repair(f"import-{module.partition('.')[0]}", fault, probe, repair_imports))
+    return repairs

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from basicsr.models import base_model
+from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -18,25 +18,12 @@ from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.common.registries import known_optimizers, known_schedulers
 from basicsr_ext.common.seeds import kept_streams
 from basicsr_ext.processes import collectives
-from basicsr_ext.repairs.repair import Repair, Repairs, replace_method, source_says
+from basicsr_ext.repairs.repair import Repairs
 from basicsr_ext.repairs.shared_validation import can_share, validate_shared
 from basicsr_ext.training import loop_state, memory
 from basicsr_ext.training.nonfinite import check_reduced, trained_norm
 
 REPAIRS = Repairs()
-
-BaseModel = base_model.BaseModel
-Network = torch.nn.Module
-
-
-def method_repair(name: str, fault: str, method: str, symptom: str, replacement: Callable[..., Any]) -> Repair:
-    """Make a repair that replaces one method of BaseModel if the method's source shows the symptom."""
-    return Repair(
-        name,
-        fault,
-        lambda: source_says(vars(BaseModel)[method], symptom),
-        lambda: replace_method(BaseModel, method, replacement),
-    )
 
 
 # ---- distributed
@@ -45,7 +32,7 @@ def method_repair(name: str, fault: str, method: str, symptom: str, replacement:
 @REPAIRS.replaces(BaseModel, "model_to_device", "ddp-on-cpu",
                   "Distributed training on a CPU dies: DistributedDataParallel is given a CUDA device.",
                   "device_ids=[torch.cuda.current_device()]")  # fmt: skip
-def _model_to_device(self: Any, net: Network) -> Network:
+def _model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
     """Move a network to the model's device and wrap it if it is trained by several processes or GPUs."""
     net = net.to(self.device)
     trained = self.is_train and any(p.requires_grad for p in net.parameters())
@@ -114,8 +101,7 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
 def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Mean of each loss over the processes; all processes get it, with one wait for the device.
 
-    Raises:
-        NonFiniteLoss: A loss or a gradient is NaN or infinite.
+    Raises NonFiniteLoss if a loss or a gradient is NaN or infinite.
     """
     if not loss_dict:
         return {}
@@ -134,11 +120,7 @@ def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[
                   "train.optim_g.type accepts few of torch's optimisers (release 1.4.2: Adam only).",
                   "optim_type == 'Adam'")  # fmt: skip
 def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-    """Build the optimiser that torch.optim has under this name.
-
-    Raises:
-        InputError: There is none, or it does not take these options.
-    """
+    """Build the optimiser of torch.optim with this name; InputError if there is none or it refuses the options."""
     known = known_optimizers()
     if optim_type not in known:
         raise InputError(f"train.optim_g.type is {optim_type!r}: no such optimiser; {did_you_mean(optim_type, known)}")
@@ -152,11 +134,7 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
                   "setup_schedulers knows two schedules, and removes the type from the options: a second model of them "
                   "fails.", ".pop('type')")  # fmt: skip
 def _setup_schedulers(self: Any) -> None:
-    """Build one scheduler per optimiser, leaving the options as they are.
-
-    Raises:
-        InputError: No such scheduler, or it does not take these options.
-    """
+    """Build one scheduler per optimiser, leaving the options as they are; InputError if it does not take them."""
     options = dict(self.opt["train"].get("scheduler") or {})
     name, known = options.pop("type", None), known_schedulers()
     if name not in known:

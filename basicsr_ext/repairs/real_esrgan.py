@@ -11,14 +11,15 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import DiffJPEG, USMSharp, img_process_util
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
+from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
+
+REPAIRS = Repairs()
 
 
 def _pool(self: Any) -> None:
     """Exchange the batch for one drawn from the last ``queue_size`` pairs, once so many have been seen.
 
-    Raises:
-        InputError: the batch size does not divide ``queue_size``.
+    Raises InputError if the batch size does not divide ``queue_size``.
     """
     size, batch = self.queue_size, len(self.lq)
     if size % batch:
@@ -49,6 +50,16 @@ def _follow_the_data(cls: type) -> None:
     cls.cuda = lambda self, device=None: self  # type: ignore[attr-defined]
 
 
+def _needs_gpu() -> bool:
+    from basicsr.models import realesrgan_model
+
+    followed = "__wrapped__" in vars(USMSharp.forward)
+    return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
+
+
+@REPAIRS.cures("real-esrgan-anywhere",
+               "Real-ESRGAN's models die without a CUDA device: their degradation and their pool of pairs call "
+               ".cuda().", _needs_gpu)  # fmt: skip
 def _apply() -> None:
     for cls in (DiffJPEG, USMSharp):
         _follow_the_data(cls)
@@ -64,34 +75,9 @@ def _apply() -> None:
     BaseModel.__init__ = with_pool
 
 
-def _needs_gpu() -> bool:
-    from basicsr.models import realesrgan_model
-
-    followed = "__wrapped__" in vars(USMSharp.forward)
-    return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
-
-
-def _filter_any_layout() -> None:
-    original = img_process_util.filter2D
-
-    def filter2d(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        """Filter B,C,H,W in any memory layout by B,k,k or 1,k,k."""
-        return original(img.contiguous(), kernel)
-
-    rebind(original, filter2d)
-
-
-REPAIRS = [
-    Repair(
-        "real-esrgan-anywhere",
-        "Real-ESRGAN's models die without a CUDA device: their degradation and their pool of pairs call .cuda().",
-        _needs_gpu,
-        _apply,
-    ),
-    Repair(
-        "filter-layout",
-        "Real-ESRGAN's degradation dies on the CPU, where resized images do not lie in memory as filter2D expects.",
-        lambda: source_says(img_process_util.filter2D, "img.view("),
-        _filter_any_layout,
-    ),
-]
+@REPAIRS.replaces(img_process_util, "filter2D", "filter-layout",
+                  "Real-ESRGAN's degradation dies on the CPU, where resized images do not lie in memory as filter2D "
+                  "expects.", "img.view(")  # fmt: skip
+def filter2d(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Filter B,C,H,W in any memory layout by B,k,k or 1,k,k."""
+    return unrepaired(filter2d)(img.contiguous(), kernel)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Repair:
-    """One fault of BasicSR and its cure.
+class Repair(NamedTuple):
+    """A fault of BasicSR, in one sentence, and its cure in memory; ``name`` is what ``basicsr doctor`` prints.
 
-    Attributes:
-        name: Short name, as ``basicsr doctor`` prints it.
-        fault: What goes wrong without the repair, in one sentence.
-        probe: True if the fault is present in the BasicSR that is loaded; looks at source or behaviour, not versions.
-        apply: Cures the fault in memory.
+    ``probe`` is True if the BasicSR that is loaded has the fault; it looks at source or behaviour, not versions.
     """
 
     name: str
@@ -29,46 +23,49 @@ class Repair:
     apply: Callable[[], None]
 
 
-class Repairs(list[Repair]):
-    """The repairs of a module in the order in which they are made, most of them noted where their cure is written."""
-
-    def replaces(
-        self, owner: Any, attribute: str, name: str, fault: str, symptom: str, absent: bool = False
-    ) -> Callable[[_Function], _Function]:
-        """Note that a function takes the place of another one whose source shows the symptom.
-
-        Args:
-            owner: A class, on which its method is replaced, or a module, whose function is replaced under every name.
-            attribute: What is replaced.
-            name: As in :class:`Repair`.
-            fault: As in :class:`Repair`.
-            symptom: Text in the source of what is faulty.
-            absent: The text is missing there.
-        """
-
-        def add(replacement: _Function) -> _Function:
-            def probe() -> bool:
-                done = "unrepaired" in vars(replacement)  # whose source shows the symptom, in this very note
-                return not done and source_says(vars(owner)[attribute], symptom) != absent
-
-            def apply() -> None:
-                if isinstance(owner, type):
-                    replace_method(owner, attribute, replacement)
-                else:
-                    rebind(vars(owner)[attribute], replacement)
-
-            self.append(Repair(name, fault, probe, apply))
-            return replacement
-
-        return add
-
-
 class Status(NamedTuple):
     """What became of one repair: ``applied`` is False where the fault is absent."""
 
     name: str
     fault: str
     applied: bool
+
+
+class Repairs(list[Repair]):
+    """The repairs of a module in the order in which they are made, each noted where its cure is written."""
+
+    def cures(self, name: str, fault: str, probe: Callable[[], bool]) -> Callable[[_Function], _Function]:
+        """Note that a function, called without arguments, cures the fault; see :class:`Repair`."""
+
+        def add(apply: _Function) -> _Function:
+            self.append(Repair(name, fault, probe, apply))
+            return apply
+
+        return add
+
+    def replaces(
+        self, owner: Any, attribute: str, name: str, fault: str, symptom: str | Callable[[], bool], absent: bool = False
+    ) -> Callable[[_Function], _Function]:
+        """Note that a function takes the place of ``owner.attribute``, if that shows the symptom.
+
+        A class has its method replaced, a module its function under every name (:func:`rebind`). The symptom is text in
+        the source of what is replaced (``absent``: that is missing there), or a probe.
+        """
+
+        def add(replacement: _Function) -> _Function:
+            def probe() -> bool:
+                if "unrepaired" in vars(replacement):  # its own source shows the symptom, in this very note
+                    return False
+                return symptom() if callable(symptom) else source_says(vars(owner)[attribute], symptom) != absent
+
+            def apply() -> None:
+                rebind(vars(owner)[attribute], replacement)
+                setattr(owner, attribute, replacement)
+
+            self.append(Repair(name, fault, probe, apply))
+            return replacement
+
+        return add
 
 
 def rebind(original: Any, replacement: Any) -> None:
@@ -84,12 +81,6 @@ def rebind(original: Any, replacement: Any) -> None:
         for key, value in list(vars(module).items()):
             if value is original:
                 setattr(module, key, replacement)
-
-
-def replace_method(cls: type, method: str, replacement: Any) -> None:
-    """Replace a method of a class; the original stays reachable as ``replacement.unrepaired``."""
-    replacement.unrepaired = vars(cls)[method]
-    setattr(cls, method, replacement)
 
 
 def unrepaired(replacement: Callable[..., _Result]) -> Callable[..., _Result]:

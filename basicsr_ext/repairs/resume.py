@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,16 @@ from basicsr_ext.checkpoints.storage import load_state
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import remove_unfinished
 from basicsr_ext.processes import collectives, launch
-from basicsr_ext.repairs.repair import Repair, rebind, source_says
-from basicsr_ext.repairs.startup import STARTERS
+from basicsr_ext.repairs.repair import Repairs
+from basicsr_ext.repairs.startup import STARTERS, make_folders
 from basicsr_ext.training.sample_order import global_batch_size
 
+REPAIRS = Repairs()
 
+
+@REPAIRS.replaces(basicsr.train, "load_resume_state", "resume",
+                  "Resuming needs CUDA, looks under the current folder only, and dies at a damaged or oddly named "
+                  "state.", "torch.cuda.current_device()")  # fmt: skip
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Find and load the state from which a run goes on.
 
@@ -30,9 +34,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     and what differs from its options. Writes ``opt['start']`` (epoch, iteration, position in the data),
     ``opt['path']['resume_state']`` and the paths of the networks.
 
-    Raises:
-        InputError: ``path.resume_state`` is not a training state, or its networks are missing; or the run's folder
-            holds states, of which not one loads.
+    Raises InputError if ``path.resume_state`` is no training state or its networks are missing, or if the run's folder
+    holds states, of which not one loads.
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     wanted = _goes_on(opt)
@@ -52,7 +55,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     check_resume(opt, state["iter"])
     _point_to_networks(opt, Path(path), state["iter"])
     if collectives.is_main():
-        _make_folders(opt)
+        make_folders(opt["path"])
     return state
 
 
@@ -128,19 +131,3 @@ def _point_to_networks(opt: dict[str, Any], state: Path, iteration: int) -> None
                 "a state needs the network of the same iteration"
             )
         opt["path"][key] = str(own if own.is_file() else beside)
-
-
-def _make_folders(opt: dict[str, Any]) -> None:
-    for key in ("experiments_root", "models", "training_states", "log", "visualization"):
-        if opt["path"].get(key):
-            os.makedirs(opt["path"][key], exist_ok=True)
-
-
-REPAIRS = [
-    Repair(
-        "resume",
-        "Resuming needs CUDA, looks under the current folder only, and dies at a damaged or oddly named state.",
-        lambda: source_says(basicsr.train.load_resume_state, "torch.cuda.current_device()"),
-        lambda: rebind(basicsr.train.load_resume_state, load_resume_state),
-    ),
-]

@@ -20,20 +20,22 @@ from basicsr.utils import logger as basicsr_logger
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.processes import collectives, launch
 from basicsr_ext.processes.group import init_dist
-from basicsr_ext.repairs.repair import Repair, Repairs, rebind, replace_method, source_says, unrepaired
+from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
 
 REPAIRS = Repairs()
 
 _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 STARTERS = ".torchrun"  # file in a run's folder: who started the processes that trained there last
-_FOLDERS = ("models", "training_states", "log", "visualization")
 
 
 def _group_is_faulty() -> bool:
-    if dist_util.init_dist is init_dist:
-        return False
     pytorch = vars(dist_util).get("_init_dist_pytorch", dist_util.init_dist)
     return source_says(pytorch, "% num_gpus") or source_says(dist_util.init_dist, "set_start_method")
+
+
+REPAIRS.replaces(dist_util, "init_dist", "process-group",
+                 "Distributed runs need CUDA and nccl, take GPUs by global rank, ignore a timeout, and force spawned "
+                 "workers.", _group_is_faulty)(init_dist)  # fmt: skip
 
 
 # ---- folders
@@ -62,10 +64,15 @@ def make_exp_dirs(opt: Mapping[str, Any]) -> None:
     """Make the folders of a run, and no folder of any other key of ``path``; the other ranks wait for it."""
     if collectives.is_main():
         mkdir_and_rename(opt["path"]["experiments_root" if opt["is_train"] else "results_root"])
-        for key in _FOLDERS:
-            if opt["path"].get(key) is not None:
-                os.makedirs(opt["path"][key], exist_ok=True)
+        make_folders(opt["path"])
     collectives.barrier()
+
+
+def make_folders(paths: Mapping[str, Any]) -> None:
+    """Make the folders of a run, the resolved options ``path``, where they are missing."""
+    for key in ("experiments_root", "models", "training_states", "log", "visualization"):
+        if paths.get(key):
+            os.makedirs(paths[key], exist_ok=True)
 
 
 @REPAIRS.replaces(options, "copy_opt_file", "option-copy",
@@ -151,12 +158,9 @@ def _is_same(old: type, new: type) -> bool:
         return False
 
 
+@REPAIRS.replaces(registry.Registry, "_do_register", "registry", "Registering a class twice fails.", "assert")
 def _do_register(self: Any, name: str, obj: Any, suffix: str | None = None) -> None:
-    """Register an object; the same definition may come again.
-
-    Raises:
-        InputError: Another object has the name; names both.
-    """
+    """Register an object; the same definition may come again, but InputError names another one of that name."""
     name = f"{name}_{suffix}" if isinstance(suffix, str) else name
     old = self._obj_map.get(name)
     if old is not None and not _is_same(old, obj):
@@ -166,21 +170,15 @@ def _do_register(self: Any, name: str, obj: Any, suffix: str | None = None) -> N
     self._obj_map[name] = obj
 
 
+@REPAIRS.replaces(registry.Registry, "get", "unknown-names",
+                  "An unknown name is answered by a misleading line and no list of names.",
+                  "is not found, use name")  # fmt: skip
 def _registry_get(self: Any, name: str, suffix: str = "basicsr") -> Any:
-    """Look a name up, then the same name with BasicSR's suffix.
-
-    Raises:
-        UnknownName: Nothing has the name; lists the known ones, nearest first.
-    """
+    """Look a name up, then with BasicSR's suffix; UnknownName lists the known ones, nearest first."""
     for known in (name, f"{name}_{suffix}"):
         if known in self._obj_map:
             return self._obj_map[known]
     raise UnknownName(f"no {self._name} is registered as {name!r}; {did_you_mean(name, self._obj_map)}")
-
-
-def _repair_registry() -> None:
-    replace_method(registry.Registry, "_do_register", _do_register)
-    replace_method(registry.Registry, "get", _registry_get)
 
 
 # ---- options
@@ -196,6 +194,17 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
     return parse(root_path, is_train)
 
 
+def _loads_objects() -> bool:
+    try:
+        yaml.load("!!python/name:os.getcwd", Loader=options.ordered_yaml()[0])
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+@REPAIRS.replaces(options, "ordered_yaml", "safe-yaml",
+                  "Loading an option file can run any Python function that the file names.",
+                  _loads_objects)  # fmt: skip
 def ordered_yaml() -> tuple[type, type]:
     """YAML loader and dumper that keep the order of keys; the loader builds plain values only."""
     c = yaml.__with_libyaml__
@@ -209,14 +218,6 @@ def ordered_yaml() -> tuple[type, type]:
     loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
     dumper.add_representer(collections.OrderedDict, lambda writer, data: writer.represent_dict(data.items()))
     return loader, dumper
-
-
-def _loads_objects() -> bool:
-    try:
-        yaml.load("!!python/name:os.getcwd", Loader=options.ordered_yaml()[0])
-    except yaml.YAMLError:
-        return False
-    return True
 
 
 @REPAIRS.replaces(basicsr_logger, "init_wandb_logger", "weights-and-biases",
@@ -234,25 +235,3 @@ def init_wandb_logger(opt: dict[str, Any]) -> None:
     project = chosen["project"]
     wandb.init(id=known or name, resume=resume, name=opt["name"], config=opt, project=project, sync_tensorboard=True)
     get_root_logger().info(f"Weights & Biases follows: id {known or name}, project {project}.")
-
-
-REPAIRS += [
-    Repair(
-        "process-group",
-        "Distributed runs need CUDA and nccl, take GPUs by global rank, ignore a timeout, and force spawned workers.",
-        _group_is_faulty,
-        lambda: rebind(dist_util.init_dist, init_dist),
-    ),
-    Repair(
-        "registry",
-        "Registering a class twice fails, and an unknown name is answered by a misleading line and no list of names.",
-        lambda: source_says(registry.Registry._do_register, "assert"),
-        _repair_registry,
-    ),
-    Repair(
-        "safe-yaml",
-        "Loading an option file can run any Python function that the file names.",
-        _loads_objects,
-        lambda: rebind(options.ordered_yaml, ordered_yaml),
-    ),
-]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import basicsr.data
@@ -16,7 +15,7 @@ import torch
 from basicsr.data import prefetch_dataloader
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from basicsr_ext.checkpoints.run_record import option_text, write_options
@@ -27,7 +26,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs import apply
-from basicsr_ext.repairs.repair import Repair, Repairs, replace_method, source_says, unrepaired
+from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
 from basicsr_ext.training import loop_state, signals
 from basicsr_ext.training.progress import Progress
 from basicsr_ext.training.sample_order import PositionSampler, SeededSamples
@@ -109,8 +108,7 @@ def _without_traceback(message: str) -> str:
 def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, Any, list[Any], int, int]:
     """Build the loaders, with a training loader that delivers ``total_iter`` iterations, no more and no less.
 
-    Raises:
-        InputError: An epoch has no whole batch, or a validation set is empty.
+    Raises InputError if an epoch has no whole batch, or a validation set is empty.
     """
     loader, sampler, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
     for val_loader in val_loaders:
@@ -128,7 +126,8 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     budget = PositionSampler(
         len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]
     )
-    complete = _deferred(loader.dataset, opt)
+    ours = dataset_of(loader.dataset)
+    complete = ours.defer(torch.device("cuda" if opt["num_gpu"] else "cpu")) if ours else None
     logger.info(_loading(loader, complete is not None))
     start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
@@ -145,12 +144,6 @@ def _loading(loader: Any, deferred: bool) -> str:
     who = f"{loader.num_workers} processes, {kept}" if loader.num_workers else "this process"
     done = "; degraded in batches by the device" if deferred else ""
     return f"Images are loaded by {who}; batches are {'' if loader.pin_memory else 'not '}page-locked{done}."
-
-
-def _deferred(dataset: Dataset, opt: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    """What a data set leaves to be done with whole batches, on the device that trains."""
-    ours = dataset_of(dataset)
-    return ours.defer(torch.device("cuda" if opt["num_gpu"] else "cpu")) if ours else None
 
 
 def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
@@ -186,73 +179,66 @@ def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -
 # ---- prefetchers
 
 
-def _generator_run(self: Any) -> None:
-    """Fill the queue; an error travels through it instead of ending the thread in silence."""
-    try:
-        for item in self.generator:
-            self.queue.put(item)
-        self.queue.put(None)
-    except Exception as error:
-        self.queue.put(_Failure(error))
-
-
-class _Failure:
-    def __init__(self, error: Exception):
-        self.error = error
-
-
-def _generator_next(self: Any) -> Any:
-    item = self.queue.get()
-    if isinstance(item, _Failure):
-        raise item.error
-    if item is None:
-        raise StopIteration
-    return item
-
-
-def _keep_until_used(fetch: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let the memory of a batch, which was copied by another stream, not be used again before this one is done."""
-
-    def next_batch(self: Any) -> Any:
-        batch = fetch(self)
-        for value in (batch or {}).values():
-            if torch.is_tensor(value) and value.is_cuda:
-                value.record_stream(torch.cuda.current_stream(value.device))
-        return batch
-
-    return next_batch
-
-
-def _repair_streams_of_prefetcher() -> None:
-    prefetcher = prefetch_dataloader.CUDAPrefetcher
-    prefetcher.next, prefetcher.keeps_memory = _keep_until_used(prefetcher.next), True
-
-
-def _repair_prefetcher() -> None:
-    generator = prefetch_dataloader.PrefetchGenerator
-    generator.run, generator.__next__ = _generator_run, _generator_next
-
-
 def _prefetcher_loses_errors() -> bool:
     """Prefetch from a generator that fails, without starting the thread whose traceback would be printed."""
     generator = prefetch_dataloader.PrefetchGenerator
     return issubclass(generator, threading.Thread) and not source_says(generator.run, "except")
 
 
-def _fetch_between_iterations(prefetcher: Any) -> None:
-    """Let a prefetcher stop the run, if that was asked for, before it fetches a batch."""
-    fetch = prefetcher.next
+@REPAIRS.cures("prefetch-errors", "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
+               _prefetcher_loses_errors)  # fmt: skip
+def _repair_prefetcher() -> None:
+    generator = prefetch_dataloader.PrefetchGenerator
+    generator.run, generator.__next__ = _generator_run, _generator_next
 
-    def fetch_next(self: Any) -> Any:
-        run = loop_state.current()
-        _await_rank_0(run)
-        run.iteration_ended()
-        if isinstance(self.ori_loader, BudgetLoader):
-            run.epoch = self.ori_loader.budget.epoch or 0
-        run.batch = fetch(self)
-        return run.batch
 
-    prefetcher.next = fetch_next
+def _generator_run(self: Any) -> None:
+    """Fill the queue; an error travels through it instead of ending the thread in silence."""
+    try:
+        for item in self.generator:
+            self.queue.put(item)
+        self.queue.put(StopIteration())
+    except Exception as error:
+        self.queue.put(error)
+
+
+def _generator_next(self: Any) -> Any:
+    item = self.queue.get()
+    if isinstance(item, Exception):
+        raise item
+    return item
+
+
+@REPAIRS.replaces(prefetch_dataloader.CUDAPrefetcher, "next", "prefetch-memory",
+                  "With prefetch_mode cuda the next batch may be copied over one that the GPU still reads.",
+                  "record_stream", absent=True)  # fmt: skip
+def _next_on_gpu(self: Any) -> Any:
+    """Let the memory of a batch, which was copied by another stream, not be used again before this one is done."""
+    batch = unrepaired(_next_on_gpu)(self)
+    for value in (batch or {}).values():
+        if torch.is_tensor(value) and value.is_cuda:
+            value.record_stream(torch.cuda.current_stream(value.device))
+    return batch
+
+
+@REPAIRS.cures("stop-between-iterations",
+               "SIGTERM (Slurm's preemption) and Ctrl-C end a run in the middle of an iteration; all since the last "
+               "save is lost.",
+               lambda: not source_says(prefetch_dataloader.CPUPrefetcher.next, "iteration_ended"))  # fmt: skip
+def _repair_fetching() -> None:
+    """Let the prefetchers stop the run, if that was asked for, before they fetch a batch."""
+    for prefetcher in (prefetch_dataloader.CPUPrefetcher, prefetch_dataloader.CUDAPrefetcher):
+
+        def fetch_next(self: Any, fetch: Callable[[Any], Any] = prefetcher.next) -> Any:
+            run = loop_state.current()
+            _await_rank_0(run)
+            run.iteration_ended()
+            if isinstance(self.ori_loader, BudgetLoader):
+                run.epoch = self.ori_loader.budget.epoch or 0
+            run.batch = fetch(self)
+            return run.batch
+
+        prefetcher.next = fetch_next
 
 
 def _await_rank_0(run: loop_state.TrainingRun) -> None:
@@ -265,11 +251,6 @@ def _await_rank_0(run: loop_state.TrainingRun) -> None:
         collectives.barrier()
 
 
-def _repair_fetching() -> None:
-    for prefetcher in (prefetch_dataloader.CPUPrefetcher, prefetch_dataloader.CUDAPrefetcher):
-        _fetch_between_iterations(prefetcher)
-
-
 # ---- log and clock
 
 
@@ -277,13 +258,17 @@ def _repair_fetching() -> None:
                   "The log's eta ends at -1 day, 23:59:59, and a missing use_tb_logger ends the run.",
                   "self.max_iters = opt")  # fmt: skip
 def _message_logger_init(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
-    """Count the time to come up to the last iteration, and do without TensorBoard where there is none."""
+    """Count the time up to the last iteration, do without TensorBoard where there is none, begin the progress line."""
     loop_state.current().tb_logger = tb_logger
     options = {**opt["logger"], "use_tb_logger": bool(opt["logger"].get("use_tb_logger")) and tb_logger is not None}
     unrepaired(_message_logger_init)(self, {**opt, "logger": options}, start_iter, tb_logger)
+    self.progress = Progress(opt, start_iter) if collectives.is_main() else None
     self.max_iters += 1  # the class counts max_iters - iter - 1
 
 
+@REPAIRS.replaces(basicsr_logger.MessageLogger, "__call__", "progress-line",
+                  "The console says neither how fast a run is nor how much memory it takes, and buries warnings among "
+                  "its lines.", "self.progress", absent=True)  # fmt: skip
 def _show_progress(self: Any, log_vars: dict[str, Any]) -> None:
     """Show the line; figures whose name has a slash go to TensorBoard alone, the others to the log file as well."""
     if self.progress is None:
@@ -299,45 +284,3 @@ def _show_progress(self: Any, log_vars: dict[str, Any]) -> None:
         board |= {name: value for name, value in figures.items() if "/" in name}
         for name, value in board.items():
             self.tb_logger.add_scalar(name, value, iteration)
-
-
-def _repair_progress() -> None:
-    cls = basicsr_logger.MessageLogger
-    begin = cls.__init__
-
-    @functools.wraps(begin)  # its source is looked at by another repair
-    def begin_with_progress(self: Any, opt: dict[str, Any], start_iter: int = 1, tb_logger: Any = None) -> None:
-        begin(self, opt, start_iter, tb_logger)
-        self.progress = Progress(opt, start_iter) if collectives.is_main() else None
-
-    cls.__init__ = begin_with_progress
-    replace_method(cls, "__call__", _show_progress)
-
-
-REPAIRS += [
-    Repair(
-        "prefetch-errors",
-        "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
-        _prefetcher_loses_errors,
-        _repair_prefetcher,
-    ),
-    Repair(
-        "stop-between-iterations",
-        "SIGTERM (Slurm's preemption) and Ctrl-C end a run in the middle of an iteration; all since the last save is "
-        "lost.",
-        lambda: not source_says(prefetch_dataloader.CPUPrefetcher.next, "iteration_ended"),
-        _repair_fetching,
-    ),
-    Repair(
-        "prefetch-memory",
-        "With prefetch_mode cuda the next batch may be copied over one that the GPU still reads.",
-        lambda: "keeps_memory" not in vars(prefetch_dataloader.CUDAPrefetcher),
-        _repair_streams_of_prefetcher,
-    ),
-    Repair(
-        "progress-line",
-        "The console says neither how fast a run is nor how much memory it takes, and buries warnings among its lines.",
-        lambda: not source_says(basicsr_logger.MessageLogger.__call__, "self.progress"),
-        _repair_progress,
-    ),
-]

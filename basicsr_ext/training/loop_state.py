@@ -39,9 +39,7 @@ class TrainingRun:
     def iteration_ended(self) -> None:
         """To be called on every process before a batch is fetched: stop the run here if a signal asked for it.
 
-        Raises:
-            Interrupted: The state of the iteration that has ended is saved; the run must end.
-            SaveError: It could not be saved.
+        Raises Interrupted once the state of the iteration that has ended is saved, or SaveError if it cannot be.
         """
         if self.watch is None:
             return
@@ -81,9 +79,7 @@ class TrainingRun:
 
     def loop_ended(self) -> None:
         """After the last validation: raise Interrupted if it was abandoned on any process, with the state saved."""
-        if self.model is None or self.watch is None:
-            return
-        if self.watch.maximum(float(self.abandoned is not None))[0]:
+        if self.model is not None and self.watch and self.watch.maximum(float(self.abandoned is not None))[0]:
             self._leave(self.watch)
 
     def _leave(self, watch: Watch) -> None:
@@ -147,8 +143,7 @@ def current() -> TrainingRun:
 def watched_run() -> Iterator[TrainingRun]:
     """Begin a run that signals may stop; they are taken over when its first batch is fetched.
 
-    Raises:
-        Interrupted: The run was stopped and its state saved.
+    Raises Interrupted if the run was stopped and its state saved.
     """
     global _current
     _current.end()

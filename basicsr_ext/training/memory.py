@@ -36,11 +36,7 @@ def cause(error: BaseException) -> str:
 
 @contextmanager
 def in_validation(name: str) -> Iterator[None]:
-    """Turn lack of memory into InputError, for models that validate image by image.
-
-    Raises:
-        InputError: Memory ran out inside.
-    """
+    """Turn lack of memory into InputError, for models that validate image by image."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -55,17 +51,9 @@ def in_fitting_parts(
 ) -> Iterator[tuple[slice, _Result]]:
     """Do ``work`` on a validation batch; where memory does not suffice, on halves of it, from then on.
 
-    Args:
-        model: A RestorationModel; keeps what was found to fit, ``val_limit`` images, for the batches to come.
-        name: The data set, for messages.
-        batch: Tensors and lists, all with the images along the first axis.
-        work: Called with the part that ``feed_data`` has taken, as a slice of the images.
-
-    Yields:
-        The slice, and what ``work`` returned for it; ``model.batch`` is that part.
-
-    Raises:
-        InputError: Memory does not suffice for one image.
+    ``batch`` has tensors and lists, with the images along the first axis. Yields slices of it and what ``work`` gave
+    for each, while ``model.batch`` is that part. The model keeps what was found to fit, ``val_limit`` images, for the
+    next ones. Raises InputError, which gives ``name``, the data set, if memory does not suffice for one image.
     """
     count, start = len(batch["lq"]), 0
     while start < count:

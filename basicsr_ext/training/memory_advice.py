@@ -25,11 +25,7 @@ _WORKER = (
 
 @contextmanager
 def explained(run: TrainingRun, training: bool) -> Iterator[None]:
-    """Turn lack of memory into InputError, with what the run takes and the options that lower it.
-
-    Raises:
-        InputError: Memory ran out inside.
-    """
+    """Turn lack of memory into InputError, with what the run takes and the options that lower it."""
     try:
         yield
         return

@@ -6,7 +6,6 @@ norm of the gradient tells every rank the same, of its own batch and of the othe
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from basicsr_ext.checkpoints.storage import newest_checkpoint
 from basicsr_ext.common.contracts import restorer_of
 from basicsr_ext.common.errors import NonFiniteLoss
 from basicsr_ext.common.files import SaveError, write_whole
+from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 
@@ -51,11 +51,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter], device: torch.device) -> t
 
 
 class Step:
-    """What one training step was made of, kept until its gradient norm is known on the host.
-
-    Attributes:
-        norm: L2 norm of the gradient, a scalar on the device.
-    """
+    """What one training step was made of, kept until ``norm``, the L2 norm of its gradient, is known on the host."""
 
     def __init__(
         self,
@@ -95,15 +91,9 @@ class Step:
 
 
 class Guard:
-    """Judges every step of a model by ``train.nonfinite`` and ``train.max_skipped``.
+    """Judges each step of a RestorationModel by ``train.nonfinite`` and ``train.max_skipped``; counts ``skipped`` ones.
 
-    Args:
-        model: A :class:`~basicsr_ext.models.restoration_model.RestorationModel`.
-        scaled: Whether its loss is scaled, as in fp16: a gradient may overflow then, and the scaler leaves the step out
-            and scales less from then on.
-
-    Attributes:
-        skipped: Steps left out so far.
+    If the loss is ``scaled``, as in fp16, a gradient may overflow: the scaler leaves the step out and then scales less.
     """
 
     def __init__(self, model: Any, scaled: bool = False) -> None:
@@ -125,18 +115,13 @@ class Guard:
     def refuses(self, step: Step) -> bool:
         """True if the step has to be left out, which must be asked before the optimiser takes it.
 
-        Raises:
-            NonFiniteLoss: The run must stop; on a GPU up to ``LAG`` steps later.
+        Raises NonFiniteLoss if the run must stop; on a GPU up to ``LAG`` steps later.
         """
         self._steps.append(step)
         return self._judge(self.lag)
 
     def settle(self) -> None:
-        """Judge every step so far, before anything is saved, logged or validated.
-
-        Raises:
-            NonFiniteLoss: One of them was bad.
-        """
+        """Judge every step so far, before anything is saved, logged or validated; NonFiniteLoss if one was bad."""
         if self._failure:
             raise self._failure
         self._judge(0)
@@ -145,14 +130,11 @@ class Guard:
         refused = False
         while len(self._steps) > left:
             step = self._steps.popleft()
-            refused = step.is_bad() and not self._left_to_scaler(step)
+            refused = step.is_bad() and not (self.scaled and all(map(math.isfinite, step.losses.values())))
             if refused:
                 self._refuse(step)
             self._in_a_row = self._in_a_row + 1 if refused else 0
         return refused
-
-    def _left_to_scaler(self, step: Step) -> bool:
-        return self.scaled and all(bool(torch.isfinite(value)) for value in step.losses.values())
 
     def _refuse(self, step: Step) -> None:
         bad = step.described()
@@ -179,11 +161,7 @@ def trained_norm(model: Any) -> Tensor:
 
 
 def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
-    """Stop the run of a BasicSR model whose losses, or whose gradient's norm, are no numbers on any process.
-
-    Raises:
-        NonFiniteLoss: They are not.
-    """
+    """Raise NonFiniteLoss if the losses of a BasicSR model, or its gradient's norm, are no numbers on any process."""
     if math.isfinite(norm) and all(math.isfinite(value) for value in losses.values()):
         return
     nets = {name: net for name, net in vars(model).items() if name.startswith("net_") and isinstance(net, nn.Module)}
@@ -200,22 +178,13 @@ def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:
 
 @dataclass(frozen=True)
 class BadStep:
-    """A step whose loss or gradient is NaN or infinite, on the host.
-
-    Attributes:
-        iteration: its number.
-        losses: by name.
-        norm: L2 norm of the gradient.
-        parameters: how many have a gradient.
-        bad: names of those whose gradient is NaN or infinite.
-        batch: what the step was made of.
-    """
+    """A step whose loss or gradient is NaN or infinite, on the host."""
 
     iteration: int
     losses: Mapping[str, float]
     norm: float = math.nan
-    parameters: int = 0
-    bad: Sequence[str] = ()
+    parameters: int = 0  # number of those that have a gradient
+    bad: Sequence[str] = ()  # names of those whose gradient is NaN or infinite
     batch: Mapping[str, Any] = field(default_factory=dict)
 
     def failure(self, model: Any, skipped: int = 0) -> NonFiniteLoss:
@@ -281,7 +250,7 @@ class BadStep:
             "batch": {key: describe(value) for key, value in self.batch.items() if torch.is_tensor(value)},
         }
         try:
-            write_whole(path, json.dumps(_strict(report), indent=1, allow_nan=False) + "\n")
+            write_whole(path, json_text(report, as_text=True))
         except SaveError as error:
             return f"{self.images_said()}({error}.) "
         return f"{self.images_said()}Its batch, losses and gradient are described in {path}. "
@@ -302,12 +271,3 @@ def describe(tensor: Tensor) -> dict[str, Any]:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
-
-
-def _strict(thing: Any) -> Any:
-    """JSON has no NaN: it becomes text."""
-    if isinstance(thing, Mapping):
-        return {key: _strict(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [_strict(value) for value in thing]
-    return str(thing) if isinstance(thing, float) and not math.isfinite(thing) else thing

@@ -17,16 +17,11 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-_BAR = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar:18}| {desc}"
-
 
 class Progress:
     """One line about the training run: losses, speed, the share of waiting for data, memory, time left.
 
-    Args:
-        opt: resolved options of the run.
-        start_iter: iterations that were done before.
-        stream: where to write; the console by default.
+    ``opt`` holds its resolved options; ``start_iter`` iterations were done before; ``stream`` is stderr by default.
     """
 
     def __init__(self, opt: Mapping[str, Any], start_iter: int, stream: TextIO | None = None) -> None:
@@ -41,14 +36,12 @@ class Progress:
         for handler in self._consoles:
             handler.addFilter(lambda _: not self._hushed)
         if self._stream.isatty() and _width(self._stream) > 0:
-            self._open_bar()
-
-    def _open_bar(self) -> None:
-        for handler in self._consoles:
-            handler.setStream(_AboveBars(self._stream))
-        self._bar = tqdm(
-            total=self._total, initial=self._start_iter, file=self._stream, bar_format=_BAR, dynamic_ncols=True
-        )
+            for handler in self._consoles:
+                handler.setStream(_AboveBars(self._stream))
+            form = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar:18}| {desc}"
+            self._bar = tqdm(
+                total=self._total, initial=start_iter, file=self._stream, bar_format=form, dynamic_ncols=True
+            )
 
     @contextmanager
     def file_alone(self) -> Iterator[None]:
@@ -75,17 +68,15 @@ class Progress:
         text = describe(losses, figures)
         if self._bar is None:
             width = len(str(self._total))
-            self._say(f"{iteration:{width}d}/{self._total} {100 * iteration / self._total:3.0f}% | {text}")
+            said = f"{iteration:{width}d}/{self._total} {100 * iteration / self._total:3.0f}% | {text}"
+            record = logging.LogRecord("basicsr", logging.INFO, __file__, 0, said, None, None)
+            for handler in self._consoles:
+                handler.handle(record)
             return
         self._bar.n = iteration
         self._bar.set_description_str(text)
         if iteration >= self._total:
             self._bar.close()
-
-    def _say(self, text: str) -> None:
-        record = logging.LogRecord("basicsr", logging.INFO, __file__, 0, text, None, None)
-        for handler in self._consoles:
-            handler.handle(record)
 
 
 def describe(losses: Mapping[str, float], figures: Mapping[str, float]) -> str:
@@ -112,12 +103,10 @@ class _AboveBars:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.flush = stream.flush
 
     def write(self, text: str) -> None:
         tqdm.write(text, file=self._stream, end="")
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 def peak_memory() -> int | None:

@@ -28,17 +28,11 @@ def global_batch_size(opt: Mapping[str, Any]) -> int | None:
 class PositionSampler:
     """Gives, epoch by epoch, exactly the samples that this rank has to take up to ``total_iter``, as (index, position).
 
-    Nothing is given before the first :meth:`set_epoch`. No sample is dropped: a batch may reach into the next epoch.
+    Nothing is given before the first :meth:`set_epoch`. No sample is dropped: a batch may reach into the next epoch. An
+    epoch has ``ceil(count * ratio)`` samples; ``batch_size`` are those of this rank in an iteration.
 
-    Args:
-        count: Images of the data set.
-        ratio: ``dataset_enlarge_ratio``; an epoch has ``ceil(count * ratio)`` samples.
-        batch_size: Samples of this rank in an iteration.
-        start: ``epoch``, ``iter`` and ``position`` to begin at; a position that is unknown or does not lie in the epoch
-            (the data set has another size now) becomes the epoch's first one.
-        total_iter: Last iteration.
-        rank: Number of this process.
-        world_size: Number of processes.
+    ``start`` has the ``epoch``, ``iter`` and ``position`` to begin at; a position that is unknown or not in the epoch
+    (the data set has another size now) becomes the epoch's first one.
     """
 
     def __init__(

@@ -31,17 +31,12 @@ MOST_ITERATIONS = 20  # between two questions, however short the iterations are
 
 
 class Watch:
-    """Listens for signals from :meth:`begin` to :meth:`end`.
-
-    Attributes:
-        asked: the first signal that this process got.
-        agreed: every process knows that the run is to stop.
-        saved: the state is saved, so that a second signal need not end the process at once.
-    """
+    """Listens for signals from :meth:`begin` to :meth:`end`."""
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
-        self.agreed = self.saved = False
+        self.asked: signal.Signals | None = None  # the first one that this process got
+        self.agreed = False  # every process knows that the run is to stop
+        self.saved = False  # a second signal need not end the process at once
         self._group: dist.ProcessGroup | None = None
         self._first_at: float | None = None
         self._prompt = False

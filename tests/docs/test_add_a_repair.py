@@ -57,8 +57,9 @@ def test_the_pages_test_fails_without_the_repair_and_passes_with_it(repair, tmp_
 
 
 def test_the_files_that_the_page_names_hold_what_it_says():
-    from basicsr_ext.repairs import imports, models
+    from basicsr_ext.repairs import imports
+    from basicsr_ext.repairs.repair import Repairs
 
-    assert callable(models.method_repair) and callable(imports.import_repairs)
+    assert callable(Repairs.replaces) and callable(Repairs.cures) and callable(imports.import_repairs)
     assert "written_images" not in repairs._MODULES, "the page's example is part of the package now: take another"
     assert set(re.findall(r"`(\w+\.py)`", PAGE)) == {"images.py", "written_images.py"}

@@ -224,9 +224,10 @@ def test_memory_of_a_batch_copied_ahead_is_kept_until_the_step_that_reads_it(mon
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
     batch = {"lq": torch.zeros(2).as_subclass(OnGpu), "gt": torch.zeros(2), "lq_path": ["a", "b"]}
-    assert training_loop._keep_until_used(lambda self: batch)(None) is batch
+    monkeypatch.setattr(training_loop._next_on_gpu, "unrepaired", lambda self: self)
+    assert training_loop._next_on_gpu(batch) is batch
     assert told == ["stream of cpu"]
-    assert training_loop._keep_until_used(lambda self: None)(None) is None
+    assert training_loop._next_on_gpu(None) is None
 
 
 def test_workers_stay_from_epoch_to_epoch_unless_told_otherwise(tmp_path):
