@@ -80,12 +80,10 @@ def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
     if opt.get("num_gpu", "auto") != "auto":
         return []
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    opt["num_gpu"] = count
-    if count > 1 and here.launcher == "none":
-        opt["num_gpu"] = 1
-        starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ..."
-        return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter} --launcher pytorch` to use all"]
-    return []
+    alone = here.launcher == "none"
+    opt["num_gpu"] = min(count, 1) if alone else count
+    starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ... --launcher pytorch"
+    return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter}` to use all"] if alone and count > 1 else []
 
 
 def _set_defaults(block: dict[str, Any], **defaults: Any) -> None:
@@ -104,9 +102,7 @@ def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
         _resolve_metrics(opt["val"].get("metrics") or {})
     for section in ("logger", "val", "train"):
         _whole(opt.get(section) or {}, section)
-    opt["path"].setdefault("resume_state", None)
-    opt["path"].setdefault("strict_load_g", True)
-    opt["path"].setdefault("pretrain_network_g", None)
+    _set_defaults(opt["path"], resume_state=None, strict_load_g=True, pretrain_network_g=None)
     if is_train and "debug" in opt["name"]:
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8
@@ -172,16 +168,13 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
 
     names = dict.fromkeys((opt["name"], file_name))
     trained = [os.path.join(experiments, name, "models", "net_g_latest.pth") for name in names]
-    found = next((file for file in trained if os.path.isfile(file)), None)
-    if found is not None:
+    if found := next(filter(os.path.isfile, trained), None):
         path["pretrain_network_g"] = found
         if start is not None or path.get("param_key_g") is None:
             path["param_key_g"] = networks.best_key(found)
         said = "is not set" if start is None else f"is {start}, where the training began"
         return [f"path.pretrain_network_g {said}: {found} is tested"]
     if start is None and networks.has_weights(opt):
-        raise InputError(
-            f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
-            "train that run first, or give the file of a trained network"
-        )
+        said = f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}"
+        raise InputError(f"{said}; train that run first, or give the file of a trained network")
     return []

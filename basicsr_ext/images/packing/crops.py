@@ -19,23 +19,14 @@ _KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
 
 @dataclass(frozen=True)
 class Cutting:
-    """How images become crops.
+    """How images become crops."""
 
-    Attributes:
-        crop: side of the squares in pixels; None packs whole images.
-        step: pixels from one square to the next.
-        threshold: a last square is added at the border where more than this would be left over.
-        raw: store uint8 uncompressed (as a portable anymap) instead of PNG.
-        compression: of PNG, 0 to 9.
-        skip_small: leave out images that are smaller than a square.
-    """
-
-    crop: int | None = None
-    step: int | None = None
-    threshold: int = 0
-    raw: bool = False
-    compression: int = 1
-    skip_small: bool = False
+    crop: int | None = None  # side of the squares in pixels; None packs whole images
+    step: int | None = None  # pixels from one square to the next
+    threshold: int = 0  # a last square is added at the border where more than this would be left over
+    raw: bool = False  # store uint8 uncompressed (as a portable anymap) instead of PNG
+    compression: int = 1  # of PNG, 0 to 9
+    skip_small: bool = False  # leave out images that are smaller than a square
 
     @property
     def extension(self) -> str:
@@ -93,18 +84,13 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
 
 
 def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:
-    content = _anymap(pixels) if cutting.raw else _png(pixels, cutting.compression)
+    if cutting.raw:
+        height, width, channels = pixels.shape
+        content = b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()
+    else:
+        options = [cv2.IMWRITE_PNG_COMPRESSION, cutting.compression]
+        content = cv2.imencode(".png", np.ascontiguousarray(pixels), options)[1].tobytes()
     if folder is not None:
         write_whole(Path(folder) / f"{key}.{cutting.extension}", content)
         content = b""
     return Crop(key, pixels.shape, content)
-
-
-def _png(pixels: np.ndarray, compression: int) -> bytes:
-    options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    return cv2.imencode(".png", np.ascontiguousarray(pixels), options)[1].tobytes()
-
-
-def _anymap(pixels: np.ndarray) -> bytes:
-    height, width, channels = pixels.shape
-    return b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()
