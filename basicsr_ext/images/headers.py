@@ -108,10 +108,8 @@ def checked_header(content: Content, path: str) -> Header:
             "damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
         )
     if header.height * header.width > LARGEST:
-        raise InputError(
-            f"{path}: says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels, "
-            f"in {len(content):,} bytes; cut it into parts, or remove it"
-        )
+        said = f"says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels"
+        raise InputError(f"{path}: {said}, in {len(content):,} bytes; cut it into parts, or remove it")
     if header.odd:
         raise InputError(f"{path}: {header.odd}")
     return header

@@ -60,27 +60,19 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
     pixels = decode_pixels(read_content(path), path)
     height, width, channels = pixels.shape
     if cutting.raw and (pixels.dtype != np.uint8 or channels not in _KINDS):
-        raise InputError(
-            f"{path}: has {channels} channel(s) of {pixels.dtype}, but raw crops are grey or RGB with 8 bits; "
-            "give --to lmdb, or convert it"
-        )
-    if cutting.crop is None:
-        squares = {key: pixels}
-    elif min(height, width) < cutting.crop:
-        if cutting.skip_small:
-            return []
-        raise InputError(
-            f"{path}: is {height}x{width} (height x width), smaller than --crop {cutting.crop}; give --crop "
-            f"{min(height, width)} or less, take it out, or leave such images out with --skip_small"
-        )
-    else:
-        side = cutting.crop
+        said = f"has {channels} channel(s) of {pixels.dtype}, but raw crops are grey or RGB with 8 bits"
+        raise InputError(f"{path}: {said}; give --to lmdb, or convert it")
+    side = cutting.crop
+    if side is None:
+        return [_stored(key, pixels, cutting, folder)]
+    if min(height, width) >= side:
         corners = [(top, left) for top in starts(height, cutting) for left in starts(width, cutting)]
-        squares = {
-            f"{key}_s{number:03d}": pixels[top : top + side, left : left + side]
-            for number, (top, left) in enumerate(corners, 1)
-        }
-    return [_stored(name, square, cutting, folder) for name, square in squares.items()]
+        squares = [pixels[top : top + side, left : left + side] for top, left in corners]
+        return [_stored(f"{key}_s{number:03d}", square, cutting, folder) for number, square in enumerate(squares, 1)]
+    if cutting.skip_small:
+        return []
+    cure = f"give --crop {min(height, width)} or less, take it out, or leave such images out with --skip_small"
+    raise InputError(f"{path}: is {height}x{width} (height x width), smaller than --crop {side}; {cure}")
 
 
 def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:
