@@ -58,8 +58,7 @@ class FileContent:
     """The bytes of an open file, read piece by piece where they are looked at."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
         return self._size

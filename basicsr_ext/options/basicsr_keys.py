@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import convert, is_near
@@ -100,12 +100,6 @@ def own_options(cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
 def known_in(keys: Sequence[str]) -> Table:
     """The options that BasicSR reads in the block that ``keys`` lead to; an empty table if it knows no such block."""
     return SECTIONS.get("datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys), {})
-
-
-def whole_keys(section: str) -> list[str]:
-    """Names of the options of a section whose value is a whole number, never a fraction."""
-    kinds = {name: get_args(kind) or (kind,) for name, (kind, _) in SECTIONS[section].items()}
-    return [name for name, parts in kinds.items() if int in parts and float not in parts]
 
 
 @dataclasses.dataclass
