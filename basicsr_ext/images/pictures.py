@@ -118,10 +118,10 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
         order = [0] if pixels.shape[2] == 1 else [2, 1, 0, 3][: pixels.shape[2]]
         data = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, order]))[1].tobytes()
         return _with_profile(data, profile) if kind == "png" and profile else data
-    options: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
     buffer = io.BytesIO()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.save(buffer, FORMATS[kind], **options, **({"icc_profile": profile} if profile else {}))
+    image.save(buffer, FORMATS[kind], **options.get(kind, {}), **({"icc_profile": profile} if profile else {}))
     return buffer.getvalue()
 
 
