@@ -13,51 +13,26 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = [
-    "DatasetContract",
-    "DrawsOptions",
-    "Flags",
-    "KnownOperator",
-    "ListsPaths",
-    "NetworkContract",
-    "RestorerContract",
-    "dataset_of",
-    "restorer_class_of",
-    "restorer_of",
-]
-
 # Flags of `basicsr restore` that a model brings: name -> (type, dotted option that it sets, help).
 Flags = Mapping[str, tuple[type, str, str]]
 
 
 class RestorerContract:
-    """A model that restores single images; ``RestorationModel`` is the one to inherit from.
+    """A model that restores single images; ``RestorationModel`` is the one to inherit from."""
 
-    Attributes:
-        option_blocks: dotted section -> frozen dataclass of its options, such as ``{"bridge": BridgeOptions}``.
-        restore_flags: flags of ``basicsr restore``; they lead to options that :meth:`take_options` reads.
-        takes_mask: whether ``restore`` looks at ``batch["mask"]``: B,1,H,W, 1 in the hole.
-        takes_cond: whether the network needs condition images beside the one to restore.
-        lq_channels: channels of the images that it takes; None for those of the network.
-        val_limit: images of a validation batch that memory was found to hold; None for all.
-        network_takes: what ``network_g`` is called with, by position, such as ("x", "time", "cond"); () for anything.
-        extras: pictures B,C,H,W in [0, 1] that the last ``restore`` left beside its result, by name.
-        accumulate: parts that ``train.accumulate`` cuts a training batch into; None where the model does not read it.
-        precision: fp32, bf16 or fp16, of the forward pass; None where the model does not read ``train.precision``.
-        skips_bad_steps: whether the model reads ``train.nonfinite``.
-    """
-
+    # Dotted section -> frozen dataclass of its options, such as {"bridge": BridgeOptions}
     option_blocks: ClassVar[dict[str, type]] = {}
-    restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}
-    takes_mask: ClassVar[bool] = False
-    takes_cond: bool = False
-    lq_channels: int | None = None
-    val_limit: int | None = None
+    restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}  # they lead to options that `take_options` reads
+    takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
+    takes_cond: bool = False  # whether the network needs condition images beside the one to restore
+    lq_channels: int | None = None  # channels of the images that it takes; None for those of the network
+    val_limit: int | None = None  # images of a validation batch that memory was found to hold; None for all
+    # What `network_g` is called with, by position, such as ("x", "time", "cond"); () for anything
     network_takes: ClassVar[tuple[str, ...]] = ()
-    extras: Mapping[str, Tensor] = {}
-    accumulate: int | None = None
-    precision: str | None = None
-    skips_bad_steps: ClassVar[bool] = False
+    extras: Mapping[str, Tensor] = {}  # by name, B,C,H,W in [0, 1]: what the last `restore` left beside its result
+    accumulate: int | None = None  # parts that `train.accumulate` cuts a batch into; None where it is not read
+    precision: str | None = None  # fp32, bf16 or fp16, of the forward pass; None where `train.precision` is not read
+    skips_bad_steps: ClassVar[bool] = False  # whether `train.nonfinite` is read
 
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
@@ -86,17 +61,11 @@ class RestorerContract:
 
 
 class DatasetContract:
-    """A data set of ours: BasicSR's ``__len__`` and ``__getitem__``, and what lets its images be checked without it.
+    """A data set of ours: BasicSR's ``__len__`` and ``__getitem__``, and what lets its images be checked without it."""
 
-    Attributes:
-        Options: frozen dataclass of its options; None where the signature of the class says them.
-        paths: for each index the files by role, such as ``{"lq_path": ..., "gt_path": ...}``.
-        degradation: what makes ``lq`` from ``gt``, if anything.
-    """
-
-    Options: ClassVar[type | None] = None
-    paths: Sequence[Mapping[str, str]] = ()
-    degradation: Any = None
+    Options: ClassVar[type | None] = None  # frozen dataclass of its options; None where the signature says them
+    paths: Sequence[Mapping[str, str]] = ()  # for each index the files by role, {"lq_path": ..., "gt_path": ...}
+    degradation: Any = None  # what makes `lq` from `gt`, if anything
 
     def read(self, index: int) -> Any:
         """Decode the images of an index, without cropping or degrading; InputError if one cannot be used."""
@@ -143,13 +112,9 @@ class ListsPaths(Protocol):
 
 
 class NetworkContract:
-    """A network: ``forward(x, *rest)`` of B,C,H,W, and what those who call it want to know.
+    """A network: ``forward(x, *rest)`` of B,C,H,W, and what those who call it want to know."""
 
-    Attributes:
-        multiple: what the sides of its input must be multiples of.
-    """
-
-    multiple: int = 1
+    multiple: int = 1  # what the sides of its input must be multiples of
 
     def compiled_parts(self) -> Iterable[nn.Module]:
         """The parts that are worth compiling one by one; none to have the blocks found that come again."""
@@ -161,16 +126,9 @@ class NetworkContract:
         return []
 
 
-class _NoRestorer(RestorerContract):
-    """The defaults, for models of BasicSR's own."""
-
-
-_DEFAULTS = _NoRestorer()
-
-
 def restorer_of(model: object) -> RestorerContract:
     """The model itself where it fulfils the contract, else the defaults."""
-    return model if isinstance(model, RestorerContract) else _DEFAULTS
+    return model if isinstance(model, RestorerContract) else RestorerContract()
 
 
 def restorer_class_of(model: type | None) -> type[RestorerContract]:

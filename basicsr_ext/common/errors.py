@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "Interrupted", "NonFiniteLoss", "UnknownName", "did_you_mean"]
-
 
 class InputError(ValueError):
     """Bad input of the user: the command prints the message alone and exits with code 2.

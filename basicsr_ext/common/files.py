@@ -57,14 +57,10 @@ def write_whole(
 ) -> None:
     """Write a file so that its name never stands for half of it, even if the process or the machine dies.
 
-    Args:
-        path: The file.
-        content: Bytes, a text (written as UTF-8), or a function that writes the file whose path it is given.
-        durable: For what a run must not lose: wait until the disk has it, so that it outlasts a power cut (a rename
-            alone outlasts a kill), and make no folder, since one that is missing was there before.
-
-    Raises:
-        SaveError: Names the file and the cause; a file that had this name before is untouched.
+    ``content`` is bytes, a text (written as UTF-8), or a function that writes the file whose path it is given.
+    ``durable`` is for what a run must not lose: wait until the disk has it, so that it outlasts a power cut (a rename
+    alone outlasts a kill), and make no folder, since one that is missing was there before.
+    Raises SaveError with the file and the cause; a file that had this name before is untouched.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
@@ -85,17 +81,13 @@ def write_whole(
             unfinished.unlink(missing_ok=True)
         if not isinstance(error, Exception):
             raise
-        cause = error if isinstance(error, OSError) or not isinstance(error.__context__, OSError) else error.__context__
-        failure = SaveError(f"cannot save {path}: {_reason(cause)}; the files saved before it are untouched")
-        failure.strerror = _reason(cause)
+        reason = str(error)
+        for cause in (error.__context__, error):  # the system's words and number, without the temporary name
+            if isinstance(cause, OSError) and cause.strerror:
+                reason = f"{cause.strerror} (errno {cause.errno})"
+        failure = SaveError(f"cannot save {path}: {reason}; the files saved before it are untouched")
+        failure.strerror = reason
         raise failure from error
-
-
-def _reason(cause: BaseException) -> str:
-    """The system's words for an error (``No space left on device``) and its number, without the temporary name."""
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.strerror} (errno {cause.errno})"
-    return str(cause)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -48,8 +48,8 @@ def hold(folder: str | Path) -> None:
     except Timeout as error:
         raise InputError(refusal(folder, held_by(folder) or "another process")) from error
     except OSError as error:
-        said = f"{path.parent} cannot be written or locked ({error.strerror}); choose another current folder"
-        raise InputError(said) from error
+        cure = "choose another current folder"
+        raise InputError(f"{path.parent} cannot be written or locked ({error.strerror}); {cure}") from error
     _held[path] = lock
     with contextlib.suppress(OSError):  # Windows lets nobody write a file that is locked
         path.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")

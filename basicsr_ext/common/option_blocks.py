@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -24,14 +25,12 @@ def parse_block(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> 
     types and whatever ``__post_init__`` refuses (ValueError, TypeError, KeyError) become faults; the instance is None
     if there is any. Lists become tuples where the field says tuple, whole floats (5e3) become int where it says int.
     """
-    if mapping is None:
-        mapping = {}
+    mapping = {} if mapping is None else mapping
     if not isinstance(mapping, Mapping):
         return None, [f"{where} is {shown(mapping)}, but it must be a block of `key: value` lines"]
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    unknown = [key for key in mapping if key not in fields]
-    faults = [f"{where}.{key} is not an option; {did_you_mean(key, fields)}" for key in unknown]
+    faults = [f"{where}.{k} is not an option; {did_you_mean(k, fields)}" for k in mapping if k not in fields]
     values = {k: convert(v, hints[k], f"{where}.{k}", faults) for k, v in mapping.items() if k in fields}
     for name, field in fields.items():
         if name not in mapping and field.default is field.default_factory is dataclasses.MISSING:
@@ -117,15 +116,13 @@ def _is_foreign(kind: Any) -> bool:
 def _fit_sequence(value: Any, base: Any, parts: tuple[Any, ...]) -> tuple[Any, bool]:
     if not isinstance(value, (list, tuple)):
         return value, False
-    if base is tuple and parts and parts[-1] is not Ellipsis:
-        kinds = parts
-    else:
-        kinds = (parts[0] if parts else Any,) * len(value)
+    fixed = base is tuple and parts and parts[-1] is not Ellipsis
+    kinds = parts if fixed else (parts[0] if parts else Any,) * len(value)
     if len(kinds) != len(value):
         return value, False
     fitted = [_fit(item, kind) for item, kind in zip(value, kinds)]
-    items = [item for item, _ in fitted]
-    return (tuple(items) if base is tuple else items), all(fits for _, fits in fitted)
+    items = (item for item, _ in fitted)
+    return (tuple if base is tuple else list)(items), all(fits for _, fits in fitted)
 
 
 def type_name(kind: Any) -> str:
@@ -186,24 +183,17 @@ def call_faults(
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     settable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = {name: p for name, p in parameters.items() if name not in given and p.kind in settable}
-    hints = documented_kinds(function, named) | _hints(function)
+    hints = documented_kinds(function, named)
+    with contextlib.suppress(NameError, TypeError, AttributeError):
+        hints |= typing.get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     faults: list[str] = []
     for key, value in mapping.items():
         if key in named:
             _check_argument(value, named[key], hints.get(key), f"{where}.{key}", faults)
         elif not open_ended or is_near(key, [name for name in named if name not in mapping], cutoff=0.85):
             faults.append(f"{where}.{key} is not an option of {_name(function)}; {did_you_mean(key, named)}")
-    for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in mapping:
-            faults.append(f"{where}.{name} is missing: {_name(function)} needs it; give it")
-    return faults
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
-    except (NameError, TypeError, AttributeError):
-        return {}
+    needed = [name for name, p in named.items() if p.default is p.empty and name not in mapping]
+    return faults + [f"{where}.{name} is missing: {_name(function)} needs it; give it" for name in needed]
 
 
 def documented_kinds(function: Callable[..., Any], named: Collection[str]) -> dict[str, Any]:

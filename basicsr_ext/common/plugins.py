@@ -47,16 +47,14 @@ def load_listed(plugins: Iterable[str] | None, folder: Path | None = None) -> li
 
     A file is looked for in the current folder, then in ``folder`` (that of the option file). A module with a function
     ``register`` is asked to register; otherwise its import is the registration.
-
     Raises InputError if one of them cannot be loaded: the option file asks for it.
     """
     found = []
     for name in plugins or ():
         source = str(_find_file(name, folder)) if name.endswith(".py") else name
-        plugin = _load(name, source, _register, source)
-        if not plugin.ok:
-            raise InputError(f"plugins: {name} cannot be loaded: {plugin.error}; repair it or take it off the list")
-        found.append(plugin)
+        found.append(_load(name, source, _register, source))
+        if fault := found[-1].error:
+            raise InputError(f"plugins: {name} cannot be loaded: {fault}; repair it or take it off the list")
     return found
 
 
@@ -76,10 +74,7 @@ def failures() -> list[Plugin]:
 
 
 def built_in() -> metadata.EntryPoint | None:
-    """The network for pictures that an installed package brings; None if there is none.
-
-    Raises InputError if several packages bring one: nobody said which of them restores.
-    """
+    """The network for pictures that an installed package brings, None if there is none; InputError if several do."""
     points = sorted(metadata.entry_points(group=CHECKPOINTS), key=lambda point: point.name)
     if len(points) > 1:
         listed = ", ".join(f"{point.name} ({point.value})" for point in points)
@@ -104,10 +99,9 @@ def _import(source: str) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     importlib.invalidate_caches()
-    spec = sys.modules[path.stem].__spec__ if path.stem in sys.modules else importlib.util.find_spec(path.stem)
-    origin = spec.origin if spec else None
-    if origin is None or Path(origin).resolve() != path:
-        raise ImportError(f"another module has the name {path.stem} ({origin}); rename the file")
+    spec = importlib.util.find_spec(path.stem)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != path:
+        raise ImportError(f"another module has the name {path.stem} ({spec and spec.origin}); rename the file")
     return importlib.import_module(path.stem)
 
 

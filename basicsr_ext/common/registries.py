@@ -8,21 +8,14 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
 _SUFFIX = "_basicsr"
 # What an option file cannot give: closures, sparse gradients, matrices alone; functions, other schedules, a metric
 _NO_OPTIMIZERS = ("Optimizer", "LBFGS", "SparseAdam", "Muon")
-_NO_SCHEDULERS = (
-    "LRScheduler",
-    "LambdaLR",
-    "MultiplicativeLR",
-    "SequentialLR",
-    "ChainedScheduler",
-    "ReduceLROnPlateau",
-)
+_NO_SCHEDULES = ("LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau")
 
 
 def find(registry: Any, name: object) -> Any | None:
@@ -44,28 +37,14 @@ def providers(registry: Any) -> dict[str, str]:
     return {name: getattr(find(registry, name), "__module__", "?") for name in names(registry)}  # a partial has none
 
 
-def _is_registry(thing: object) -> bool:
-    from basicsr.utils.registry import Registry
-
-    return isinstance(thing, Registry)
-
-
-def _modules() -> Iterator[Any]:
-    for name, module in list(sys.modules.items()):
-        if module is not None and name.partition(".")[0] not in ("torch", "torchvision", "numpy", "scipy", "cv2"):
-            yield module
-
-
 def all_registries() -> dict[str, Any]:
     """Every registry in the loaded modules by its own name: BasicSR's five, then those that plugins brought."""
     from basicsr.utils import registry as home
 
-    found = {thing._name: thing for thing in vars(home).values() if _is_registry(thing)}
-    for module in _modules():
-        for thing in list(vars(module).values()):
-            if _is_registry(thing) and thing not in found.values():
-                found[thing._name] = thing
-    return found
+    skipped = ("torch", "torchvision", "numpy", "scipy", "cv2")
+    others = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] not in skipped]
+    things = [thing for module in (home, *others) if module is not None for thing in list(vars(module).values())]
+    return {thing._name: thing for thing in things if isinstance(thing, home.Registry)}
 
 
 def claim(classes: dict[str, type], name: str, cls: type, kind: str) -> None:
@@ -89,7 +68,7 @@ def mentioned_keys(cls: type) -> frozenset[str]:
 
     Classes without a declaration of their options read them as ``opt['key']``; this finds the keys without running.
     """
-    modules = {base.__module__ for base in inspect.getmro(cls)}
+    modules = {base.__module__ for base in cls.__mro__}
     skipped = ("builtins", "torch", "abc", "typing")
     return frozenset().union(*(_words(name) for name in modules if name.partition(".")[0] not in skipped))
 
@@ -101,23 +80,16 @@ def needed_keys(cls: type) -> dict[str, set[str]]:
     """
     found: dict[str, set[str]] = {"": set(), "train": set()}
     for name in ("__init__", "init_training_settings", "setup_optimizers", "setup_schedulers"):
-        for base in inspect.getmro(cls):
-            method = vars(base).get(name)
-            if method is None:
-                continue
-            text = _source(method)
+        for method in (vars(base)[name] for base in cls.__mro__ if name in vars(base)):
+            try:
+                text = inspect.getsource(method)
+            except (OSError, TypeError):  # written in C, or typed in
+                break
             found[""] |= set(re.findall(r"""(?:self\.|\b)opt\[['"](\w+)['"]\]""", text))
             found["train"] |= set(re.findall(r"""(?:train_opt|opt\[['"]train['"]\])\[['"](\w+)['"]\]""", text))
             if f"super().{name}(" not in text and f", self).{name}(" not in text:
                 break
     return found
-
-
-def _source(thing: Any) -> str:
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        return ""
 
 
 @functools.lru_cache(maxsize=256)
@@ -142,7 +114,7 @@ def known_schedulers() -> dict[str, type[Any]]:
     from basicsr.models import lr_scheduler
     from torch.optim import lr_scheduler as torch_schedulers
 
-    return _subclasses(torch_schedulers, torch_schedulers.LRScheduler, _NO_SCHEDULERS) | {
+    return _subclasses(torch_schedulers, torch_schedulers.LRScheduler, _NO_SCHEDULES) | {
         "MultiStepLR": lr_scheduler.MultiStepRestartLR,
         "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
         "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -21,10 +21,8 @@ def version_of(package: str) -> str | None:
     ``opencv-python`` may be there as ``4.10.0 (opencv-python-headless)``.
     """
     for name in (package, *_SUBSTITUTES.get(package, ())):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(name) + ("" if name == package else f" ({name})")
-        except metadata.PackageNotFoundError:
-            continue
     return None
 
 
@@ -43,10 +41,8 @@ def module_version(module: str) -> str:
 def commit() -> str | None:
     """The commit of this project, 12 digits, where it lies in a repository of its own."""
     folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        asked = ["git", "-C", os.fspath(folder), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if (folder / ".git").exists():
+            asked = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
+            return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    return None

@@ -10,8 +10,8 @@ import numpy as np
 
 LONGEST_HEAD = 4096  # bytes, comments included
 _GAP = rb"(?:\s|#[^\n]*\n)+"
-_BITMAP = re.compile(rb"P([14])%b(\d{1,18})%b(\d{1,18})\s" % (_GAP, _GAP))
-_ANYMAP = re.compile(rb"P([2356])%b(\d{1,18})%b(\d{1,18})%b(\d{1,5})\s" % (_GAP, _GAP, _GAP))
+# Kind (1 and 4 have no largest value), width, height, largest value
+_ANYMAP = re.compile(rb"P([14]|([2356]))%b(\d{1,18})%b(\d{1,18})(?(2)%b(\d{1,5}))\s" % (_GAP, _GAP, _GAP))
 _PAM_LINE = re.compile(rb"(\w+) +(\w+)\s*")
 
 
@@ -46,21 +46,16 @@ def layout_of(head: bytes) -> Layout | None:
         said = {m[1]: m[2] for m in map(_PAM_LINE.fullmatch, text.splitlines()) if m}
         width, height, channels, largest = (int(said[key]) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
         layout = Layout(7, width, height, channels, largest, len(text) + len(mark))
-    elif match := _BITMAP.match(head):
-        layout = Layout(int(match[1]), int(match[2]), int(match[3]), 1, 1, match.end())
     elif match := _ANYMAP.match(head):
-        kind = int(match[1])
-        layout = Layout(kind, int(match[2]), int(match[3]), 3 if kind in (3, 6) else 1, int(match[4]), match.end())
+        kind, width, height, largest = (int(match[group] or 1) for group in (1, 3, 4, 5))
+        layout = Layout(kind, width, height, 3 if kind in (3, 6) else 1, largest, match.end())
     else:
         return None
     return layout if 0 < layout.largest < 1 << 16 and 1 <= layout.channels <= 4 else None
 
 
 def values_of(data: bytes) -> np.ndarray:
-    """Read H,W,C of uint8, or of uint16 where the largest value is above 255, scaled to the full range.
-
-    Raises ValueError if a value is damaged, missing, or above the largest.
-    """
+    """Read H,W,C of uint8 or uint16, scaled to the full range; ValueError if one is damaged, missing or too large."""
     layout = layout_of(data[:LONGEST_HEAD])
     if layout is None:
         raise ValueError("the header is damaged")

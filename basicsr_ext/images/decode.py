@@ -6,7 +6,6 @@ import io
 import math
 import os
 import re
-import struct
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -19,10 +18,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps, headers
 from basicsr_ext.images.headers import Header
 
-_KINDS = {1: "grey", 3: "RGB", 4: "RGB with alpha"}
-_FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_JPEG_FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
 _BY_PILLOW = {2, 3, 4, 6, 7, 32771, 34712}  # TIFF compressions: fax, JPEG, JPEG 2000
 _RAW = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 
@@ -72,44 +68,33 @@ def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
 
 def _stored_pixels(data: bytes) -> np.ndarray | None:
     """Look at the pixels of an uncompressed image without copying them; None for any other file."""
-    head = _RAW.match(data)
-    if head is None:
-        return None
-    shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
-    if not 0 < len(data) - head.end() == math.prod(shape):
-        return None
-    return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
+    if head := _RAW.match(data):
+        shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
+        if 0 < len(data) - head.end() == math.prod(shape):
+            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
+    return None
 
 
 # ---- one decoder for each format: H,W,C, turned
 
 
-def _by_opencv(data: bytes, flags: int, header: Header) -> np.ndarray | None:
+def _by_opencv(data: bytes, header: Header) -> np.ndarray | None:
+    as_rgb = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # of CMYK too
+    flags = as_rgb if header.format == "JPEG" else cv2.IMREAD_UNCHANGED  # which turns nothing
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None:
-        return None
-    return _turn(pixels if pixels.ndim == 3 else pixels[:, :, None], header.orientation)
+    return None if pixels is None else _turn(np.atleast_3d(pixels), header.orientation)
 
 
 def _png(data: bytes, header: Header) -> np.ndarray | None:
-    pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED, header)
+    pixels = _by_opencv(data, header)
     if pixels is None or header.channels != 2:
         return pixels
     if pixels.shape[2] == 4:
         return np.ascontiguousarray(pixels[:, :, [0, 3]])
     place = next(place for name, place, _ in headers.png_chunks(data) if name == b"tRNS")
-    key, depth = struct.unpack(">H", data[place : place + 2])[0], data[24]
-    full = np.iinfo(pixels.dtype).max
+    key, depth, full = int.from_bytes(data[place : place + 2], "big"), data[24], np.iinfo(pixels.dtype).max
     alpha = np.where(pixels == key * full // ((1 << depth) - 1), 0, full).astype(pixels.dtype)
     return np.concatenate([pixels, alpha], axis=2)
-
-
-def _jpeg(data: bytes, header: Header) -> np.ndarray | None:
-    return _by_opencv(data, _JPEG_FLAGS, header)
-
-
-def _webp(data: bytes, header: Header) -> np.ndarray | None:
-    return _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, header)
 
 
 def _tiff(data: bytes, header: Header) -> np.ndarray:
@@ -128,7 +113,7 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
     samples = tags.get(277, (1,))[0]
     if samples > 1 and tags.get(284, (1,))[0] == 2:
         stored = np.moveaxis(stored.reshape(samples, *stored.shape[-2:]), 0, 2)
-    stored = stored if stored.ndim == 3 else stored[:, :, None]
+    stored = np.atleast_3d(stored)
     if palette is not None:
         return _turn((palette[::-1, stored[:, :, 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), header.orientation)
     pixels = stored[:, :, : header.channels].astype(stored.dtype.newbyteorder("="))
@@ -142,10 +127,6 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
     return _turn(_opencv_order(pixels), header.orientation)
 
 
-def _pnm(data: bytes, header: Header) -> np.ndarray:
-    return _opencv_order(anymaps.values_of(data))
-
-
 def _other(data: bytes, header: Header) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=headers.OTHERS) as image:
         image.load()
@@ -153,11 +134,9 @@ def _other(data: bytes, header: Header) -> np.ndarray:
 
 
 def _from_pillow(image: Image.Image, header: Header) -> np.ndarray:
-    mode = _MODES[header.channels]
     if header.bits == 16:
         return np.asarray(image).astype(np.uint16)[:, :, None]
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return _opencv_order(pixels if pixels.ndim == 3 else pixels[:, :, None])
+    return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
 
 
 def _opencv_order(pixels: np.ndarray) -> np.ndarray:
@@ -179,10 +158,10 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 _DECODERS: dict[str, Callable[[bytes, Header], np.ndarray | None]] = {
     "PNG": _png,
-    "JPEG": _jpeg,
-    "WebP": _webp,
+    "JPEG": _by_opencv,
+    "WebP": _by_opencv,
     "TIFF": _tiff,
-    "PNM": _pnm,
+    "PNM": lambda data, _: _opencv_order(anymaps.values_of(data)),
 }
 
 
@@ -197,8 +176,7 @@ def match_channels(
     Raises InputError naming ``path`` and ``option`` otherwise: nothing is dropped or added silently.
     """
     found = pixels.shape[2]
-    fault = channel_fault(found, path, channels, grey_to_rgb, option)
-    if fault:
+    if fault := channel_fault(found, path, channels, grey_to_rgb, option):
         raise InputError(fault)
     return pixels if channels in (None, found) else np.repeat(pixels, channels, axis=2)
 
@@ -214,8 +192,9 @@ def channel_fault(
     grey_for_rgb = (found, channels) == (1, 3)
     if channels in (None, found) or (grey_for_rgb and grey_to_rgb):
         return None
+    kind = {1: "grey", 3: "RGB", 4: "RGB with alpha"}[found]
     cure = f"set {option}: {found}, or convert the file" + (", or set grey_to_rgb: true" if grey_for_rgb else "")
-    return f"{path}: has {found} channel(s) ({_KINDS[found]}) but {option} is {channels}; {cure}"
+    return f"{path}: has {found} channel(s) ({kind}) but {option} is {channels}; {cure}"
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -225,7 +204,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     planes = np.empty((channels, height, width), np.float32)
     for plane, source in zip(planes, _planes(pixels, order)):
         plane[...] = source
-    planes /= np.float32(_FULL_SCALE[pixels.dtype])
+    planes /= np.float32(np.iinfo(pixels.dtype).max)
     return torch.from_numpy(planes)
 
 

@@ -33,50 +33,32 @@ from PIL import Image
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps
 
-__all__ = ["LARGEST", "Content", "Header", "checked_header", "header_of", "image_header", "png_chunks",
-           "read_content", "tiff_pages"]  # fmt: skip
-
 LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
-ORIENTATION = 0x0112
-_JPEG_END = b"\xff\xd9"
-_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_ORIENTATION = 0x0112
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "RGB": 3, "RGBX": 3, "PA": 4, "RGBA": 4, "RGBa": 4}
 _TIFF_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # whole numbers, by their type in the file
-_TIFF_COLOURS = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab"}
-_TIFF_NUMBERS = {2: "int", 3: "float"}
-_PREVIEW_OR_MASK = 1 | 4  # bits of NewSubfileType
 
 
 class Header(NamedTuple):
-    """What a header says, as the decoder returns it: height and width as shown, channels, bits, and how it is stored.
-
-    Attributes:
-        channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGBA.
-        bits: 8 or 16.
-        format: PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it.
-        orientation: of the EXIF block, 1 to 8; already applied to height and width.
-        profile: whether there is an ICC colour profile that fits the channels.
-        odd: why the file is refused, and the cure, if it is.
-    """
+    """What a header says: height and width as shown, channels and bits, as the decoder returns them, and more."""
 
     height: int
     width: int
-    channels: int
-    bits: int
-    format: str
-    orientation: int = 1
-    profile: bool = False
-    odd: str | None = None
+    channels: int  # 1 grey, 2 grey with alpha, 3 RGB, 4 RGBA
+    bits: int  # 8 or 16
+    format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it
+    orientation: int = 1  # of the EXIF block, 1 to 8; already applied to height and width
+    profile: bool = False  # whether there is an ICC colour profile that fits the channels
+    odd: str | None = None  # why the file is refused, and the cure, if it is
 
 
 class FileContent:
     """The bytes of an open file, read piece by piece where they are looked at."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
         return self._size
@@ -110,8 +92,8 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct the path") from error
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the path and who may read it") from error
+        said = f"cannot be read ({error.strerror or error}); check the path and who may read it"
+        raise InputError(f"{path}: {said}") from error
 
 
 def checked_header(content: Content, path: str) -> Header:
@@ -125,10 +107,8 @@ def checked_header(content: Content, path: str) -> Header:
             "damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
         )
     if header.height * header.width > LARGEST:
-        raise InputError(
-            f"{path}: says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels, "
-            f"in {len(content):,} bytes; cut it into parts, or remove it"
-        )
+        said = f"says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels"
+        raise InputError(f"{path}: {said}, in {len(content):,} bytes; cut it into parts, or remove it")
     if header.odd:
         raise InputError(f"{path}: {header.odd}")
     return header
@@ -137,13 +117,15 @@ def checked_header(content: Content, path: str) -> Header:
 def header_of(content: Content) -> Header | None:
     """Read the header of an image; None if it is no image, or its header is damaged."""
     start = content[:12]
-    reader = next((read for mark, read in _READERS if start.startswith(mark)), _other)
+    reader = next((read for mark, read in _READERS.items() if start.startswith(mark)), _other)
     try:
         header = reader(content)
     except _DAMAGE:
         return None
     if header is None or not header.height or not header.width:
         return None
+    if header.orientation not in range(1, 9):
+        return header._replace(orientation=1)
     return header._replace(height=header.width, width=header.height) if header.orientation >= 5 else header
 
 
@@ -153,12 +135,10 @@ def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
 
 def _orientation(exif: bytes) -> int:
     found = Image.Exif()
-    try:
+    with contextlib.suppress(Exception):  # a damaged EXIF block, which may raise nearly anything, spoils no pixel
         found.load(exif)
-        value = found.get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block, which may raise nearly anything, spoils no pixel
-        return 1
-    return value if value in range(1, 9) else 1
+        return found.get(_ORIENTATION, 1)
+    return 1
 
 
 def _cut(length: int, needed: int | None = None) -> str:
@@ -190,10 +170,8 @@ def _png(content: Content) -> Header | None:
     orientation, profile, odd, name = 1, False, None, b""
     for name, place, length in png_chunks(content):
         if place + length + 4 > len(content):  # OpenCV would reserve what is claimed
-            odd = (
-                f"is cut short or damaged: a part of it claims {length:,} bytes, more than the file has; copy it again "
-                "or remove it"
-            )
+            claim = f"a part of it claims {length:,} bytes, more than the file has"
+            odd = f"is cut short or damaged: {claim}; copy it again or remove it"
         elif name == b"acTL":
             odd = _animation("APNG")
         elif name == b"tRNS" and kind in (0, 2, 3):
@@ -215,7 +193,7 @@ def _jpeg(content: Content) -> Header | None:
             place += 1
             continue
         (length,) = _unpack(">H", content, place + 2)
-        if marker in _START_OF_FRAME:
+        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             frame = _unpack(">BHHB", content, place + 4)
         elif marker == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":
             orientation = _orientation(content[place + 10 : place + 2 + length])
@@ -229,8 +207,7 @@ def _jpeg(content: Content) -> Header | None:
     bits, height, width, count = frame
     odd = None if bits == 8 else f"is a JPEG of {bits} bits; save it with 8 bits, or as a PNG or TIFF with 16"
     # the end mark; that of a thumbnail lies before the scan, and cameras add bytes behind it
-    tail = max(place, len(content) - (1 << 16))
-    if content[-2:] != _JPEG_END and _JPEG_END not in content[tail:] and _JPEG_END not in content[place:]:
+    if not any(b"\xff\xd9" in content[start:] for start in (-2, max(place, len(content) - (1 << 16)), place)):
         odd = _cut(len(content))
     return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile and count != 4, odd)
 
@@ -246,9 +223,8 @@ def _webp(content: Content) -> Header | None:
         name, length = struct.unpack("<4sI", content[place : place + 8])
         start = place + 8
         if name == b"VP8X":
-            sides = content[start + 4 : start + 10]
-            size = (1 + int.from_bytes(sides[3:], "little"), 1 + int.from_bytes(sides[:3], "little"))
-            (flags,) = _unpack("<B", content, start)
+            flags, *sides = _unpack("<BxxxHBHB", content, start)
+            size = (1 + sides[2] + (sides[3] << 16), 1 + sides[0] + (sides[1] << 16))
             alpha, odd = bool(flags & 16), odd or (_animation("WebP") if flags & 2 else None)
         elif name == b"VP8 ":
             width, height = _unpack("<HH", content, start + 6)
@@ -299,28 +275,23 @@ def _tiff(content: Content) -> Header | None:
     extra = samples - (1 if colours == 3 else base)
     meaning = tags.get(338, (2,) if extra == 1 else ())  # where it is not said, a single one is taken for alpha
     channels = base + (extra > 0 and meaning[:1] in ((1,), (2,)))
-    orientation = tags.get(274, (1,))[0]
-    odd = _tiff_oddity(tags, samples, bits, colours)
+    odd, numbers = None, {2: "int", 3: "float"}.get(tags.get(339, (1,))[0], "uint")
+    if colours not in (0, 1, 2, 3, 6):
+        known = {5: "CMYK colours", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours"}
+        odd = f"holds {known.get(colours, f'colours of an unknown kind ({colours})')}; convert it to RGB"
+    elif numbers != "uint" or set(bits) not in ({1}, {2}, {4}, {8}, {16}) or (samples > 1 and bits[0] < 8):
+        odd = f"holds {samples} channel(s) of {numbers}{bits[0]}; save it as grey, RGB or RGBA with 8 or 16 bits"
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
     end = max((offset + count for offset, count in zip(offsets, counts)), default=0)
     if end > len(content):
         odd = _cut(len(content), end)
     try:
-        if any(not page.get(254, (0,))[0] & _PREVIEW_OR_MASK for page in pages):
+        if any(not page.get(254, (0,))[0] & (1 | 4) for page in pages):  # a page of its own, no preview, no mask
             odd = odd or "holds several pages; save the page that is meant as a file of its own"
     except _DAMAGE:
         odd = odd or _cut(len(content))
-    orientation = orientation if orientation in range(1, 9) else 1
-    return Header(height, width, channels, 16 if bits[0] == 16 else 8, "TIFF", orientation, 34675 in tags, odd)
-
-
-def _tiff_oddity(tags: Mapping[int, tuple[int, ...]], samples: int, bits: tuple[int, ...], colours: int) -> str | None:
-    if colours in _TIFF_COLOURS:
-        return f"holds {_TIFF_COLOURS[colours]} colours; convert it to RGB"
-    kind = _TIFF_NUMBERS.get(tags.get(339, (1,))[0], "uint")
-    if kind != "uint" or set(bits) not in ({1}, {2}, {4}, {8}, {16}) or (samples > 1 and bits[0] < 8):
-        return f"holds {samples} channel(s) of {kind}{bits[0]}; save it as grey, RGB or RGBA with 8 or 16 bits"
-    return None if colours in (0, 1, 2, 3, 6) else f"holds colours of an unknown kind ({colours}); convert it to RGB"
+    orientation, depth = tags.get(274, (1,))[0], 16 if bits[0] == 16 else 8
+    return Header(height, width, channels, depth, "TIFF", orientation, 34675 in tags, odd)
 
 
 def _pnm(content: Content) -> Header | None:
@@ -336,38 +307,27 @@ def _pnm(content: Content) -> Header | None:
 
 def _other(content: Content) -> Header | None:
     """By Pillow; all but AVIF and JPEG 2000 of 8 bits."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged header may raise nearly anything
         warnings.simplefilter("ignore")  # of large pictures and of odd metadata
-        try:
-            with Image.open(io.BytesIO(content[:]), formats=OTHERS) as image:
-                image.load()  # these formats do not say where they end
-                return _by_pillow(image)
-        except Exception:  # a damaged header may raise nearly anything
-            return None
+        with Image.open(io.BytesIO(content[:]), formats=OTHERS) as image:
+            image.load()  # these formats do not say where they end
+            mode, (width, height), name = image.mode, image.size, image.format or ""
+            channels, bits = _MODES.get(mode, 1), 16 if mode.startswith("I;16") else 8
+            if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
+                channels = 2 if channels == 1 else 4
+            odd = None if mode in _MODES or bits == 16 else f"holds {mode}; save it with 8 or 16 bits"
+            orientation, profile = image.getexif().get(_ORIENTATION, 1), bool(image.info.get("icc_profile"))
+            with contextlib.suppress(EOFError):  # of a still picture
+                image.seek(1)
+                odd = _animation(name)
+            return Header(height, width, channels, bits, name, orientation, profile, odd)
+    return None
 
 
-def _by_pillow(image: Image.Image) -> Header:
-    mode, (width, height), name = image.mode, image.size, image.format or ""
-    channels = _MODES.get(mode, 1)
-    if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
-        channels = 2 if channels == 1 else 4
-    orientation = image.getexif().get(ORIENTATION, 1)
-    odd = None if mode in _MODES or mode.startswith("I;16") else f"holds {mode}; save it with 8 or 16 bits"
-    profile = bool(image.info.get("icc_profile"))
-    with contextlib.suppress(EOFError):  # of a still picture
-        image.seek(1)
-        odd = _animation(name)
-    bits = 16 if mode.startswith("I;16") else 8
-    return Header(height, width, channels, bits, name, orientation if orientation in range(1, 9) else 1, profile, odd)
-
-
-_READERS = (
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"\xff\xd8\xff", _jpeg),
-    (b"RIFF", _webp),
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-    (b"II+\0", _tiff),
-    (b"MM\0+", _tiff),
-    *((b"P%d" % number, _pnm) for number in range(1, 8)),
-)
+_READERS = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8\xff": _jpeg,
+    b"RIFF": _webp,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
+    **dict.fromkeys((b"P%d" % number for number in range(1, 8)), _pnm),
+}

@@ -55,21 +55,18 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
     """The images that ``inputs`` stand for: files of any extension, folders, and patterns; each of them once.
 
     A part of a pattern that exists by that name, brackets and all, is taken literally. What lies in the folder
-    ``output``, if that is below an input folder, is left out.
-
-    Raises:
-        InputError: a file or folder does not exist.
+    ``output``, if that is below an input folder, is left out. InputError if a file or folder does not exist.
     """
-    found: dict[str, tuple[Path, PurePosixPath]] = {}
+    found: dict[Path, tuple[Path, PurePosixPath]] = {}
     left_out: list[tuple[str, str]] = []
-    mine = os.path.realpath(output) if output else None
+    results = output.resolve() if output else None
     for text in inputs:
         root, (files, others) = _expand(text)
         left_out += others
-        results = mine if mine and Path(os.path.realpath(root)) in Path(mine).parents else None
+        below = results is not None and root.resolve() in results.parents
         for file, name in files:
-            place = os.path.join(os.path.realpath(file.parent), file.name)
-            if results and place.startswith(results + os.sep):
+            place = file.parent.resolve() / file.name
+            if below and results in place.parents:
                 left_out.append((str(name), "in the folder of the results"))
             else:
                 found.setdefault(place, (file, name))
@@ -175,10 +172,8 @@ def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tup
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"{option}: {path} cannot be read as a list of images ({error}); write one line per image, in UTF-8: "
-            "name (height,width,channels)"
-        ) from error
+        cure = "write one line per image, in UTF-8: name (height,width,channels)"
+        raise InputError(f"{option}: {path} cannot be read as a list of images ({error}); {cure}") from error
     for line in filter(None, map(str.strip, lines)):
         if match := _LINE.fullmatch(line):
             yield match["name"], (int(match["height"]), int(match["width"]))

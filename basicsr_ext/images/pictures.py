@@ -24,16 +24,6 @@ from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode, to_tensor
 from basicsr_ext.images.headers import png_chunks, read_content
 
-__all__ = [
-    "FORMATS",
-    "Picture",
-    "network_planes",
-    "read_picture",
-    "with_planes",
-    "write_image",
-    "write_picture",
-]
-
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}
 _LONGEST_PROFILE = 1 << 24  # bytes; a packed one may claim any length
 
@@ -74,11 +64,7 @@ def with_planes(picture: Picture, planes: Tensor) -> Picture:
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Decode a picture as :func:`.decode.decode` does, turned as its EXIF orientation says.
-
-    Raises:
-        InputError: naming the file, if it is missing, damaged, cut short, no picture, or of a kind that is refused.
-    """
+    """Decode a picture as :func:`.decode.decode` does; InputError naming it also if the file cannot be opened."""
     data = read_content(path)
     pixels, header = decode(data, str(path))
     planes = to_tensor(pixels)
@@ -104,10 +90,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     """Store a picture, completely or not at all; the extension names the format, WebP is lossless, JPEG of quality 95.
 
     A JPEG holds no alpha, it is left out; JPEG and WebP hold 8 bits. Values are clamped and rounded to the nearest.
-
-    Raises:
-        InputError: the folder or the disk refuses the file.
-        ValueError: the format is unknown or cannot hold so many bits.
+    Raises InputError if the folder or the disk refuses the file, ValueError if the format cannot hold so many bits.
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
@@ -126,11 +109,8 @@ def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
     if bits == 16 and len(planes) == 2 and len(planes[0]) == 1:
         planes = [planes[0].expand(3, -1, -1), planes[1]]
     full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    single = [plane for part in planes for plane in part]
-    pixels = np.empty((*single[0].shape, len(single)), kind)
-    for k, plane in enumerate(single):
-        pixels[:, :, k] = (plane.clamp(0, 1) * full).round().numpy()
-    return pixels
+    single = [(plane.clamp(0, 1) * full).round().numpy().astype(kind) for part in planes for plane in part]
+    return np.stack(single, axis=2)
 
 
 def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
@@ -138,11 +118,10 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
         order = [0] if pixels.shape[2] == 1 else [2, 1, 0, 3][: pixels.shape[2]]
         data = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, order]))[1].tobytes()
         return _with_profile(data, profile) if kind == "png" and profile else data
-    by_kind: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
-    options = by_kind.get(kind, {})
-    options |= {"icc_profile": profile} if profile else {}
+    options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
     buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, FORMATS[kind], **options)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.save(buffer, FORMATS[kind], **options.get(kind, {}), **({"icc_profile": profile} if profile else {}))
     return buffer.getvalue()
 
 
@@ -150,29 +129,22 @@ def _with_profile(png: bytes, profile: bytes) -> bytes:
     """Put an iCCP chunk behind the head of a PNG."""
     body = b"iCCPicc\0\0" + zlib.compress(profile)
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    head = 8 + 25  # signature, IHDR
-    return png[:head] + chunk + png[head:]
+    return png[: 8 + 25] + chunk + png[8 + 25 :]  # signature, IHDR
 
 
-def write_image(path: str | os.PathLike[str], image: torch.Tensor, bits: int = 8) -> None:
-    """Write ``image`` (C,H,W in [0,1]: 1, 3 or 4 channels, clamped, rounded to nearest) completely or not at all.
+def write_image(path: str | os.PathLike[str], image: Tensor, bits: int = 8) -> None:
+    """Write ``image`` (C,H,W in [0,1]: 1, 3 or 4 channels) as :func:`write_picture` does; its folder is made.
 
-    The extension of ``path`` names the format; its folder is made. Raises ValueError if shape, ``bits`` (8 or 16) or
-    values (NaN) cannot be stored in that format.
+    Raises ValueError if shape, ``bits`` (8 or 16), values (NaN) or alpha cannot be stored in that format.
     """
-    path = Path(path)
-    if bits not in (8, 16) or image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+    if bits not in (8, 16) or image.ndim != 3 or len(image) not in (1, 3, 4):
         raise ValueError(
             f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
             "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
         )
     if not torch.isfinite(image).all():
         raise ValueError(f"{path}: cannot write an image with values that are not finite")
-    if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".bmp") and (bits == 16 or image.shape[0] == 4):
-        raise ValueError(f"{path}: {path.suffix} is written with 8 bits and without alpha; use .png or .tif")
-    full = 255 if bits == 8 else 65535
-    values = (image.detach().cpu().double().clamp(0, 1) * full).round().permute(1, 2, 0).numpy()
-    pixels = values.astype(np.uint8 if bits == 8 else np.uint16)
-    if pixels.shape[2] > 1:
-        pixels = pixels[:, :, (2, 1, 0, 3)[: pixels.shape[2]]]
-    write_whole(path, cv2.imencode(path.suffix, np.ascontiguousarray(pixels))[1].tobytes())
+    if len(image) == 4 and Path(path).suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError(f"{path}: JPEG holds no alpha; use .png or .tif")
+    planes = image.detach().cpu().double()
+    write_picture(path, Picture(planes[:3], planes[3:] if len(planes) == 4 else None, bits))

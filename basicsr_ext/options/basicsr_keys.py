@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import convert, is_near
@@ -21,77 +21,59 @@ def _table(kinds: Mapping[str, Any]) -> Table:
     return {name: (kind, int(least) if least else None) for (name, _, least), kind in words}
 
 
-_LOADER = _table(
-    {
-        "name type phase": str,
-        "scale>=1": int | float,
-        "io_backend": dict,
-        "num_worker_per_gpu>=0 batch_size_per_gpu>=1 num_prefetch_queue>=1": int,
-        "dataset_enlarge_ratio>=1": Literal["auto"] | int | float,
-        "prefetch_mode": Literal["cpu", "cuda"] | None,
-        "pin_memory persistent_workers use_shuffle": bool,
-    }
-)
-LOADER_KEYS = frozenset(_LOADER)
-SECTIONS: dict[str, Table] = {
-    "": _table(
-        {
-            "name model_type": str,
-            "scale>=1": int | float,
-            "num_gpu>=0": Literal["auto"] | int,
-            "manual_seed>=0": int | None,
-            "find_unused_parameters": bool,
-            "plugins": list[str] | None,
-            "datasets network_g network_d": dict,
-            "path train val logger dist_params": dict | None,
-        }
-    ),
-    "path": _table(
-        {
-            "pretrain_network_g pretrain_network_d param_key_g param_key_d": str | None,
-            "resume_state experiments_root results_root": str | None,
-            "strict_load_g strict_load_d": bool,
-            "ignore_resume_networks": str | list[str] | None,
-        }
-    ),
-    "train": _table(
-        {
-            "total_iter>=1 warmup_iter>=-1 net_d_iters>=1 net_d_init_iters>=0": int,
-            "ema_decay>=0": float,
-            "optim_g optim_d scheduler": dict,
-            "pixel_opt perceptual_opt gan_opt ldl_opt": dict | None,
-        }
-    ),
-    "val": _table(
-        {
-            "val_freq>=1": int,
-            "save_img pbar": bool,
-            "suffix": str | int | float | None,
-            "metrics": dict | None,
-        }
-    ),
-    "logger": _table(
-        {
-            "print_freq>=1 save_checkpoint_freq>=1 max_failed_saves>=1": int,
-            "keep_last>=1": int | None,
-            "keep_best": str | None,
-            "save_safetensors use_tb_logger": bool,
-            "wandb": dict | None,
-        }
-    ),
-    "dist_params": _table({"backend": str, "port>=1": int, "timeout>=0": float}),
-    "datasets.*": _LOADER
-    | _table(
-        {
-            "dataroot_gt dataroot_lq meta_info_file meta_info": str | list[str] | None,
-            "filename_tmpl": str,
-            "gt_size>=1": int | None,
-            "use_hflip use_rot": bool,
-            "color": str | None,
-            "mean std": list[float] | None,
-        }
-    ),
+_LOADER: dict[str, Any] = {
+    "name type phase": str,
+    "scale>=1": int | float,
+    "io_backend": dict,
+    "num_worker_per_gpu>=0 batch_size_per_gpu>=1 num_prefetch_queue>=1": int,
+    "dataset_enlarge_ratio>=1": Literal["auto"] | int | float,
+    "prefetch_mode": Literal["cpu", "cuda"] | None,
+    "pin_memory persistent_workers use_shuffle": bool,
 }
+LOADER_KEYS = frozenset(_table(_LOADER))
+_SECTIONS: dict[str, dict[str, Any]] = {
+    "": {
+        "name model_type": str,
+        "scale>=1": int | float,
+        "num_gpu>=0": Literal["auto"] | int,
+        "manual_seed>=0": int | None,
+        "find_unused_parameters": bool,
+        "plugins": list[str] | None,
+        "datasets network_g network_d": dict,
+        "path train val logger dist_params": dict | None,
+    },
+    "path": {
+        "pretrain_network_g pretrain_network_d param_key_g param_key_d": str | None,
+        "resume_state experiments_root results_root": str | None,
+        "strict_load_g strict_load_d": bool,
+        "ignore_resume_networks": str | list[str] | None,
+    },
+    "train": {
+        "total_iter>=1 warmup_iter>=-1 net_d_iters>=1 net_d_init_iters>=0": int,
+        "ema_decay>=0": float,
+        "optim_g optim_d scheduler": dict,
+        "pixel_opt perceptual_opt gan_opt ldl_opt": dict | None,
+    },
+    "val": {"val_freq>=1": int, "save_img pbar": bool, "suffix": str | int | float | None, "metrics": dict | None},
+    "logger": {
+        "print_freq>=1 save_checkpoint_freq>=1 max_failed_saves>=1": int,
+        "keep_last>=1": int | None,
+        "keep_best": str | None,
+        "save_safetensors use_tb_logger": bool,
+        "wandb": dict | None,
+    },
+    "dist_params": {"backend": str, "port>=1": int, "timeout>=0": float},
+    "datasets.*": _LOADER
+    | {
+        "dataroot_gt dataroot_lq meta_info_file meta_info": str | list[str] | None,
+        "filename_tmpl": str,
+        "gt_size>=1": int | None,
+        "use_hflip use_rot": bool,
+        "color": str | None,
+        "mean std": list[float] | None,
+    },
+}
+SECTIONS: dict[str, Table] = {section: _table(kinds) for section, kinds in _SECTIONS.items()}
 _PATTERNS = {
     "": re.compile(r"network_\w+"),
     "path": re.compile(r"(pretrain_network|strict_load|param_key)_\w+"),
@@ -118,12 +100,6 @@ def own_options(cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
 def known_in(keys: Sequence[str]) -> Table:
     """The options that BasicSR reads in the block that ``keys`` lead to; an empty table if it knows no such block."""
     return SECTIONS.get("datasets.*" if len(keys) == 2 and keys[0] == "datasets" else ".".join(keys), {})
-
-
-def whole_keys(section: str) -> list[str]:
-    """Names of the options of a section whose value is a whole number, never a fraction."""
-    kinds = {name: get_args(kind) or (kind,) for name, (kind, _) in SECTIONS[section].items()}
-    return [name for name, parts in kinds.items() if int in parts and float not in parts]
 
 
 @dataclasses.dataclass

@@ -12,8 +12,6 @@ from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.options import parts
 from basicsr_ext.options.basicsr_keys import PHASES, SECTIONS, Findings, check_section, fields_of, known_in, phase_of
 
-_LONGEST_NAME = 160  # bytes; what is added for logs, locks and images fits into the 255 of most file systems
-
 
 def check(opt: Mapping[str, Any], is_train: bool) -> list[str]:
     """Return the faults of an option file, an empty list if there are none; no file or folder is looked at."""
@@ -31,38 +29,31 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     _required(opt, is_train, model, found)
     _sections(opt, model, is_train, found)
     for name, dataset in _mapping(opt.get("datasets")).items():
-        found.faults.extend(_phase_faults(name, dataset, is_train))
-        given = {"phase": phase_of(name) if phase_of(name) in PHASES else "test"}
-        given |= {"scale": opt["scale"]} if "scale" in opt else {}
+        phase = phase_of(name)
+        # BasicSR's own data sets take any name in a test
+        if phase not in PHASES and (is_train or parts.dataset_options(_mapping(dataset).get("type"))):
+            cure = f"alone or with a name of your own behind it, such as val_{name}: rename it"
+            found.faults.append(f"datasets.{name} tells no phase; {did_you_mean(phase, PHASES)}, {cure}")
+        given = {"phase": phase if phase in PHASES else "test"} | {key: opt[key] for key in ("scale",) if key in opt}
         parts.check_dataset(f"datasets.{name}", dataset, given, found)
-    restorer = restorer_class_of(model)
-    for name, network in opt.items():
-        if str(name).startswith("network_") and isinstance(network, Mapping):
-            parts.check_network(name, network, restorer, found)
-    train = _mapping(opt.get("train"))
-    for name, block in train.items():
-        if str(name).startswith("optim_") and isinstance(block, Mapping):
+    restorer, train = restorer_class_of(model), _mapping(opt.get("train"))
+    for name, block in _blocks(opt):
+        if name.startswith("network_"):
+            parts.check_network(name, block, restorer, found)
+    for name, block in _blocks(train):
+        if name.startswith("optim_"):
             parts.check_optimizer(f"train.{name}", block, model, is_train, found)
-        elif str(name).endswith("_opt") and isinstance(block, Mapping):
+        elif name.endswith("_opt"):
             parts.check_loss(f"train.{name}", block, is_train, found)
-    if isinstance(train.get("scheduler"), Mapping):
-        parts.check_scheduler(train, model, is_train, found)
+        elif name == "scheduler":
+            parts.check_scheduler(train, model, is_train, found)
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         parts.check_metric(str(name), metric, model, found)
-    if not found.faults:
-        found.faults.extend(restorer.option_faults(opt))
-    return found
+    return found if found.faults else Findings(restorer.option_faults(opt), found.notes)
 
 
-def _phase_faults(name: str, block: Any, is_train: bool) -> list[str]:
-    """A name that tells no phase; BasicSR's own data sets take any in a test."""
-    phase = phase_of(name)
-    if phase in PHASES or not (is_train or parts.dataset_options(_mapping(block).get("type"))):
-        return []
-    return [
-        f"datasets.{name} tells no phase; {did_you_mean(phase, PHASES)}, alone or with a name of your own behind it, "
-        f"such as val_{name}: rename it"
-    ]
+def _blocks(opt: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(str(name), block) for name, block in opt.items() if isinstance(block, Mapping)]
 
 
 def _sections(opt: Mapping[str, Any], model: type | None, is_train: bool, found: Findings) -> None:
@@ -100,40 +91,35 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found: Findings) -> None:
+    add, name = found.faults.append, opt["name"] if isinstance(opt.get("name"), str) else ""
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
         if opt.get(key, "") == "":
-            found.faults.append(f"{key} is missing; give {what}")
-    found.faults.extend(_name_faults(opt.get("name")))
+            add(f"{key} is missing; give {what}")
+    if any(sign in name for sign in "/\\\0") or name in (".", ".."):
+        add(f"name is {name!r}; it names a folder, so write it without slashes")
+    elif len(name.encode("utf-8", "surrogatepass")) > 160:  # logs, locks and images add to it; file systems take 255
+        add(f"name has {len(name)} characters; it names files and folders, so shorten it to 160 bytes")
     if not opt.get("datasets"):
-        found.faults.append("datasets is missing; give at least one data set")
+        add("datasets is missing; give at least one data set")
     needed = registries.needed_keys(model) if model else {"": {"network_g"}, "train": set()}
     networks = {key for key in needed[""] if key.startswith("network_") and (is_train or key == "network_g")}
-    for name in sorted(networks - opt.keys()):  # a discriminator serves training alone
-        found.faults.append(f"{name} is missing; give a block with `type:` and the arguments of the network")
+    for key in sorted(networks - opt.keys()):  # a discriminator serves training alone
+        add(f"{key} is missing; give a block with `type:` and the arguments of the network")
     if not is_train:
         return
-    if not _mapping(opt.get("train")):
-        found.faults.append("train is missing; give total_iter, optim_g, scheduler and a loss, or use `basicsr test`")
-    elif opt["train"].get("total_iter") is None:
-        found.faults.append("train.total_iter is missing; give the number of iterations")
-    blocks = {key for key in needed["train"] if key.startswith("optim_") or key == "scheduler"}
-    for name in sorted(blocks - _mapping(opt.get("train")).keys()) if _mapping(opt.get("train")) else ():
-        found.faults.append(f"train.{name} is missing; give a block with `type:` and its arguments")
+    if train := _mapping(opt.get("train")):
+        if train.get("total_iter") is None:
+            add("train.total_iter is missing; give the number of iterations")
+        blocks = {key for key in needed["train"] if key.startswith("optim_") or key == "scheduler"}
+        for key in sorted(blocks - train.keys()):
+            add(f"train.{key} is missing; give a block with `type:` and its arguments")
+    else:
+        add("train is missing; give total_iter, optim_g, scheduler and a loss, or use `basicsr test`")
     train_set = _mapping(opt.get("datasets")).get("train")
     if opt.get("datasets") and train_set is None:
-        found.faults.append("datasets.train is missing; give a block with type, dataroot_gt and batch_size_per_gpu")
+        add("datasets.train is missing; give a block with type, dataroot_gt and batch_size_per_gpu")
     elif isinstance(train_set, Mapping) and train_set.get("batch_size_per_gpu") is None:
-        found.faults.append("datasets.train.batch_size_per_gpu is missing; give a whole number from 1")
-
-
-def _name_faults(name: Any) -> list[str]:
-    if not isinstance(name, str):
-        return []
-    if any(sign in name for sign in "/\\\0") or name in (".", ".."):
-        return [f"name is {name!r}; it names a folder, so write it without slashes"]
-    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
-        return [f"name has {len(name)} characters; it names files and folders, so shorten it to {_LONGEST_NAME} bytes"]
-    return []
+        add("datasets.train.batch_size_per_gpu is missing; give a whole number from 1")
 
 
 def model_class(opt: Mapping[str, Any], found: Findings | None = None) -> type | None:
@@ -154,7 +140,6 @@ def known_names(opt: Mapping[str, Any], keys: list[str]) -> set[str]:
     known = fields_of(blocks[section]) if section in blocks else set(known_in(keys))
     known |= _inner(section, blocks)
     name = _mapping(_block(opt, keys)).get("type")
-    if len(keys) == 2 and keys[0] == "datasets":
-        options = parts.dataset_options(name)
-        return known | (fields_of(options) if options else set())
+    if len(keys) == 2 and keys[0] == "datasets" and (options := parts.dataset_options(name)):
+        return known | fields_of(options)
     return known | (parts.parameters_of(keys[-1], name) if keys else set())

@@ -11,20 +11,14 @@ from typing import Any
 import yaml
 
 from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.option_blocks import shown
 from basicsr_ext.options.basicsr_keys import known_in
 
 # YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
 _FLOAT = re.compile(
-    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
-        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
-        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
-        |[-+]?\.(?:inf|Inf|INF)
-        |\.(?:nan|NaN|NAN))$""",
-    re.VERBOSE,
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
-
-_MERGE = "tag:yaml.org,2002:merge"
-_MOST_VALUES = 100_000  # a few lines of aliases of aliases can stand for more than the memory holds
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,23 +30,18 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> OrderedDict[s
         raise yaml.constructor.ConstructorError(None, None, "expected a block of `key: value` lines", node.start_mark)
     seen: dict[str, int] = {}
     for key_node, _ in node.value:
-        key, problem = key_node.value, None
+        key, kind, problem = key_node.value, key_node.tag.removeprefix("tag:yaml.org,2002:"), None
         if not isinstance(key_node, yaml.ScalarNode):
             problem = "the key is a list or a block, not text; put text that begins with [ or { in quotes"
-        elif key_node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", _MERGE):
+        elif kind not in ("str", "value", "merge"):
             problem = f"the key {key} is not text; put it in quotes"
-        elif key in seen and key_node.tag != _MERGE:
+        elif key in seen and kind != "merge":
             problem = f"{key!r} stands here and in line {seen[key]}; keep one of them"
         if problem:
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         seen[key] = key_node.start_mark.line + 1
     loader.flatten_mapping(node)
     return OrderedDict(loader.construct_pairs(node, deep=True))
-
-
-def _excerpt(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -93,7 +82,7 @@ def _load(text: str, source: str) -> Any:
         raise InputError(f"{source}: lists or blocks lie too deep in each other; look for stray [ and {{") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # `!!float abc`, an impossible date
         raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
-    if (count := _values(loaded, {})) > _MOST_VALUES:
+    if (count := _values(loaded, {})) > 100_000:  # a few lines of aliases of aliases could fill the memory
         raise InputError(f"{source}: its aliases (*name) stand for {count:,} values; write fewer of them")
     return loaded
 
@@ -119,12 +108,10 @@ def _problem(error: yaml.YAMLError, text: str) -> tuple[str, str]:
     if "could not determine a constructor" in problem:
         tag = problem.rsplit(" ", 1)[-1].strip("'").replace("tag:yaml.org,2002:", "!!")
         return place, f"the tag {tag} is refused: option files hold plain values only; remove the tag"
-    if isinstance(error, yaml.constructor.ConstructorError):
-        return place, problem
-    return (
-        place,
-        f"not valid YAML, {problem}; look at the colons, quotes, brackets and indentation there and just before",
-    )
+    if not isinstance(error, yaml.constructor.ConstructorError):
+        cure = "look at the colons, quotes, brackets and indentation there and just before"
+        problem = f"not valid YAML, {problem}; {cure}"
+    return place, problem
 
 
 def parse_value(text: str, source: str = "value") -> Any:
@@ -170,10 +157,8 @@ def _check_key(block: Any, keys: list[str], entry: str, known: Callable[[list[st
     *parents, key = keys
     if not isinstance(block, MutableMapping):
         where = ".".join(parents)
-        what = f"{where} is {_excerpt(block)}, not a block, so it has no option {key}"
+        what = f"{where} is {shown(block)}, not a block, so it has no option {key}"
         raise InputError(f"--force_yml {entry}: {what}; correct the name, or set {where} to a block first")
     if key not in block and not entry.lstrip().startswith("+") and key not in (names := known(parents)):
-        raise InputError(
-            f"--force_yml {entry}: there is no option {'.'.join(keys)}; "
-            f"{did_you_mean(key, [*map(str, block), *names])}; write +{entry} to create it"
-        )
+        what = f"there is no option {'.'.join(keys)}; {did_you_mean(key, [*map(str, block), *names])}"
+        raise InputError(f"--force_yml {entry}: {what}; write +{entry} to create it")

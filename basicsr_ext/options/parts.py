@@ -13,9 +13,6 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import call_faults, convert, parse_block, shown
 from basicsr_ext.options.basicsr_keys import Findings, check_section, own_options
 
-_SIDE = 192  # pixels; NIQE needs two blocks of 96
-_ON_GPUS = ("fused", "foreach", "capturable")  # options of optimisers that a CPU may refuse
-
 
 def dataset_options(name: object) -> type | None:
     """The dataclass of options that the data set class ``name`` declares; None if it declares none."""
@@ -85,30 +82,28 @@ def check_loss(where: str, block: Mapping[str, Any], tried: bool, found: Finding
     """Check the block of a loss; ``tried`` builds BasicSR's own, all but PerceptualLoss, which loads a network."""
     from basicsr.utils.registry import LOSS_REGISTRY
 
-    cls = _named(LOSS_REGISTRY, where, block, found)
+    cls, arguments = _named(LOSS_REGISTRY, where, block, found), _without(block, "type")
     if cls is not None:
         tried = tried and cls.__module__.startswith("basicsr.") and cls.__name__ != "PerceptualLoss"
-        arguments = _without(block, "type")
-        faults = call_faults(cls, arguments, where)
-        found.faults.extend(faults or _refusal(where, lambda: cls(**arguments), tried))
+        found.faults.extend(call_faults(cls, arguments, where) or _refusal(where, lambda: cls(**arguments), tried))
 
 
 def check_optimizer(where: str, block: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
     """Check the block of an optimiser of torch; ``tried`` builds it for the parameters of a convolution."""
     import torch
 
-    name, known = block.get("type"), registries.known_optimizers()
-    if not isinstance(name, str) or name not in known:
+    name, known = str(block.get("type")), registries.known_optimizers()
+    if name not in known:
         if not _brings_own(model, "get_optimizer"):
-            listing = did_you_mean(name, known)
-            found.faults.append(f"{where}.type is {name!r}, which is not an optimiser for any network; {listing}")
+            said = f"{block.get('type')!r}, which is not an optimiser for any network"
+            found.faults.append(f"{where}.type is {said}; {did_you_mean(name, known)}")
         return
     faults = call_faults(known[name], _without(block, "type"), where, ("params",))
     if "lr" not in block:
         faults.append(f"{where}.lr is missing; give the learning rate, such as 1e-4")
-    convolution, arguments = torch.nn.Conv2d(2, 2, 3), _without(block, "type", *_ON_GPUS)
-    faults = faults or _refusal(where, lambda: known[name](convolution.parameters(), **arguments), tried)
-    found.faults.extend(faults)
+    tensors = torch.nn.Conv2d(2, 2, 3).parameters()
+    arguments = _without(block, "type", "fused", "foreach", "capturable")  # which a CPU may refuse
+    found.faults.extend(faults or _refusal(where, lambda: known[name](tensors, **arguments), tried))
 
 
 def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, found: Findings) -> None:
@@ -116,14 +111,15 @@ def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, f
     import torch
 
     where, block, known = "train.scheduler", train["scheduler"], registries.known_schedulers()
-    name, arguments = block.get("type"), _without(block, "type")
-    if not isinstance(name, str) or name not in known:
+    name, arguments = str(block.get("type")), _without(block, "type")
+    if name not in known:
         if not _brings_own(model, "setup_schedulers"):
-            found.faults.append(f"{where}.type is {name!r}, which is not a schedule; {did_you_mean(name, known)}")
+            said = f"{block.get('type')!r}, which is not a schedule"
+            found.faults.append(f"{where}.type is {said}; {did_you_mean(name, known)}")
         return
     faults = call_faults(known[name], arguments, where, ("optimizer", "last_epoch"))
-    lists = {key: block[key] for key in ("milestones", "periods", "restarts", "restart_weights") if key in block}
-    lists = {key: convert(value, list[float], f"{where}.{key}", faults) for key, value in lists.items()}
+    named = [key for key in ("milestones", "periods", "restarts", "restart_weights") if key in block]
+    lists = {key: convert(block[key], list[float], f"{where}.{key}", faults) for key in named}
     faults = faults or _schedule_faults(where, name, lists, train.get("total_iter"))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
     found.faults.extend(faults or _refusal(where, lambda: known[name](optimizer, **arguments), tried))
@@ -132,21 +128,20 @@ def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, f
 def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], total_iter: Any) -> list[str]:
     faults = []
     first = "periods" if name == "CosineAnnealingRestartLR" else "restarts"
-    counts = [len(lists.get(key, [0])) for key in (first, "restart_weights")]
-    if counts[0] != counts[1]:
-        faults.append(
-            f"{where}: {first} has {counts[0]} value(s) but restart_weights has {counts[1]}; give one weight for each"
-        )
-    if first == "periods" and isinstance(total_iter, (int, float)) and sum(lists["periods"]) < total_iter:
-        faults.append(
-            f"{where}.periods is {lists['periods']}, {sum(lists['periods']):g} iterations in all, but train.total_iter "
-            f"is {total_iter:g}; lengthen the periods or shorten the run"
-        )
+    count, weights = (len(lists.get(key, [0])) for key in (first, "restart_weights"))
+    if count != weights:
+        said = f"{first} has {count} value(s) but restart_weights has {weights}"
+        faults.append(f"{where}: {said}; give one weight for each")
+    if first == "periods" and isinstance(total_iter, (int, float)) and (reach := sum(lists["periods"])) < total_iter:
+        said = f"{lists['periods']}, {reach:g} iterations in all, but train.total_iter is {total_iter:g}"
+        faults.append(f"{where}.periods is {said}; lengthen the periods or shorten the run")
     return faults
 
 
 def check_metric(name: str, block: Any, model: type | None, found: Findings) -> None:
     """Check a metric, what it needs, and that the model can take it; one of BasicSR's is tried on an image."""
+    import numpy as np
+    from basicsr.metrics import calculate_metric
     from basicsr.utils.registry import METRIC_REGISTRY
 
     from basicsr_ext.metrics import build_metrics
@@ -159,21 +154,12 @@ def check_metric(name: str, block: Any, model: type | None, found: Findings) -> 
         return
     metric = registries.find(METRIC_REGISTRY, block["type"])
     if metric is None and model is not None and not issubclass(model, RestorerContract):
-        found.faults.append(
-            f"{where}.type is {block['type']}, which {model.__name__} cannot measure, as BasicSR validates "
-            "image by image; measure it with `basicsr benchmark`"
-        )
+        said = f"{block['type']}, which {model.__name__} cannot measure, as BasicSR validates image by image"
+        found.faults.append(f"{where}.type is {said}; measure it with `basicsr benchmark`")
     elif metric is not None and metric.__module__.startswith("basicsr."):
-        found.faults.extend(_refusal(where, lambda: _measure(metric, block)))
-
-
-def _measure(metric: Callable[..., Any], block: Mapping[str, Any]) -> None:
-    import numpy as np
-    from basicsr.metrics import calculate_metric
-
-    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
-    names = inspect.signature(metric).parameters
-    calculate_metric({key: image for key in ("img", "img2") if key in names}, _without(block, "better"))
+        image = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)  # NIQE needs two blocks of 96
+        images = {key: image for key in ("img", "img2") if key in inspect.signature(metric).parameters}
+        found.faults.extend(_refusal(where, lambda: calculate_metric(images, _without(block, "better"))))
 
 
 def _named(registry: Any, where: str, block: Mapping[str, Any], found: Findings) -> Any | None:

@@ -6,11 +6,11 @@ import argparse
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.options.basicsr_keys import PHASES, Findings, phase_of, whole_keys
+from basicsr_ext.options.basicsr_keys import PHASES, SECTIONS, Findings, phase_of
 from basicsr_ext.processes.launch import Launch
 
 
@@ -21,9 +21,8 @@ def raise_faults(found: Findings, source: str) -> None:
     lines = list(dict.fromkeys(found.faults))
     if any("is not registered" in line for line in lines):
         lines += [f"(plugin {p.name} [{p.source}] failed to load: {p.error})" for p in plugins.failures()]
-    if len(lines) == 1:
-        raise InputError(f"{source}: {lines[0]}")
-    raise InputError("\n  - ".join([f"{source}: {len(found.faults)} faults", *lines]))
+    head = [] if len(lines) == 1 else [f"{len(found.faults)} faults"]
+    raise InputError(f"{source}: " + "\n  - ".join([*head, *lines]))
 
 
 def select_datasets(opt: dict[str, Any], is_train: bool) -> list[str]:
@@ -64,9 +63,7 @@ def resolve(
     _resolve_defaults(opt, is_train)
     for name, dataset in opt["datasets"].items():
         resolve_dataset(opt, str(name), dataset)
-    for key, value in opt["path"].items():
-        if isinstance(value, str):
-            opt["path"][key] = os.path.expanduser(value)
+    opt["path"] |= {key: os.path.expanduser(value) for key, value in opt["path"].items() if isinstance(value, str)}
     if is_train:
         _resolve_train_paths(opt, root)
         return notes
@@ -80,12 +77,10 @@ def _resolve_gpus(opt: dict[str, Any], here: Launch) -> list[str]:
     if opt.get("num_gpu", "auto") != "auto":
         return []
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    opt["num_gpu"] = count
-    if count > 1 and here.launcher == "none":
-        opt["num_gpu"] = 1
-        starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ..."
-        return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter} --launcher pytorch` to use all"]
-    return []
+    alone = here.launcher == "none"
+    opt["num_gpu"] = min(count, 1) if alone else count
+    starter = f"torchrun --nproc-per-node {count} -m basicsr_ext ... --launcher pytorch"
+    return [f"num_gpu: auto uses 1 of {count} GPUs; start with `{starter}` to use all"] if alone and count > 1 else []
 
 
 def _set_defaults(block: dict[str, Any], **defaults: Any) -> None:
@@ -94,32 +89,29 @@ def _set_defaults(block: dict[str, Any], **defaults: Any) -> None:
 
 def _whole(block: dict[str, Any], section: str) -> None:
     """Turn 5e3 into 5000 where a whole number is meant: YAML reads it as a float."""
-    block.update((key, int(block[key])) for key in whole_keys(section) if isinstance(block.get(key), float))
+    for key, (kind, _) in SECTIONS[section].items():
+        kinds = get_args(kind) or (kind,)
+        if isinstance(block.get(key), float) and int in kinds and float not in kinds:
+            block[key] = int(block[key])
 
 
 def _resolve_defaults(opt: dict[str, Any], is_train: bool) -> None:
+    from basicsr_ext.metrics import build_metric
+
     _set_defaults(opt["logger"], print_freq=100, save_checkpoint_freq=5000, use_tb_logger=False)
     if opt.get("val") is not None:
         _set_defaults(opt["val"], suffix=None, save_img=not is_train, **({"val_freq": 5000} if is_train else {}))
-        _resolve_metrics(opt["val"].get("metrics") or {})
+        for metric in (opt["val"].get("metrics") or {}).values():
+            # BasicSR would take the higher figures for the better ones
+            if "better" not in metric and build_metric(metric).better == "lower":
+                metric["better"] = "lower"
     for section in ("logger", "val", "train"):
         _whole(opt.get(section) or {}, section)
-    opt["path"].setdefault("resume_state", None)
-    opt["path"].setdefault("strict_load_g", True)
-    opt["path"].setdefault("pretrain_network_g", None)
+    _set_defaults(opt["path"], resume_state=None, strict_load_g=True, pretrain_network_g=None)
     if is_train and "debug" in opt["name"]:
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8
         opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
-
-
-def _resolve_metrics(metrics: Mapping[str, dict[str, Any]]) -> None:
-    """Say for each metric which figures are the better ones, where BasicSR would take the higher for granted."""
-    from basicsr_ext.metrics import build_metric
-
-    for block in metrics.values():
-        if "better" not in block and build_metric(block).better == "lower":
-            block["better"] = "lower"
 
 
 def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any], phase: str | None = None) -> None:
@@ -130,12 +122,13 @@ def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any], 
     if "scale" in opt:
         dataset["scale"] = opt["scale"]
     expand = os.path.expanduser
+    roots: list[str] = []
     for key, value in dataset.items():
         if value and key.startswith(("dataroot", "meta_info")):
             dataset[key] = [expand(v) for v in value] if isinstance(value, list) else expand(value)
+            if key.startswith("dataroot"):
+                roots += value if isinstance(value, list) else [value]
     if dataset.get("io_backend") is None:
-        given = [value for key, value in dataset.items() if key.startswith("dataroot") and value]
-        roots = [root for value in given for root in (value if isinstance(value, list) else [value])]
         lmdb = bool(roots) and all(root.endswith(".lmdb") for root in roots)
         dataset["io_backend"] = {"type": "lmdb" if lmdb else "disk"}
     if dataset["phase"] == "train":
@@ -172,16 +165,13 @@ def _resolve_test_paths(opt: dict[str, Any], root: str, file_name: str, by_hand:
 
     names = dict.fromkeys((opt["name"], file_name))
     trained = [os.path.join(experiments, name, "models", "net_g_latest.pth") for name in names]
-    found = next((file for file in trained if os.path.isfile(file)), None)
-    if found is not None:
+    if found := next(filter(os.path.isfile, trained), None):
         path["pretrain_network_g"] = found
         if start is not None or path.get("param_key_g") is None:
             path["param_key_g"] = networks.best_key(found)
         said = "is not set" if start is None else f"is {start}, where the training began"
         return [f"path.pretrain_network_g {said}: {found} is tested"]
     if start is None and networks.has_weights(opt):
-        raise InputError(
-            f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}; "
-            "train that run first, or give the file of a trained network"
-        )
+        said = f"path.pretrain_network_g is not set, and there is no {' and no '.join(trained)}"
+        raise InputError(f"{said}; train that run first, or give the file of a trained network")
     return []

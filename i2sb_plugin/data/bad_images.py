@@ -10,17 +10,7 @@ from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["BadImages", "check_share", "first_readable"]
-
 T = TypeVar("T")
-
-
-def check_share(share: float, phase: str) -> None:
-    """Raise InputError unless the option ``skip_bad`` fits the phase of its data set."""
-    if not 0 <= share < 1:
-        raise InputError(f"skip_bad is {share}; give the share of images that may be unreadable, such as 0.05")
-    if share and phase != "train":
-        raise InputError(f"skip_bad is {share} but phase is {phase}; figures need every image: leave it out there")
 
 
 def first_readable(load: Callable[[int], T], count: int) -> T:
@@ -38,12 +28,9 @@ def first_readable(load: Callable[[int], T], count: int) -> T:
 
 
 class BadImages:
-    """The images that cannot be used, known to all worker processes.
+    """The images that cannot be used, known to all worker processes; ``names`` are what to call each in a message.
 
-    Args:
-        share: how many of them may be unreadable, in [0, 1); 0 lets the first one stop the run.
-        names: what to call each in a message.
-
+    ``share`` of them, in [0, 1), may be unreadable; 0 lets the first one stop the run.
     """
 
     def __init__(self, share: float, names: Sequence[str]) -> None:
@@ -55,7 +42,6 @@ class BadImages:
         """Return ``index`` and ``load(index)``, or those of the image that stands in where that raises InputError.
 
         Which one it is depends on the index alone, not on process or epoch, and the default generator is left alone.
-
         Raises InputError as ``load`` does where ``share`` is 0, or listing the bad ones where they are more than that.
         """
         if self._bad is None:
@@ -74,8 +60,8 @@ class BadImages:
         bad = known.nonzero().flatten().tolist()
         get_root_logger().warning(f"skip_bad: another image stands in for one that cannot be used: {error}")
         if len(bad) > self.share * len(known):
+            said = f"{len(bad)} of {len(known)} images cannot be used, more than skip_bad {self.share:g} allows"
             raise InputError(
-                f"{len(bad)} of {len(known)} images cannot be used, more than skip_bad {self.share:g} allows: "
-                f"{', '.join(self._names[k] for k in bad)}; see `basicsr check --data`; replace or remove them, or "
-                "raise skip_bad"
+                f"{said}: {', '.join(self._names[k] for k in bad)}; see `basicsr check --data`; replace or remove "
+                "them, or raise skip_bad"
             )

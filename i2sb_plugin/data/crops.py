@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["View", "centre_square", "check_crop", "draw_view"]
-
 
 class View(NamedTuple):
     """A square of an image and its orientation, in pixels of the smaller image of a pair."""
@@ -49,11 +47,9 @@ def draw_view(height: int, width: int, size: int, flip: bool, turn: bool, genera
 def check_crop(pixels: np.ndarray, size: int, path: str, option: str = "gt_size") -> None:
     """Raise InputError naming ``path`` if ``pixels`` (H,W,C) are smaller than a square of ``size``."""
     height, width = pixels.shape[:2]
-    if height < size or width < size:
-        raise InputError(
-            f"{path}: is {height}x{width} (height x width), smaller than {option} {size}; "
-            f"set {option} to at most {min(height, width)} or take the file out"
-        )
+    if min(height, width) < size:
+        cure = f"set {option} to at most {min(height, width)} or take the file out"
+        raise InputError(f"{path}: is {height}x{width} (height x width), smaller than {option} {size}; {cure}")
 
 
 def centre_square(pixels: np.ndarray, size: int, fast: bool = False) -> np.ndarray:
@@ -81,14 +77,9 @@ def _resized_by_torch(pixels: np.ndarray, width: int, height: int) -> np.ndarray
 
 def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize colours together and other images plane by plane: PIL has no 16-bit colour, and weighs by alpha."""
-    if pixels.dtype == np.uint8:
-        images = [pixels] if pixels.shape[2] == 3 else _planes(pixels)
-        done = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in images]
-        return np.asarray(done[0]) if pixels.shape[2] == 3 else np.stack([np.asarray(image) for image in done], axis=2)
-    planes = [Image.fromarray(plane.astype(np.float32)) for plane in _planes(pixels)]
-    values = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
-    return np.stack(values, axis=2).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
-
-
-def _planes(pixels: np.ndarray) -> list[np.ndarray]:
-    return [np.ascontiguousarray(pixels[:, :, channel]) for channel in range(pixels.shape[2])]
+    whole = pixels.dtype == np.uint8
+    parts = [pixels] if whole and pixels.shape[2] == 3 else list(np.moveaxis(pixels, 2, 0))
+    images = [Image.fromarray(np.ascontiguousarray(part, None if whole else np.float32)) for part in parts]
+    done = [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
+    resized = np.dstack(done)
+    return resized if whole else resized.round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import lmdb
 import numpy as np
 from basicsr.utils import FileClient
 
@@ -19,8 +20,6 @@ from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_names
 from basicsr_ext.options.basicsr_keys import PHASES, own_options
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
-__all__ = ["PHASES", "ImageSource", "choose", "left_out", "read_options", "stored_keys"]
-
 T = TypeVar("T")
 _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 
@@ -28,6 +27,32 @@ _CLIENTS: dict[str, tuple[int, FileClient]] = {}
 def read_options(cls: type[T], block: Mapping[str, Any]) -> T:
     """Make the options ``cls`` of a data set from its block; raises InputError with all faults of the block."""
     return read_block(cls, own_options(cls, block), "dataset")
+
+
+class SharedOptions:
+    """What the options of both data sets have in common."""
+
+    phase: str
+    gt_size: int | None
+    skip_bad: float
+
+    @property
+    def side(self) -> int:
+        """Side of the training crop in pixels; 0 outside phase train, where there is none."""
+        return self.gt_size or 0
+
+    def check_shared(self, *channels: tuple[str, int | None]) -> None:
+        """Raise InputError unless phase, ``skip_bad`` and the ``channels``, each with its option, are allowed."""
+        if self.phase not in PHASES:
+            raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
+        for option, count in channels:
+            if count not in (None, 1, 3, 4):
+                raise InputError(f"{option} is {count}; set 1, 3, 4 or null (as in the first image)")
+        said = f"skip_bad is {self.skip_bad}"
+        if not 0 <= self.skip_bad < 1:
+            raise InputError(f"{said}; give the share of images that may be unreadable, such as 0.05")
+        if self.skip_bad and self.phase != "train":
+            raise InputError(f"{said} but phase is {self.phase}; figures need every image: leave it out there")
 
 
 class ImageSource:
@@ -56,7 +81,10 @@ class ImageSource:
             self.names = self._lmdb_names(meta_info_file)
         elif meta_info_file is not None:
             self.names = listed_names(meta_info_file, "meta_info_file")
-            self.check_names(self.names, f"listed in meta_info_file {meta_info_file}")
+            missing = [name for name in self.names if not os.path.isfile(self.path(name))]
+            if missing:
+                why = f"{len(missing)} of {len(self.names)} images listed in meta_info_file {meta_info_file}"
+                raise InputError(f"{option}: {why} are not in {self.root}: {listed(missing)}")
         else:
             there = images_below(self.root)
             self.names = [str(name) for _, name in there.files]
@@ -87,29 +115,17 @@ class ImageSource:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the image ``name``; raises InputError naming it if it is not there."""
-        if self.kind == "lmdb":
-            data = self._stored(name)
-        else:
-            try:
-                data = self._client().get(self.path(name))
-            except OSError as error:
-                where = self.path(name)
-                raise InputError(f"{where}: cannot be read ({error.strerror}); check {self.option}") from error
-        if data is None:
-            raise InputError(
-                f"{self.option}: {self.root} has no key '{name}', though its meta_info.txt lists it; "
-                "make the LMDB again"
-            )
-        return data if isinstance(data, bytes) else bytes(data)
-
-    def _stored(self, name: str) -> bytes | None:
-        """Read from an LMDB by its backend: the client itself would copy what it reads once more."""
-        import lmdb  # only those who read LMDB have it
-
-        try:
-            return self._client().client.get(name, "images")
+        where, client = self.describe(name), self._client()
+        try:  # of an LMDB by its backend: the client itself would copy what it reads once more
+            data = client.client.get(name, "images") if self.kind == "lmdb" else client.get(where)
         except lmdb.Error as error:
-            raise InputError(f"{self.describe(name)} cannot be read: {error}; write the LMDB again") from error
+            raise InputError(f"{where} cannot be read: {error}; write the LMDB again") from error
+        except OSError as error:
+            raise InputError(f"{where}: cannot be read ({error.strerror}); check {self.option}") from error
+        if data is None:
+            said = f"{self.root} has no key '{name}', though its meta_info.txt lists it"
+            raise InputError(f"{self.option}: {said}; make the LMDB again")
+        return data if isinstance(data, bytes) else bytes(data)
 
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""
@@ -130,14 +146,6 @@ class ImageSource:
         """Name an image in a message: its path, or the LMDB and the key."""
         return f"{self.root}[{name}]" if self.kind == "lmdb" else self.path(name)
 
-    def check_names(self, names: list[str], why: str) -> None:
-        """Raise InputError listing the first of ``names`` that are not there."""
-        missing = [name for name in names if not os.path.isfile(os.path.join(self.root, name))]
-        if missing:
-            raise InputError(
-                f"{self.option}: {len(missing)} of {len(names)} images {why} are not in {self.root}: {listed(missing)}"
-            )
-
     def _check_root(self) -> None:
         if not os.path.isdir(self.root):
             found = "is a file" if os.path.exists(self.root) else "does not exist"
@@ -149,9 +157,8 @@ class ImageSource:
                 "data.mdb); make one with basicsr.utils.lmdb_util or set io_backend.type: disk"
             )
         if self.kind == "disk" and database:
-            raise InputError(
-                f"{self.option} is {self.root}, an LMDB, but io_backend.type is disk; set io_backend.type: lmdb"
-            )
+            cure = "an LMDB, but io_backend.type is disk; set io_backend.type: lmdb"
+            raise InputError(f"{self.option} is {self.root}, {cure}")
 
     def _client(self) -> FileClient:
         """Return this process's client of the root.
@@ -163,31 +170,25 @@ class ImageSource:
         owner, client = _CLIENTS.get(key, (None, None))
         if owner == os.getpid():
             return client
-        if self.kind == "lmdb":
-            if client is not None:
-                client.client._client["images"].close()
-            client = FileClient("lmdb", db_paths=[self.root], client_keys=["images"], **self._backend_options)
-        else:
-            client = FileClient("disk")
+        if client is not None and self.kind == "lmdb":
+            client.client._client["images"].close()
+        options = {"db_paths": [self.root], "client_keys": ["images"], **self._backend_options}
+        client = FileClient(self.kind, **(options if self.kind == "lmdb" else {}))
         _CLIENTS[key] = (os.getpid(), client)
         return client
 
 
 def left_out(*sources: ImageSource) -> list[str]:
     """What the folders of the sources hold that is not read: a line for each of them."""
-    return [
-        f"{source.option}: {len(source)} images; left out: {source.left_out}" for source in sources if source.left_out
-    ]
+    return [f"{part.option}: {len(part)} images; left out: {part.left_out}" for part in sources if part.left_out]
 
 
 def stored_keys(environment: Any, root: str, option: str) -> list[str]:
     """List the keys of an LMDB that has no ``meta_info.txt``, sorted.
 
     So are the caches of image folders that ImageNet is often kept in (``train_faster_imagefolder.lmdb``): the key is
-    the path of the image, the value its file, byte for byte. Labels lie in another file, which is not read. Records
-    that were pickled are refused: unpickling can run code.
-
-    Raises InputError if there are none, or the values are pickled.
+    the path of the image, the value its file, byte for byte. Labels lie in another file, which is not read.
+    Raises InputError if the values are pickled, since unpickling can run code, or keys are no ASCII text.
     """
     with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
         raw = [bytes(key) for key in cursor.iternext(keys=True, values=False) if not bytes(key).startswith(b"__")]
@@ -200,9 +201,8 @@ def stored_keys(environment: Any, root: str, option: str) -> list[str]:
     try:
         return sorted(key.decode("ascii") for key in raw)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{option}: {root} has a key that is no ASCII text: {error.object!r}; write it with other keys"
-        ) from error
+        said = f"{root} has a key that is no ASCII text: {error.object!r}"
+        raise InputError(f"{option}: {said}; write it with other keys") from error
 
 
 def choose(wanted: Iterable[str], keys: Iterable[str], root: str, source: str) -> list[str]:
@@ -215,17 +215,14 @@ def choose(wanted: Iterable[str], keys: Iterable[str], root: str, source: str) -
     by_file: dict[str, list[str]] = defaultdict(list)
     for key in known:
         by_file[key.rpartition("/")[2]].append(key)
-    found: list[str] = []
-    missing: list[str] = []
-    several: list[str] = []
+    fits: list[tuple[str, list[str]]] = []
     for name in wanted:
-        stem = os.path.splitext(name)[0]
-        if name in known or stem in known:
-            found.append(name if name in known else stem)
-            continue
-        fits = [key for key in by_file[name.rpartition("/")[2]] if key.endswith(f"/{name}")]
-        (found if len(fits) == 1 else several if fits else missing).append(fits[0] if len(fits) == 1 else name)
+        keys = [key for key in (name, os.path.splitext(name)[0]) if key in known][:1]
+        ends = [key for key in by_file[name.rpartition("/")[2]] if key.endswith(f"/{name}")]
+        fits.append((name, keys or ends))
+    missing = [name for name, keys in fits if not keys]
+    several = [name for name, keys in fits if len(keys) > 1]
     for names, what in ((missing, "are not in it"), (several, "fit several of its keys")):
         if names:
             raise InputError(f"{source}: {len(names)} of its images {what}, {root}: {listed(names)}")
-    return found
+    return [keys[0] for _, keys in fits]

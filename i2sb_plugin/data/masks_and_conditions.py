@@ -17,8 +17,6 @@ from basicsr_ext.images.inventory import listed_sizes
 from i2sb_plugin.data.image_source import ImageSource
 from i2sb_plugin.data.pairs import pair_names
 
-__all__ = ["Conditions", "Masks", "to_mask"]
-
 
 class _Companions:
     """The images of the option ``option``, one for each of ``gt``; ``subset`` allows more of them.
@@ -35,21 +33,18 @@ class _Companions:
 
     def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
         """Return the pixels (H,W,C) that go with ``gt_name``; raises InputError unless H,W is ``size``."""
-        name = self._names[gt_name]
-        pixels = self.source.load(name)
-        fault = self._size_fault(gt_name, pixels.shape[:2], size)
-        if fault:
+        pixels = self.source.load(self._names[gt_name])
+        if fault := self._size_fault(gt_name, pixels.shape[:2], size):
             raise InputError(fault)
         return pixels
 
     def header_faults(self, gt_name: str) -> list[str]:
         """Say why the image that goes with ``gt_name`` would be refused, as far as headers tell."""
         try:
-            fault = self._size_fault(
-                gt_name, self._size(self.source, self._names[gt_name]), self._size(self.gt, gt_name)
-            )
+            sizes = self._size(self.source, self._names[gt_name]), self._size(self.gt, gt_name)
         except InputError as error:
             return [str(error)]
+        fault = self._size_fault(gt_name, *sizes)
         return [fault] if fault else []
 
     def describe(self, gt_name: str) -> str:
@@ -81,9 +76,8 @@ class Masks(_Companions):
         """Return the hole that goes with ``gt_name``, bool (H,W,1); raises InputError if there is none."""
         hole = hole_of(super().load(gt_name, size))
         if not hole.any():
-            raise InputError(
-                f"{self.describe(gt_name)}: the mask has no hole; paint what is to be restored white and the rest black"
-            )
+            cure = "paint what is to be restored white and the rest black"
+            raise InputError(f"{self.describe(gt_name)}: the mask has no hole; {cure}")
         return hole
 
 
@@ -105,24 +99,15 @@ class Conditions(_Companions):
     ) -> None:
         super().__init__(root, option, gt, io_backend, subset)
         self.channels = channels or self.source.load(self._names[gt.names[0]]).shape[2]
-        self._grey_to_rgb = grey_to_rgb
-
-    @property
-    def channels_option(self) -> str:
-        """The option that counts the channels: channels_cond[1] for dataroot_cond[1]."""
-        return self.source.option.replace("dataroot", "channels")
+        self._wanted = self.channels, grey_to_rgb, option.replace("dataroot", "channels")  # the option that counts them
 
     def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
         """Return the pixels (H,W,``channels``) that go with ``gt_name``; raises InputError if they do not fit."""
-        pixels = super().load(gt_name, size)
-        where = self.describe(gt_name)
-        return match_channels(pixels, where, self.channels, self._grey_to_rgb, self.channels_option)
+        return match_channels(super().load(gt_name, size), self.describe(gt_name), *self._wanted)
 
     def header_faults(self, gt_name: str) -> list[str]:
         """Say why the image that goes with ``gt_name`` would be refused, as far as headers tell."""
-        faults = super().header_faults(gt_name)
-        name = self._names[gt_name]
-        return faults or self.source.header_faults(name, self.channels, self._grey_to_rgb, self.channels_option)
+        return super().header_faults(gt_name) or self.source.header_faults(self._names[gt_name], *self._wanted)
 
 
 def to_mask(hole: np.ndarray) -> torch.Tensor:

@@ -13,22 +13,20 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from basicsr_ext.common.contracts import DatasetContract
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from
 from basicsr_ext.images.decode import match_channels, to_tensor
-from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
+from i2sb_plugin.data.bad_images import BadImages, first_readable
 from i2sb_plugin.data.crops import centre_square, check_crop, draw_view
-from i2sb_plugin.data.image_source import PHASES, ImageSource, left_out, read_options
+from i2sb_plugin.data.image_source import ImageSource, SharedOptions, left_out, read_options
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
 from i2sb_plugin.degradations.base import Numbered
-
-__all__ = ["PairedDegradationDataset", "PairedDegradationOptions"]
 
 STATE = "random_state"  # key of a deferred item: the state of the CPU's random stream behind the draws of the crop
 
 
 @dataclass(frozen=True)
-class PairedDegradationOptions:
+class PairedDegradationOptions(SharedOptions):
     """Options of :class:`PairedDegradationDataset`; BasicSR's loader keys may stand beside them."""
 
     dataroot_gt: str  # folder, LMDB, sample:train or sample:val
@@ -50,32 +48,19 @@ class PairedDegradationOptions:
     cache: bool = False  # keep the decoded images in memory, in every worker process
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
 
-    @property
-    def side(self) -> int:
-        """Side of the training crop in pixels; 0 outside phase train, where there is none."""
-        return self.gt_size or 0
-
     def __post_init__(self) -> None:
-        if self.phase not in PHASES:
-            raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
-        if self.channels not in (None, 1, 3, 4):
-            raise InputError(f"channels is {self.channels}; set 1, 3, 4 or null (as in the first image)")
+        self.check_shared(("channels", self.channels))
         if self.meta_info and self.meta_info_file:
             raise InputError("meta_info and meta_info_file are both set; they are the same option: keep one")
         if self.phase == "train" and (self.gt_size is None or self.gt_size < 1):
             raise InputError(f"gt_size is {self.gt_size}; set the side of the training crop in pixels, such as 128")
         if self.resize is not None and self.resize < (self.gt_size or 1):
-            raise InputError(
-                f"resize is {self.resize}; set the side of the square in pixels, such as 256, "
-                f"at least gt_size ({self.gt_size})"
-            )
-        check_share(self.skip_bad, self.phase)
+            cure = f"set the side of the square in pixels, such as 256, at least gt_size ({self.gt_size})"
+            raise InputError(f"resize is {self.resize}; {cure}")
         scale = _build_at_scale(self.degradation, self.scale).scale
         if self.phase == "train" and self.side % scale:
-            raise InputError(
-                f"gt_size is {self.gt_size}, which scale {scale} does not divide; "
-                f"set gt_size to {-(-self.side // scale) * scale}"
-            )
+            cure = f"set gt_size to {-(-self.side // scale) * scale}"
+            raise InputError(f"gt_size is {self.gt_size}, which scale {scale} does not divide; {cure}")
 
 
 @DATASET_REGISTRY.register()
@@ -130,24 +115,30 @@ class PairedDegradationDataset(DatasetContract, Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the pair number ``index``."""
         index, pixels = self._bad.readable(index, self.read)
-        degradation = self.degradation
-        if self.options.phase == "train":
+        degradation, options, (height, width) = self.degradation, self.options, pixels.shape[:2]
+        if options.phase == "train":
             generator = torch.default_generator
-            gt = self._training_crop(pixels, generator)
+            view = draw_view(height, width, options.side, options.use_hflip, options.use_rot, generator)
+            gt = to_tensor(view.of(pixels))
             if self._deferred:
                 return {"gt": gt, STATE: generator.get_state(), **self.paths[index]}
         else:
-            number = self.options.seed * 1_000_003 + index
+            number = options.seed * 1_000_003 + index
             # not the number itself: a restoration seeded by it would draw the noise that is to be removed
             generator = torch.Generator().manual_seed(seed_from("degradation", number))
-            gt = self._whole(pixels)
+            gt = to_tensor(pixels[: height - height % self.scale, : width - width % self.scale])
             if isinstance(degradation, Numbered) and degradation.index is None:
                 degradation = degradation.at(number)
         return {**self._degraded(degradation, gt, generator), **self.paths[index]}
 
     def _degraded(self, degradation: Degradation, gt: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
         degraded = degradation(gt, generator)
-        self._check_size(degraded.lq, gt)
+        expected = (*gt.shape[:-2], gt.shape[-2] // self.scale, gt.shape[-1] // self.scale)
+        if degraded.lq.shape != expected:
+            raise InputError(
+                f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
+                f"{tuple(degraded.lq.shape)}; its scale is {self.scale}, so {expected} is expected"
+            )
         lq = degraded.lq.clamp(0, 1) if self.options.clamp else degraded.lq
         item = {"lq": lq.contiguous(), "gt": gt}
         return item if degraded.mask is None else {**item, "mask": degraded.mask}
@@ -191,39 +182,20 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         """Return the pixels (H,W,C) of image number ``index``; raises InputError if they cannot be used."""
         name = self.source.names[index]
         pixels = self._pixels(name)
-        option = "gt_size" if self.options.phase == "train" else "scale"
-        size = self.options.side if option == "gt_size" else self.scale
+        option, size = ("gt_size", self.options.side) if self.options.phase == "train" else ("scale", self.scale)
         check_crop(pixels, size, self.source.describe(name), option)
         return pixels
-
-    def _training_crop(self, pixels: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-        options = self.options
-        height, width = pixels.shape[:2]
-        view = draw_view(height, width, options.side, options.use_hflip, options.use_rot, generator)
-        return to_tensor(view.of(pixels))
-
-    def _whole(self, pixels: np.ndarray) -> torch.Tensor:
-        height, width = (length - length % self.scale for length in pixels.shape[:2])
-        return to_tensor(pixels[:height, :width])
 
     def _pixels(self, name: str) -> np.ndarray:
         if name in self._cache:
             return self._cache[name]
-        where = self.source.describe(name)
-        pixels = match_channels(self.source.load(name), where, self.channels, self.options.grey_to_rgb)
-        if self.options.resize is not None:
-            pixels = centre_square(pixels, self.options.resize, fast=self.options.phase == "train")
-        if self.options.cache:
+        options, where = self.options, self.source.describe(name)
+        pixels = match_channels(self.source.load(name), where, self.channels, options.grey_to_rgb)
+        if options.resize is not None:
+            pixels = centre_square(pixels, options.resize, fast=options.phase == "train")
+        if options.cache:
             self._cache[name] = pixels
         return pixels
-
-    def _check_size(self, lq: torch.Tensor, gt: torch.Tensor) -> None:
-        expected = (*gt.shape[:-2], gt.shape[-2] // self.scale, gt.shape[-1] // self.scale)
-        if lq.shape != expected:
-            raise InputError(
-                f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
-                f"{tuple(lq.shape)}; its scale is {self.scale}, so {expected} is expected"
-            )
 
 
 @contextlib.contextmanager

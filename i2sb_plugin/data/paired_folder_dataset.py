@@ -12,21 +12,17 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from basicsr_ext.common.contracts import DatasetContract
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.decode import match_channels, to_tensor
-from i2sb_plugin.data.bad_images import BadImages, check_share, first_readable
+from i2sb_plugin.data.bad_images import BadImages, first_readable
 from i2sb_plugin.data.crops import View, check_crop, draw_view
-from i2sb_plugin.data.image_source import PHASES, ImageSource, left_out, read_options
+from i2sb_plugin.data.image_source import ImageSource, SharedOptions, left_out, read_options
 from i2sb_plugin.data.masks_and_conditions import Conditions, Masks, to_mask
 from i2sb_plugin.data.pairs import pair_names
 
-__all__ = ["PairedFolderDataset", "PairedFolderOptions"]
-
-HOLE_DRAWS = 20  # crops that are tried until one shows a part of the hole
-
 
 @dataclass(frozen=True)
-class PairedFolderOptions:
+class PairedFolderOptions(SharedOptions):
     """Options of :class:`PairedFolderDataset`; BasicSR's loader keys may stand beside them."""
 
     dataroot_gt: str  # folder or LMDB of clean images
@@ -43,58 +39,37 @@ class PairedFolderOptions:
     use_rot: bool = False
     channels_gt: int | None = None  # 1, 3 or 4; null: as in the first image
     channels_lq: int | None = None  # 1, 3 or 4; null: as in the first image
-    channels_cond: int | tuple[int, ...] | None = (
-        None  # the same, of dataroot_cond; a list has one for each of its places
-    )
+    channels_cond: int | tuple[int, ...] | None = None  # the same, of dataroot_cond; a list has one for each place
     grey_to_rgb: bool = False  # accept grey files where the channels are 3, repeated three times
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
 
     def __post_init__(self) -> None:
-        if self.phase not in PHASES:
-            raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
-        for option, channels in (("channels_gt", self.channels_gt), ("channels_lq", self.channels_lq)):
-            if channels not in (None, 1, 3, 4):
-                raise InputError(f"{option} is {channels}; set 1, 3, 4 or null (as in the first image)")
-        self._check_conditions()
-        check_share(self.skip_bad, self.phase)
+        counts = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,)
+        channels = [("channels_gt", self.channels_gt), ("channels_lq", self.channels_lq)]
+        self.check_shared(*channels, *(("channels_cond", count) for count in counts))
+        if isinstance(self.channels_cond, tuple) and len(counts) != len(self.conditions):
+            raise InputError(
+                f"channels_cond has {len(counts)} numbers but dataroot_cond {len(self.conditions)} places; give one "
+                "number for each, or a single one for all"
+            )
         if self.scale < 1:
             raise InputError(f"scale is {self.scale}; set a whole number of 1 or more")
         if "{}" not in self.filename_tmpl:
             raise InputError(f"filename_tmpl is {self.filename_tmpl!r}; it needs {{}} where the gt name goes")
         if self.phase == "train" and (self.gt_size is None or self.gt_size < 1 or self.gt_size % self.scale):
-            raise InputError(
-                f"gt_size is {self.gt_size}; set the side of the training crop in pixels, "
-                f"a multiple of scale ({self.scale})"
-            )
-
-    def _check_conditions(self) -> None:
-        channels = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,)
-        if any(count not in (None, 1, 3, 4) for count in channels):
-            raise InputError(f"channels_cond is {self.channels_cond}; set 1, 3, 4 or null (as in the first image)")
-        if isinstance(self.channels_cond, tuple) and len(channels) != len(self.conditions):
-            raise InputError(
-                f"channels_cond has {len(channels)} numbers but dataroot_cond {len(self.conditions)} "
-                "places; give one number for each, or a single one for all"
-            )
-
-    @property
-    def side(self) -> int:
-        """Side of the training crop in pixels; 0 outside phase train, where there is none."""
-        return self.gt_size or 0
+            cure = f"set the side of the training crop in pixels, a multiple of scale ({self.scale})"
+            raise InputError(f"gt_size is {self.gt_size}; {cure}")
 
     @property
     def conditions(self) -> list[tuple[str, str, int | None]]:
         """Option, place and channels of each of ``dataroot_cond``."""
-        if self.dataroot_cond is None:
-            return []
-        roots: tuple[str, ...]
-        if isinstance(self.dataroot_cond, str):
-            roots, options = (self.dataroot_cond,), ["dataroot_cond"]
+        roots, channels = self.dataroot_cond or (), self.channels_cond
+        if isinstance(roots, str):
+            named = {"dataroot_cond": roots}
         else:
-            roots = self.dataroot_cond
-            options = [f"dataroot_cond[{number}]" for number in range(len(roots))]
-        channels = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,) * len(roots)
-        return list(zip(options, roots, channels))
+            named = {f"dataroot_cond[{k}]": root for k, root in enumerate(roots)}
+        counts = channels if isinstance(channels, tuple) else (channels,) * len(named)
+        return list(zip(named.keys(), named.values(), counts))
 
 
 @DATASET_REGISTRY.register()
@@ -133,24 +108,22 @@ class PairedFolderDataset(DatasetContract, Dataset):
             Conditions(root, option, self.gt, options.io_backend, subset, channels, options.grey_to_rgb)
             for option, root, channels in options.conditions
         ]
+        self._companions = [*self.conditions, *([self.masks] if self.masks else [])]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def header_faults(self, index: int) -> list[str]:
         """Say why the pair number ``index`` would be refused, as far as its files' headers tell."""
-        gt_name, lq_name = self._pairs[index]
-        convert = self.options.grey_to_rgb
-        faults = self.gt.header_faults(gt_name, self.channels_gt, convert, "channels_gt")
-        faults += self.lq.header_faults(lq_name, self.channels_lq, convert, "channels_lq")
-        companions = [*self.conditions, *([self.masks] if self.masks else [])]
-        return faults + [fault for companion in companions for fault in companion.header_faults(gt_name)]
+        (gt_name, lq_name), to_rgb = self._pairs[index], self.options.grey_to_rgb
+        faults = self.gt.header_faults(gt_name, self.channels_gt, to_rgb, "channels_gt")
+        faults += self.lq.header_faults(lq_name, self.channels_lq, to_rgb, "channels_lq")
+        return faults + [fault for companion in self._companions for fault in companion.header_faults(gt_name)]
 
     @property
     def left_out(self) -> list[str]:
         """What the folders hold that is not read, and why."""
-        companions = [*self.conditions, *([self.masks] if self.masks else [])]
-        return left_out(self.gt, self.lq, *(companion.source for companion in companions))
+        return left_out(self.gt, self.lq, *(companion.source for companion in self._companions))
 
     def _first_channels(self, source: ImageSource, side: int) -> int:
         return first_readable(lambda index: source.load(self._pairs[index][side]), len(self._pairs)).shape[2]
@@ -185,10 +158,9 @@ class PairedFolderDataset(DatasetContract, Dataset):
 
     def _draw_view(self, lq: np.ndarray, hole: np.ndarray | None) -> View:
         """Draw a view of ``lq``, again while it misses the hole."""
-        options, (height, width) = self.options, lq.shape[:2]
-        for _ in range(HOLE_DRAWS):
-            view = draw_view(height, width, options.side // self.scale, options.use_hflip, options.use_rot,
-                             torch.default_generator)  # fmt: skip
+        options, (height, width), size = self.options, lq.shape[:2], self.options.side // self.scale
+        for _ in range(20):
+            view = draw_view(height, width, size, options.use_hflip, options.use_rot, torch.default_generator)
             if hole is None or view.of(hole, self.scale).any():
                 break
         return view

@@ -9,8 +9,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from i2sb_plugin.data.image_source import ImageSource
 
-__all__ = ["pair_names"]
-
 
 def pair_names(
     gt: ImageSource, other: ImageSource, template: str = "{}", subset: bool = False
@@ -19,7 +17,6 @@ def pair_names(
 
     ``template`` makes the name of a file of ``other`` from that in ``gt``, both without extension; in LMDBs the keys
     are the same. ``subset`` allows more of ``other``.
-
     Raises InputError that lists the first names without a partner, or that differ in nothing but the extension.
     """
     gt_stems = {_expected_stem(name, template, gt.kind): name for name in _unique_stems(gt)}
@@ -33,10 +30,8 @@ def pair_names(
     ]
     if faults:
         rule = f" (filename_tmpl '{template}')" if template != "{}" else ""
-        raise InputError(
-            f"the images of {gt.option} and {other.option} do not match by name{rule}: {'; '.join(faults)}; "
-            "give partners the same name, or take them out"
-        )
+        said = f"the images of {gt.option} and {other.option} do not match by name{rule}: {'; '.join(faults)}"
+        raise InputError(f"{said}; give partners the same name, or take them out")
     return [(name, stems[stem]) for stem, name in gt_stems.items()]
 
 
@@ -45,10 +40,8 @@ def _unique_stems(source: ImageSource) -> list[str]:
     counts = Counter(_stem(name, source.kind) for name in source.names)
     double = [name for name in source.names if counts[_stem(name, source.kind)] > 1]
     if double:
-        raise InputError(
-            f"{source.option}: {source.root} has images that differ only in their extension: "
-            f"{listed(double)}; keep one of each"
-        )
+        said = f"{source.root} has images that differ only in their extension: {listed(double)}"
+        raise InputError(f"{source.option}: {said}; keep one of each")
     return source.names
 
 

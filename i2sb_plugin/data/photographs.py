@@ -14,8 +14,6 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.decode import decode_image
 from basicsr_ext.images.pictures import write_image
 
-__all__ = ["SAMPLE_PREFIX", "TRAINING", "VALIDATION", "prepare", "sample_folder"]
-
 SAMPLE_PREFIX = "sample:"
 DEFAULT_ROOT = "datasets/photographs"
 TRAINING = {  # file inside scikit-image -> what it shows and its licence, as scikit-image states them
@@ -41,15 +39,11 @@ _COMPLETE = "README.txt"
 
 
 def sample_folder(name: str, root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
-    """Return the folder behind ``sample:train`` or ``sample:val``, prepared on first use.
-
-    Raises InputError for another name, or as :func:`prepare` does.
-    """
-    part = name.removeprefix(SAMPLE_PREFIX)
-    if part not in ("train", "val"):
-        known = [SAMPLE_PREFIX + known for known in ("train", "val")]
+    """Return the folder behind ``sample:train`` or ``sample:val``, prepared on first use; InputError for another."""
+    known = {f"{SAMPLE_PREFIX}{part}": part for part in ("train", "val")}
+    if name not in known:
         raise InputError(f"dataroot_gt is {name!r}; {did_you_mean(name, known)}")
-    return prepare(root) / part
+    return prepare(root) / known[name]
 
 
 def prepare(root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
@@ -69,10 +63,8 @@ def prepare(root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
         os.rename(staging, root)
     except OSError as error:
         if not (root / _COMPLETE).is_file():  # else another process was faster
-            raise InputError(
-                f"{root}: the sample photographs cannot be put there ({error.strerror}); "
-                "remove that folder or choose another one"
-            ) from error
+            said = f"the sample photographs cannot be put there ({error.strerror})"
+            raise InputError(f"{root}: {said}; remove that folder or choose another one") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return root

@@ -18,23 +18,14 @@ _KINDS = {1: b"P5", 3: b"P6"}  # of portable anymaps: grey, RGB
 
 @dataclass(frozen=True)
 class Cutting:
-    """How images become crops.
+    """How images become crops."""
 
-    Attributes:
-        crop: side of the squares in pixels; None packs whole images.
-        step: pixels from one square to the next.
-        threshold: a last square is added at the border where more than this would be left over.
-        raw: store uint8 uncompressed (as a portable anymap) instead of PNG.
-        compression: of PNG, 0 to 9.
-        skip_small: leave out images that are smaller than a square.
-    """
-
-    crop: int | None = None
-    step: int | None = None
-    threshold: int = 0
-    raw: bool = False
-    compression: int = 1
-    skip_small: bool = False
+    crop: int | None = None  # side of the squares in pixels; None packs whole images
+    step: int | None = None  # pixels from one square to the next
+    threshold: int = 0  # a last square is added at the border where more than this would be left over
+    raw: bool = False  # store uint8 uncompressed (as a portable anymap) instead of PNG
+    compression: int = 1  # of PNG, 0 to 9
+    skip_small: bool = False  # leave out images that are smaller than a square
 
     @property
     def extension(self) -> str:
@@ -68,42 +59,29 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
     pixels = read_pixels(path)
     height, width, channels = pixels.shape
     if cutting.raw and (pixels.dtype != np.uint8 or channels not in _KINDS):
-        raise InputError(
-            f"{path}: has {channels} channel(s) of {pixels.dtype}, but raw crops are grey or RGB with 8 bits; "
-            "give --to lmdb, or convert it"
-        )
-    if cutting.crop is None:
-        squares = {key: pixels}
-    elif min(height, width) < cutting.crop:
-        if cutting.skip_small:
-            return []
-        raise InputError(
-            f"{path}: is {height}x{width} (height x width), smaller than --crop {cutting.crop}; give --crop "
-            f"{min(height, width)} or less, take it out, or leave such images out with --skip_small"
-        )
-    else:
-        side = cutting.crop
+        said = f"has {channels} channel(s) of {pixels.dtype}, but raw crops are grey or RGB with 8 bits"
+        raise InputError(f"{path}: {said}; give --to lmdb, or convert it")
+    side = cutting.crop
+    if side is None:
+        return [_stored(key, pixels, cutting, folder)]
+    if min(height, width) >= side:
         corners = [(top, left) for top in starts(height, cutting) for left in starts(width, cutting)]
-        squares = {
-            f"{key}_s{number:03d}": pixels[top : top + side, left : left + side]
-            for number, (top, left) in enumerate(corners, 1)
-        }
-    return [_stored(name, square, cutting, folder) for name, square in squares.items()]
+        squares = [pixels[top : top + side, left : left + side] for top, left in corners]
+        return [_stored(f"{key}_s{number:03d}", square, cutting, folder) for number, square in enumerate(squares, 1)]
+    if cutting.skip_small:
+        return []
+    cure = f"give --crop {min(height, width)} or less, take it out, or leave such images out with --skip_small"
+    raise InputError(f"{path}: is {height}x{width} (height x width), smaller than --crop {side}; {cure}")
 
 
 def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:
-    content = _anymap(pixels) if cutting.raw else _png(pixels, cutting.compression)
+    if cutting.raw:
+        height, width, channels = pixels.shape
+        content = b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()
+    else:
+        options = [cv2.IMWRITE_PNG_COMPRESSION, cutting.compression]
+        content = cv2.imencode(".png", np.ascontiguousarray(pixels), options)[1].tobytes()
     if folder is not None:
         write_whole(Path(folder) / f"{key}.{cutting.extension}", content)
         content = b""
     return Crop(key, pixels.shape, content)
-
-
-def _png(pixels: np.ndarray, compression: int) -> bytes:
-    options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    return cv2.imencode(".png", np.ascontiguousarray(pixels), options)[1].tobytes()
-
-
-def _anymap(pixels: np.ndarray) -> bytes:
-    height, width, channels = pixels.shape
-    return b"%s\n%d %d\n255\n" % (_KINDS[channels], width, height) + pixels[:, :, ::-1].tobytes()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import lmdb
 from tqdm import tqdm
 
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.cores import usable_cores
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.inventory import EXTENSIONS, images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
@@ -35,11 +38,9 @@ _LONGEST_KEY = 511  # bytes, of LMDB
 
 
 class _Image(NamedTuple):
-    """A file, its name below the input folder, and the key of its crops."""
-
     path: str
-    name: str
-    key: str
+    name: str  # below the input folder
+    key: str  # of its crops
 
 
 def prepare(
@@ -53,26 +54,32 @@ def prepare(
     """Pack the images of the folder ``source`` into ``output``; returns the number of crops.
 
     ``kind`` is lmdb, raw or folder. The output appears when it is complete; until then ``output``.part grows, and the
-    same call goes on after the last image in it. A complete one of the same images and settings is left as it is.
-
-    Raises:
-        InputError: no images, one that cannot be used, an output of other images or settings, a full disk.
+    same call goes on after the last images in it. A complete one of the same images and settings is left as it is.
+    Raises InputError: no images, one that cannot be used, an output of other images or settings, a full disk.
     """
     source, output = Path(source), Path(output)
     _check_numbers(kind, cutting, output, workers)
     images = _find(source, suffix, kind)
     settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
     if output.exists():
-        return _existing(output, settings)
+        stored = _read_settings(output)
+        if stored is None:
+            raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
+        _compare(output, stored, settings)
+        print(f"{output} is complete: {stored['crops']} crops")
+        return stored["crops"]
     part = output.with_name(f"{output.name}.part")
-    owner = folder_lock.held_by(part)
-    if owner is not None:
+    if owner := folder_lock.held_by(part):
         raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
     folder_lock.hold(part)
     try:
         return _fill(part, output, images, settings, cutting, workers)
-    except (OSError, _lmdb_error()) as error:
-        raise InputError(_write_fault(part, error)) from error
+    except (OSError, lmdb.Error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(
+            f"{part} cannot be written: {reason}; free some space if the disk is full, else look at its folder, and "
+            "give the same command again: it goes on where it stopped"
+        ) from error
     finally:
         folder_lock.release_all()
         part.with_name(f".{part.name}.lock").unlink(missing_ok=True)
@@ -88,8 +95,7 @@ def verify(
 ) -> int:
     """Cut the images again and compare with a complete ``output``; returns the number of crops.
 
-    Raises:
-        InputError: crops are missing, damaged or not those of the images; the first ones are named.
+    Raises InputError naming the first crops that are missing, damaged or not those of the images.
     """
     images, wrong, count = _find(Path(source), suffix, kind), [], 0
     with stored_crops(Path(output), kind, cutting) as read:
@@ -136,35 +142,19 @@ def _find(source: Path, suffix: str, kind: str) -> list[_Image]:
         print(f"{source}: {len(images)} images; left out: {there}")
     if not images:
         raise InputError(f"-i {source}: no images there ({', '.join(EXTENSIONS)} are read)")
-    if kind != "folder":
-        _check_keys(images.values())
-    return list(images.values())
-
-
-def _check_keys(images: Iterable[_Image]) -> None:
-    for image in images:
+    for image in images.values() if kind != "folder" else ():
         if not image.key.isascii() or "." in image.key:
-            raise InputError(
-                f"{image.path}: BasicSR finds no key with a dot or a letter beyond ASCII in an LMDB; rename it, or "
-                "give --to folder"
-            )
+            said = "BasicSR finds no key with a dot or a letter beyond ASCII in an LMDB; rename it"
+            raise InputError(f"{image.path}: {said}, or give --to folder")
         if len(image.key) > _LONGEST_KEY - 10:
             raise InputError(f"{image.path}: the name is too long for an LMDB; shorten it, or give --to folder")
+    return list(images.values())
 
 
 def _digest(images: Sequence[_Image]) -> str:
     """Of the names and sizes of the files: another folder, or a changed one, is not taken for the same."""
     lines = (f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _existing(output: Path, settings: dict[str, Any]) -> int:
-    stored = _read_settings(output)
-    if stored is None:
-        raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
-    _compare(output, {key: stored.get(key) for key in settings}, settings)
-    print(f"{output} is complete: {stored['crops']} crops")
-    return stored["crops"]
 
 
 def _read_settings(folder: Path) -> dict[str, Any] | None:
@@ -187,16 +177,14 @@ def _compare(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> 
 def _fill(
     part: Path, output: Path, images: list[_Image], settings: dict[str, Any], cutting: Cutting, workers: int | None
 ) -> int:
-    stored = _read_settings(part)
-    if stored is None:
+    if stored := _read_settings(part):
+        _compare(part, stored, settings)
+    else:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
-    else:
-        _compare(part, stored, settings)
     folder = settings["kind"] == "folder"
-    store = (FolderStore if folder else LmdbStore)(part, cutting)
-    with store:
+    with (FolderStore if folder else LmdbStore)(part, cutting) as store:
         done = _resume(part, store)
         cut = _cut_all(images[done:], cutting, str(part) if folder else None, workers or usable_cores())
         bar = tqdm(cut, initial=done, total=len(images), unit="image", desc=output.name)
@@ -223,10 +211,9 @@ def _begin_worker() -> None:
     def follow() -> None:
         if parent is not None:
             parent.join()
-        os._exit(1)
+            os._exit(1)
 
-    if parent is not None:
-        threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[list[Crop]]:
@@ -255,24 +242,15 @@ def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, wor
 # ---- what is written, and how far it came
 
 
-def _write_all(part: Path, store: FolderStore, cut: Iterable[tuple[list[Crop], _Image]]) -> None:
+def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[list[Crop], _Image]]) -> None:
     """Write crops and their record, which is always ahead of an LMDB: so it tells what is in there."""
     with (part / _PROGRESS).open("a", encoding="utf-8") as record:
-        held = 0
-        for crops, image in cut:
-            store.put(crops)
-            record.write(json.dumps([image.name, [[crop.key, crop.size] for crop in crops]]) + "\n")
-            held += 1
-            if held == _COMMIT:
-                _commit(record, store)
-                held = 0
-        _commit(record, store)
-
-
-def _commit(record: Any, store: FolderStore) -> None:
-    record.flush()
-    os.fsync(record.fileno())
-    store.commit()
+        while some := list(itertools.islice(cut, _COMMIT)):
+            for crops, image in some:
+                record.write(json.dumps([image.name, [[crop.key, crop.size] for crop in crops]]) + "\n")
+            record.flush()
+            os.fsync(record.fileno())
+            store.write(crop for crops, _ in some for crop in crops)
 
 
 def _lines(part: Path) -> Iterator[list[Any]]:
@@ -293,23 +271,5 @@ def _resume(part: Path, store: FolderStore) -> int:
         kept.append(json.dumps(line) + "\n")
     if stored is not None and total != stored:
         raise InputError(f"{part} is damaged: {stored} crops, but a record of {total}; remove it and start again")
-    unfinished = part / f"{_PROGRESS}.new"
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    os.replace(unfinished, part / _PROGRESS)
+    write_whole(part / _PROGRESS, "".join(kept))
     return len(kept)
-
-
-def _lmdb_error() -> type[Exception]:
-    try:
-        import lmdb
-    except ImportError:
-        return OSError
-    return lmdb.Error
-
-
-def _write_fault(part: Path, error: Exception) -> str:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return (
-        f"{part} cannot be written: {reason}; free some space if the disk is full, else look at its folder, and give "
-        "the same command again: it goes on where it stopped"
-    )
