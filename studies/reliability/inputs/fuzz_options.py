@@ -209,7 +209,7 @@ def run(case: Any) -> None:
     if steps[0][2] % 4 == 0 and _cheap(opt):
         with tempfile.TemporaryDirectory() as folder:
             check._move_paths(opt, folder)
-            check._rehearse(opt, is_train, lambda line: None)
+            check._rehearse(opt, is_train)
 
 
 def _cheap(opt: dict[str, Any]) -> bool:
