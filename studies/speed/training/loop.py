@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
 
@@ -27,7 +26,7 @@ from basicsr_ext.models.restoration_model import RestorationModel
 from basicsr_ext.options.file import load_yaml
 from i2sb_plugin.archs.adm_unet_arch import PRESETS
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
-from studies.timing import machine, write
+from studies.timing import machine, replaced, write
 
 OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x.yml"
 PARTS = ("forward", "backward", "optimiser", "average")
@@ -125,10 +124,10 @@ def measure_loop(opt: dict) -> dict[str, float]:
 
     watch = StopWatch()
     with (
-        mock.patch.object(CPUPrefetcher, "next", watch.timed("waiting", CPUPrefetcher.next)),
-        mock.patch.object(CUDAPrefetcher, "next", watch.timed("waiting", CUDAPrefetcher.next)),
-        mock.patch.object(RestorationModel, "optimize_parameters", watch.watch(RestorationModel.optimize_parameters)),
-        mock.patch.object(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
+        replaced(CPUPrefetcher, "next", watch.timed("waiting", CPUPrefetcher.next)),
+        replaced(CUDAPrefetcher, "next", watch.timed("waiting", CUDAPrefetcher.next)),
+        replaced(RestorationModel, "optimize_parameters", watch.watch(RestorationModel.optimize_parameters)),
+        replaced(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
     ):
         code = basicsr(["train", "-opt", "loop.yml"])
     if code:

@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import torch
 
@@ -24,8 +23,9 @@ from basicsr_ext.cli import main as basicsr
 from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.restoration_model import RestorationModel
 from basicsr_ext.options.file import load_yaml
+from studies.timing import replaced
 
-OPTIONS = Path(__file__).parent.parent / "options" / "i2sb_sr4x.yml"
+OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x.yml"
 WARM_UP = 6  # iterations that are run and not counted
 
 
@@ -70,9 +70,9 @@ class Clock:
         Path("log.yml").write_text(json.dumps(opt))
         self.unpatched, self.unpatched_line = RestorationModel.optimize_parameters, MessageLogger.__call__
         with (
-            mock.patch.object(RestorationModel, "optimize_parameters", lambda *a: self.optimize(*a)),
-            mock.patch.object(LossByTime, "add", lambda *a: self.note(*a)),
-            mock.patch.object(MessageLogger, "__call__", lambda *a: self.line(*a)),
+            replaced(RestorationModel, "optimize_parameters", lambda *a: self.optimize(*a)),
+            replaced(LossByTime, "add", lambda *a: self.note(*a)),
+            replaced(MessageLogger, "__call__", lambda *a: self.line(*a)),
         ):
             if code := basicsr(["train", "-opt", "log.yml"]):
                 raise SystemExit(code)
