@@ -82,7 +82,6 @@ def prepare(
         ) from error
     finally:
         folder_lock.release_all()
-        part.with_name(f".{part.name}.lock").unlink(missing_ok=True)
 
 
 def verify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +16,28 @@ from i2sb_plugin.degradations.base import DEGRADATIONS, Degraded, check_divisibl
 __all__ = ["BicubicReduction", "PoolReduction"]
 
 
+@dataclass(frozen=True)
+class _Reduction(ABC):
+    """What both reductions share: C,H,W or B,C,H,W become ``scale`` times smaller, and nothing is drawn."""
+
+    scale: int = 4
+    linear: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
+        """Reduce ``image``."""
+        return Degraded(self.forward(image))
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply A."""
+
+
 @DEGRADATIONS.register("sr4x_bicubic")
 @dataclass(frozen=True)
-class BicubicReduction:
+class BicubicReduction(_Reduction):
     """Cubic kernel (a = -0.5) widened ``scale`` times, then every ``scale``-th sample (I2SB, 2302.05872, "bicubic").
 
     The same operator as MATLAB's ``imresize(image, 1/scale)``: weights that sum to one, edges mirrored with the edge
@@ -28,16 +48,6 @@ class BicubicReduction:
         scale: size of the image divided by that of the result.
 
     """
-
-    scale: int = 4
-    linear: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
-        """Reduce ``image``; nothing is drawn."""
-        return Degraded(self.forward(image))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply A to C,H,W or B,C,H,W."""
@@ -98,7 +108,7 @@ def _mirrored(size: int, scale: int) -> torch.Tensor:
 
 @DEGRADATIONS.register("sr4x_pool")
 @dataclass(frozen=True)
-class PoolReduction:
+class PoolReduction(_Reduction):
     """Mean of every ``scale`` x ``scale`` block (I2SB, 2302.05872, super-resolution 4x "pool").
 
     Takes C,H,W or B,C,H,W, returns ``lq`` of C,H/scale,W/scale in the range of the input.
@@ -108,16 +118,6 @@ class PoolReduction:
         scale: size of the image divided by that of the result; it must divide the sides.
 
     """
-
-    scale: int = 4
-    linear: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None = None) -> Degraded:
-        """Reduce ``image``; nothing is drawn."""
-        return Degraded(self.forward(image))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Apply A: the means of the blocks of C,H,W or B,C,H,W."""
