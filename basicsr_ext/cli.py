@@ -1,7 +1,5 @@
 """The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

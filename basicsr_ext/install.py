@@ -6,8 +6,6 @@ of the current environment and, on the Pythons concerned, with their older ``exe
 BasicSR is changed. Its own dependencies are left to this project. Needs the standard library and pip only.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

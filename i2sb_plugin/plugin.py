@@ -1,7 +1,5 @@
 """The plugin's door: BasicSR's registries know the bridge after ``register()``."""
 
-from __future__ import annotations
-
 import importlib
 
 __all__ = ["register"]

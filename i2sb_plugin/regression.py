@@ -4,8 +4,6 @@ It is the bridge's last step alone: the network sees x1 and the time of x1, and 
 differs from eq. 12 there by the factor -sigma, so that an error of the network is one of x0.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

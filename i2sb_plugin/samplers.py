@@ -9,8 +9,6 @@ Symbols of the family of Zheng et al. (DBIM, arXiv 2405.15885), in those of ``br
 the mean of q(xt | x0, x1), ``c`` its standard deviation.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """From BasicSR's pixels, in [0, 1] and small, to the bridge, in [-1, 1] at full size, and back."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """Paired timings and what ran them: shared by the benchmarks."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

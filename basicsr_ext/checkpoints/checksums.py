@@ -3,8 +3,6 @@
 It is written last, so that a save without it is known to be unfinished. ``sha256sum -c 10.sha256`` reads it too.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Networks and their weights: what a network takes and gives, and whether a state dict fits it."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

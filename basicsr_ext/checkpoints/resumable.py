@@ -1,7 +1,5 @@
 """From which save a run goes on: the newest one that is whole, with the best metrics that belong to it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 BasicSR's copy of the option file and the command in its head are for people: overrides cannot be told from them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Checkpoints that are whole or absent: atomic saves, safe loads, and the newest pair to resume from."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """``basicsr benchmark``: restore, measure and write the records, tables, pictures and the page."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

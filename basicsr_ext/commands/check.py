@@ -3,8 +3,6 @@
 With ``--data``, decode every image instead.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import os

@@ -1,7 +1,5 @@
 """``basicsr doctor``: what is installed, what was repaired, what is wrong, and the cure."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """``basicsr export``: a trained network and its options in one ``.safetensors`` file, to give away."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping

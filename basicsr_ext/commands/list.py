@@ -1,7 +1,5 @@
 """``basicsr list``: everything that an option file may name, and who provides it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

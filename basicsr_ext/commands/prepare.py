@@ -1,7 +1,5 @@
 """``basicsr prepare``: pack a folder of images, cut into crops if wanted, so that training reads them fast."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

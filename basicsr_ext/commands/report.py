@@ -1,7 +1,5 @@
 """``basicsr report``: from the ``metrics.json`` of test runs to a table, and from their images to a sheet."""
 
-from __future__ import annotations
-
 import argparse
 
 from basicsr_ext.benchmark.report.runs import load_runs, sheet, table

@@ -1,7 +1,5 @@
 """``basicsr restore``: restore pictures by any registered model."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

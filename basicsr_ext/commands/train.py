@@ -1,7 +1,5 @@
 """``basicsr train`` and ``basicsr test``: BasicSR's own pipelines, repaired and watched over."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import logging

@@ -1,7 +1,5 @@
 """Put things that are alike together, such as images of one size that a network takes at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """What the user got wrong, said once and clearly."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

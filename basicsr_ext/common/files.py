@@ -1,7 +1,5 @@
 """Files that are whole or absent: written beside their place, then renamed; and their digests."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Keep two live runs out of a folder: ``.<name>.lock`` beside it, which the system drops when its process dies."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

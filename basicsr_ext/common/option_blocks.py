@@ -1,7 +1,5 @@
 """Check plain YAML values against Python types: frozen dataclasses and the signatures of registered classes."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import difflib

@@ -1,7 +1,5 @@
 """JSON that every reader takes: it has no NaN and no infinity."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Find and load plugins: entry points of ``basicsr.plugins``, the option ``plugins:``; and the networks they bring."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

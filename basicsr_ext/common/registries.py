@@ -1,7 +1,5 @@
 """What an option file may name: entries of BasicSR's registries, torch's optimisers, schedules; what classes read."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

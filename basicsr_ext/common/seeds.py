@@ -1,7 +1,5 @@
 """Random streams that follow from numbers alone: nothing of what happened before changes what is drawn next."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import random

@@ -1,7 +1,5 @@
 """Words for messages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

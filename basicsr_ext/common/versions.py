@@ -1,7 +1,5 @@
 """What is installed: versions of Python and of packages, and the commit of this project."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Portable anymaps: PBM, PGM, PPM and PAM, as text or binary, of any largest value up to 65535."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Tensors in [0, 1] to image arrays and back, and one kind of image array to another."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

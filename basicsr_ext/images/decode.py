@@ -1,7 +1,5 @@
 """Image files of any channel count and depth to pixels and float tensors; what each kind becomes: :mod:`.headers`."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -15,8 +15,6 @@ The EXIF orientation is applied in all of them. Refused by name are animations, 
 numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

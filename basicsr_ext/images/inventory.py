@@ -5,8 +5,6 @@ file has its own name: that of a link is not its target's. Hidden files and fold
 so are files that are no images. What else is not taken is told in ``left_out``, with the reason.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import glob
 import os

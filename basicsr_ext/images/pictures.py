@@ -1,7 +1,5 @@
 """Pictures as users have them: any common format, 8 or 16 bits, grey or colour, with transparency and orientation."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

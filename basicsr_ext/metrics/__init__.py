@@ -1,7 +1,5 @@
 """The contract of a metric and the plain ones; `learned/` looks through pretrained networks."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

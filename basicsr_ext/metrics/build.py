@@ -1,7 +1,5 @@
 """Metrics from their options, and what they measured."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

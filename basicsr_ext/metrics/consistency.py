@@ -1,7 +1,5 @@
 """Whether the restored image, degraded again, is the input."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a restoration costs, in the same tables as what it gives."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from basicsr_ext.common.errors import InputError

@@ -1,7 +1,5 @@
 """From a batch of a data set and a restored image to what metrics look at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

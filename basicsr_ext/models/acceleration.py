@@ -3,8 +3,6 @@
 Every choice is made by the device and can be forced by an option of ``train:``; ``basicsr doctor`` prints it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 from collections import Counter

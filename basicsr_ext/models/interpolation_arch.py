@@ -1,7 +1,5 @@
 """Plain enlargement, the baseline of every comparison."""
 
-from __future__ import annotations
-
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F

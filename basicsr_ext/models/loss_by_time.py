@@ -1,7 +1,5 @@
 """The loss by time step: gathered on the device, read when a line of the log is written."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The options of a restoration model: the blocks `train` and `val`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

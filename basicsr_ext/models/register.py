@@ -1,7 +1,5 @@
 """The toolkit's own model and baseline network, which come through the same door as any plugin's."""
 
-from __future__ import annotations
-
 import importlib
 
 

@@ -3,8 +3,6 @@
 A restorer overrides two hooks, :meth:`RestorationModel.training_loss` and :meth:`RestorationModel.restore`.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from functools import reduce

@@ -1,7 +1,5 @@
 """What TensorBoard shows of a validation besides its figures: images side by side, and curves of a model's settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Restore a data set, shared out over the ranks, save the images and measure them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

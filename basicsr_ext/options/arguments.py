@@ -1,7 +1,5 @@
 """The flags of `basicsr train` and `basicsr test`."""
 
-from __future__ import annotations
-
 import argparse
 
 

@@ -1,7 +1,5 @@
 """The options that BasicSR itself reads, by section: names, types and least values; and the check against them."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Find every fault of an option file at once, before anything is built and without touching the data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Read option files safely, and change single options from the command line."""
 
-from __future__ import annotations
-
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, MutableMapping

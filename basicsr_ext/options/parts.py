@@ -1,7 +1,5 @@
 """Blocks that name a class by ``type``: it must be known, take the options beside it and accept their values."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence

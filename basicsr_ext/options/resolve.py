@@ -1,7 +1,5 @@
 """From the command line and an option file to the options that BasicSR's pipelines run on."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections import OrderedDict

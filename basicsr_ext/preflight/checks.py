@@ -1,7 +1,5 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Everything about the data that can be known before training: folders, names, sizes, damaged files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """``basicsr check --data``: decode every image of every data set, in parallel, and report all that cannot be used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Everything about networks that can be known before training: that they build, and that checkpoints fit them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

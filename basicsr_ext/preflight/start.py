@@ -1,7 +1,5 @@
 """From the command line to a run that is checked: the last moment before anything is written."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

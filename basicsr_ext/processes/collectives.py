@@ -1,7 +1,5 @@
 """Ranks, shards and sums: the same calls serve one process, gloo and nccl."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Joining and leaving the process group that torchrun or Slurm laid out."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Who this process is before a process group exists: launcher, rank and number of processes, from the environment."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Mapping

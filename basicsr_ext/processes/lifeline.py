@@ -5,8 +5,6 @@ beat through the key-value store that brought them together, and one whose neigh
 another one failed, ends within a minute wherever it is stuck.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

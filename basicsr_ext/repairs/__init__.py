@@ -4,8 +4,6 @@ Each repair probes for its fault, never for a version, and leaves the disk alone
 standard library only, so that the installer can run before anything is installed.
 """
 
-from __future__ import annotations
-
 import importlib
 
 from basicsr_ext.common.errors import InputError

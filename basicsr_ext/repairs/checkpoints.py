@@ -1,7 +1,5 @@
 """Repairs to BasicSR's BaseModel: what it saves, loads and resumes."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Repairs to the reading and showing of images: errors that name the file, and no change of the caller's tensor."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import weakref

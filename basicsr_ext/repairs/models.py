@@ -1,7 +1,5 @@
 """Repairs to BasicSR's BaseModel: what it places, optimises, averages and validates."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Repairs to Real-ESRGAN's models, BasicSR's and those of the published package, which take a GPU for granted."""
 
-from __future__ import annotations
-
 import functools
 import types
 from typing import Any

@@ -1,7 +1,5 @@
 """One repair of BasicSR: its name, its fault, a probe for the fault and the cure."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Repair of the way back into a run: the newest state that loads, on any device, from any folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

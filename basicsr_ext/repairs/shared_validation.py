@@ -1,7 +1,5 @@
 """Share the validation of BasicSR's own models out over the ranks, image by image."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Repairs to process group, folders, logger, registries and options."""
 
-from __future__ import annotations
-
 import collections
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Repairs to BasicSR's training loop: its seeds, its budget of iterations, its prefetchers, its log and its clock."""
 
-from __future__ import annotations
-
 import math
 import random
 import threading

@@ -1,7 +1,5 @@
 """Pictures and masks from what a caller in Python holds, and back: paths, arrays, tensors."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

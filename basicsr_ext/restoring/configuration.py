@@ -1,7 +1,5 @@
 """Where the network of a checkpoint is described: an option file, the checkpoint itself, or the run that wrote it."""
 
-from __future__ import annotations
-
 import copy
 import os
 import re

@@ -1,7 +1,5 @@
 """Which pictures are restored, where the results go, and which masks belong to them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

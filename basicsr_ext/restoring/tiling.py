@@ -1,7 +1,5 @@
 """Overlapping tiles through any callable: images of any size in bounded memory, without seams."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice, product
 from typing import Any

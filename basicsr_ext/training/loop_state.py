@@ -4,8 +4,6 @@ The loop is BasicSR's own and passes none of our objects on. So this is the one 
 leave what they see, :func:`current`; what we call ourselves is given the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """When memory runs out: how to tell, and halving a validation's batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar

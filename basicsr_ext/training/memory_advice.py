@@ -1,7 +1,5 @@
 """What to say when memory runs out: what a training run takes for any batch, and which options lower the rest."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import traceback

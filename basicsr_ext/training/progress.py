@@ -3,8 +3,6 @@
 The log file keeps BasicSR's own lines.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

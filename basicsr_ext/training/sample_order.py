@@ -5,8 +5,6 @@ by iteration the row is cut into batches of all processes together, and position
 the ranks. What a sample draws (crop, flip, degradation) follows from the seed and its position.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any

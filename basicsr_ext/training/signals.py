@@ -7,8 +7,6 @@ at the same iteration: about once a second, after a number of iterations that al
 their flags over the CPU, which waits for no device.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -6,8 +6,6 @@
 The table of rooms is ``ROOMS`` of tests/test_layering.py; the arrows are read out of the source.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -5,8 +5,6 @@
 From left to right: a quarter of the size with its pixels repeated, bicubic, restored, original.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What can be said of options by reading the classes that take them: names, kinds, defaults and meanings."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib

@@ -1,7 +1,5 @@
 """The options as a JSON schema, by which editors complete and check an option file while it is written."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import types

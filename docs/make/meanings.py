@@ -1,7 +1,5 @@
 """What the options mean that BasicSR itself reads, and what they are where the file leaves them out."""
 
-from __future__ import annotations
-
 # section -> name -> (default, meaning)
 MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
     "": {

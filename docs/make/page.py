@@ -3,8 +3,6 @@
 python -m docs.make.page docs
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

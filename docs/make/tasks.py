@@ -6,8 +6,6 @@ Each picture shows lq (enlarged where it is smaller) and its restoration. A smal
 scikit-image's photographs, about a minute on a CPU; the photographs that are shown are not among them.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

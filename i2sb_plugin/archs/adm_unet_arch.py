@@ -1,7 +1,5 @@
 """The U-Net of ADM (Dhariwal and Nichol, 2105.05233), with the parameter names of its published weights."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """GroupNorm of images that lie pixel by pixel in a CPU's memory, where torch's own is inexact or slow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Activations that are computed again in the backward pass instead of being kept: selective checkpointing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

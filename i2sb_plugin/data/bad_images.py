@@ -1,7 +1,5 @@
 """Train on in spite of a few unreadable images: others stand in for them, up to a stated share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

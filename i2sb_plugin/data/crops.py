@@ -1,7 +1,5 @@
 """What training sees of an image: a random square, perhaps flipped and turned."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

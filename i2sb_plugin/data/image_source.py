@@ -1,7 +1,5 @@
 """Where images come from: a folder, a list of names, or an LMDB, read through BasicSR's file client."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

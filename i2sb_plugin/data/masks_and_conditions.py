@@ -1,7 +1,5 @@
 """Images that go with the clean ones, by the same names and of the same size: masks, and conditions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Clean images, degraded on the fly."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields

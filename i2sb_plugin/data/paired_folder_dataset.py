@@ -1,7 +1,5 @@
 """Degraded and clean images of one's own, in two folders or LMDBs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Files that belong together by their names."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The photographs bundled with scikit-image, as a training and a validation folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """What turns a clean image into the degraded one; every file of `kinds/` is found by itself."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

@@ -1,7 +1,5 @@
 """The contract of a degradation, their registry, and how options become one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 

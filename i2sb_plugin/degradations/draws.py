@@ -1,7 +1,5 @@
 """Random draws of degradations: one generator, image after image; and options that are a number or a range."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

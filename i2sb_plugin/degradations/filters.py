@@ -1,7 +1,5 @@
 """Linear filters with their transposes and pseudo-inverses: separable ones as matrices, others by FFT."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

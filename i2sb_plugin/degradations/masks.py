@@ -1,7 +1,5 @@
 """Masks for inpainting, 1 in the hole: drawn, from the bit-packed file that the release uses, or from a folder."""
 
-from __future__ import annotations
-
 import math
 import re
 from functools import lru_cache

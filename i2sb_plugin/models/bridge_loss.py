@@ -1,7 +1,5 @@
 """The regression that trains the bridge's network."""
 
-from __future__ import annotations
-
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The options of the bridge: what stands in ``bridge:``, ``val.sampler:`` and our part of ``train:`` and ``val:``."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass, field, replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """How the channels of the data and of the network go together."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Conditional diffusion as a BasicSR model, `model_type: ConditionalDiffusionModel`: what I2SB is compared with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

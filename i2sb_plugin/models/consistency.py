@@ -1,7 +1,5 @@
 """Predictions that agree with the image they are restored from, where the operator is known."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from i2sb_plugin.degradations.base import Operator

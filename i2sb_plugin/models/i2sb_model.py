@@ -1,7 +1,5 @@
 """I2SB as a BasicSR model: `model_type: I2SBModel`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

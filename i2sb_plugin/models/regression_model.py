@@ -1,7 +1,5 @@
 """Plain regression as a BasicSR model, `model_type: RegressionModel`: the twin of I2SB that takes one evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

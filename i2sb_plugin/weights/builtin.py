@@ -1,7 +1,5 @@
 """The network that comes with this package: super-resolution x4, trained by ``options/i2sb_builtin.yml``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 __all__ = ["checkpoint"]

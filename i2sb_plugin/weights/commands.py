@@ -1,7 +1,5 @@
 """The commands ``basicsr import-i2sb``, ``basicsr export-i2sb`` and ``basicsr import-adm``."""
 
-from __future__ import annotations
-
 import argparse
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From the names and shapes of an ADM U-Net's weights to the options that :class:`ADMUNet` builds it with."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Read a pickled ``argparse.Namespace`` of plain values and paths, and nothing that could run code."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from argparse import Namespace

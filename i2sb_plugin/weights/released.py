@@ -1,7 +1,5 @@
 """The file layouts of I2SB's release and of ADM, read and written."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """What a run of the release was trained for: from its options to ours, and to an option file that tests it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any

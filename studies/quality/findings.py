@@ -1,7 +1,5 @@
 """The findings of a study in half a page: the answers of the claims' table, without its figures."""
 
-from __future__ import annotations
-
 import re
 
 __all__ = ["table"]

@@ -6,8 +6,6 @@ Every figure comes from ``studies/quality/results/*.json``; what is missing ther
 it. Sheets are drawn again where the networks of the study are at hand (``--work``).
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

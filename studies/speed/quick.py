@@ -3,8 +3,6 @@
 OMP_NUM_THREADS=1 python -m studies.speed.quick
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

@@ -3,8 +3,6 @@
 python -m studies.speed.tables
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

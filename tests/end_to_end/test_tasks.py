@@ -1,7 +1,5 @@
 """Every task of the paper, and those beyond it: train, test and restore real photographs by the commands."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small real runs of BasicSR's train_pipeline for the tests: random images, a tiny MSRResNet, few iterations."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """A tiny option file on real image files, and the command line run in this process."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A file is looked for first in the folder named by the environment variable ``I2S
 ``tests/assets/golden`` (the part that travels with the repository).
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

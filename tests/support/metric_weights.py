@@ -1,7 +1,5 @@
 """Small files of random weights, laid out as the published ones are, for the real loading path."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Records of a made-up benchmark with real picture files, in the format that the page reads."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

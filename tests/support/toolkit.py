@@ -1,7 +1,5 @@
 """Short runs of the command for the tests."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket

@@ -1,7 +1,5 @@
 """Checkpoints as a finished run leaves them, made without training."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Write the page of a benchmark again: ``python -m basicsr_ext.benchmark.page RECORDS FOLDER [--quality 90]``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -4,8 +4,6 @@ The page never asks a network for anything, and its content security policy lets
 that come from users travel as JSON and are shown as text.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

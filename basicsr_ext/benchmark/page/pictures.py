@@ -1,7 +1,5 @@
 """The pictures of the page: copies under plain names, thumbnails, and the places where methods differ most."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plots for papers, from the records of a benchmark."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Everything that is made from the records of a benchmark."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

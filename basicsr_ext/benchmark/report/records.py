@@ -1,7 +1,5 @@
 """The one source of every table, plot and page: ``records.json``."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from pathlib import Path

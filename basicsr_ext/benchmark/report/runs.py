@@ -1,7 +1,5 @@
 """What `basicsr test` left in its results folders: a table of the figures, and the images side by side."""
 
-from __future__ import annotations
-
 import glob
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sheets: the same part of an image by every method, side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """How sure a mean over images is, and whether one method really differs from another on the same images."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables from the records of a benchmark: Markdown, CSV, LaTeX. The best figure is bold, the second underlined."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """The images that every method is given, written out once, and the folders that were restored elsewhere."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

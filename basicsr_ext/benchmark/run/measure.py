@@ -1,7 +1,5 @@
 """Measure restored images from their files; what was measured before is read from the notes beside them."""
 
-from __future__ import annotations
-
 import io
 import math
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The methods of a benchmark: what each is made from, how it is known again, and how it restores an image."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What restores the images of a benchmark, once its weights are loaded."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The option file of a benchmark, and everything that is wrong with it: found before anything is restored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path

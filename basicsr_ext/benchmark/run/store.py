@@ -4,8 +4,6 @@
 note ``<image>.json``: the key of everything that it was made from, its own digest, and what was measured of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Large images cut into overlapping squares, as BasicSR's extract_subimages cuts them, and packed for fast reading."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Pack a folder of images, cut into crops if wanted, so that training reads them fast."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib

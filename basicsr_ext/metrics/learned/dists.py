@@ -1,7 +1,5 @@
 """DISTS, by the package DISTS-pytorch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

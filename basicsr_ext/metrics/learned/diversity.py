@@ -1,7 +1,5 @@
 """How much the draws of one image differ."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

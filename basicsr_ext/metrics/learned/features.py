@@ -1,7 +1,5 @@
 """Networks that turn an image into a vector, for distances between sets of images."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace

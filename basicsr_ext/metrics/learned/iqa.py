@@ -1,7 +1,5 @@
 """Metrics of pyiqa, which this package never installs or uses by itself: its licence is a non-commercial one."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import urllib.request

@@ -1,7 +1,5 @@
 """LPIPS, by the package lpips."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from functools import partial

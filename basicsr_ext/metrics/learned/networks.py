@@ -3,8 +3,6 @@
 Images go in as RGB, and the sums are the same on any machine of one kind.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache

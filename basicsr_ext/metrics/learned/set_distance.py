@@ -1,7 +1,5 @@
 """What FID, KID and patch-FID share: features of two sets of images, and where the reference set comes from."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from dataclasses import dataclass

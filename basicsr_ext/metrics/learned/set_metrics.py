@@ -1,7 +1,5 @@
 """FID and KID, by torch-fidelity or by clean-fid in the mode of the I2SB paper, and the FID of crops."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

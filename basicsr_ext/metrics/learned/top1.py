@@ -1,7 +1,5 @@
 """What a classifier says of the restored images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of network weights that metrics read: found on this machine, never downloaded."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import pickle

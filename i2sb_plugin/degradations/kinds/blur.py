@@ -1,7 +1,5 @@
 """Blurs by a kernel: uniform, Gaussian, motion, anisotropic, and the user's own."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The authors' release's "blur", for parity with its checkpoints: not what a kernel does, see :mod:`.blur` for that."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle

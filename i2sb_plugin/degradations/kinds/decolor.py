@@ -1,7 +1,5 @@
 """Removal of colour, for colourisation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """JPEG: in floating point, batched, on any device, as the authors' release computes it; and through a real codec."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Noise: white Gaussian, and Poisson, the noise of counted light."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

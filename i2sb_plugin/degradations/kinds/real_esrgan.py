@@ -1,7 +1,5 @@
 """Real-ESRGAN's blind degradation, built from BasicSR's own functions."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reductions of the size: antialiased bicubic, and the mean of square blocks."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

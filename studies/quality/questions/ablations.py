@@ -1,7 +1,5 @@
 """What each choice of the bridge is worth: networks that differ from the default in one option."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from studies.quality.study.markdown import LABELS, better, count, figure, missing, provenance, shown, table

@@ -1,7 +1,5 @@
 """The bridge against conditional diffusion, and what of the paper's claims holds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from studies.quality.questions import ablations, samplers, super_resolution

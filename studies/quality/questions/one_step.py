@@ -1,7 +1,5 @@
 """Why one step of the bridge is below its regression twin: networks between the two, one difference at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from studies.quality.study.markdown import figure, missing, provenance, shown, table

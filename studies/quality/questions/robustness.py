@@ -6,8 +6,6 @@ Writes docs/images/results_robustness.jpg and studies/quality/results/robustness
 ``python -m studies.quality.pages`` then puts both into docs/results.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -9,8 +9,6 @@ ancestral steps soonest; these two are then timed in turns on one image.
         --out studies/quality/results/samplers.json --plot docs/images/samplers.png
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -1,7 +1,5 @@
 """Ways to walk one trained bridge: which is best at each NFE, and which should be the default."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from studies.quality.study.markdown import LABELS, better, count, figure, missing, provenance, shown, table

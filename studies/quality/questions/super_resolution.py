@@ -1,7 +1,5 @@
 """Super-resolution against other methods: distortion and perception."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from studies.quality.study.markdown import LABELS, better, count, figure, missing, provenance, shown, table

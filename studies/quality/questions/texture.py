@@ -9,8 +9,6 @@ images, and writes the terms to studies/quality/results/texture.json; ``python -
 docs/results.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -8,8 +8,6 @@ the ratios of their seconds to studies/quality/results/time_to_quality.json; ``p
 them into docs/results.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """The photographs of a study: BSDS500, Set5 and Set14 below a folder of the user, or scikit-image's without one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

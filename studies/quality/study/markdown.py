@@ -1,7 +1,5 @@
 """Figures, tables and the lines that say where they come from, in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

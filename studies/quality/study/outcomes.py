@@ -1,7 +1,5 @@
 """The stored figures of a study, and how sure a difference between two of its methods is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a study trains and compares, read from ``study.yml``: option files of single runs, and units of work."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Pictures for docs/results.md: scikit-image's photographs, restored by the networks of a study."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ Networks and pictures go to ``study/``, figures to ``studies/quality/results/``;
 then writes docs/results.md. A longer study (``--iterations``) goes on from the networks of a shorter one.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ other exception, a hang, a crash or lack of memory. The cases follow from the se
 keeps.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

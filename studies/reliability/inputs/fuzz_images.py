@@ -7,8 +7,6 @@ look at headers before a run.
     python -m studies.reliability.inputs.fuzz_images --cases 2000
 """
 
-from __future__ import annotations
-
 import io
 import struct
 import sys

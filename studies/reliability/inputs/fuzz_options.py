@@ -6,8 +6,6 @@ look at data, networks and checkpoints. A part of those that pass also trains on
     python -m studies.reliability.inputs.fuzz_options --cases 10000
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import os

@@ -3,8 +3,6 @@
 python -m studies.reliability.inputs.pickles
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -8,8 +8,6 @@ CUDA device and for VGG weights from the network. Where there is no device they 
 its place and with random VGG weights: shapes, losses and files are tested all the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -8,8 +8,6 @@ flips are made in a lone copy of the network, without a record of checksums: the
 fell on a byte without meaning and every weight that is loaded is what was saved.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import tempfile

@@ -7,8 +7,6 @@ As root a tmpfs of 1 MiB is filled so that 0, 4, 8, ... KiB are left, up to more
 likewise. Every failure must name the file and the cause, and leave iteration 2 and net_g_latest.pth whole.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

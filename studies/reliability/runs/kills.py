@@ -7,8 +7,6 @@ was whole before must be whole still (with ``keep_last``: those that it keeps), 
 averaged weights must be bit-equal to those of the unbroken run without worker processes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

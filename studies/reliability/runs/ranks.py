@@ -4,8 +4,6 @@
 rank of a group. FAULTS is a JSON list of :class:`Fault`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -7,8 +7,6 @@ of workers every epoch), and one that starts a short run, resumes it and resumes
 write TensorBoard logs. Each process is looked at from outside, through /proc, every second.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """Training runs of a second, started through the command line in forks of one process that has imported everything."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json

@@ -6,8 +6,6 @@ The ranks of most runs are forks without a launcher, so that nothing ends a rank
 ``torchrun`` and ``two nodes`` are started by torchrun.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -8,8 +8,6 @@ ratio of neighbours.
     OMP_NUM_THREADS=1 python -m studies.speed.network.sampler_loop --out studies/speed/results/sampler_loop.json
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -8,8 +8,6 @@ torch's AdamW and the average tensor by tensor on the other side, fused AdamW an
         --out studies/speed/results/unet.json
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 from collections.abc import Iterator

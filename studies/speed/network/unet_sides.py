@@ -4,8 +4,6 @@ Against is either our own network in the plain formulation of ADM, or guided-dif
 (https://github.com/openai/guided-diffusion), of which nothing is kept here.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib
 import sys

@@ -10,8 +10,6 @@ convolved directly.
         --out studies/speed/results/degradations.json
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 from collections.abc import Callable

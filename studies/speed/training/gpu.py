@@ -11,8 +11,6 @@ float32 (with TF32) or its own fp16 with loss scale and norms, AdamW, the averag
 Results are written after every part, so that a run that is cut short keeps what it has.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import copy

@@ -7,8 +7,6 @@ are read from disk (the system keeps them in memory), in the order A B A B ..., 
     python -m studies.speed.training.loading --threads 1 --out studies/speed/results/loading.json
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -7,8 +7,6 @@ of an iteration beside the first four (data, noise, target, loss, clipping, sche
     OMP_NUM_THREADS=1 python -m studies.speed.training.loop --preset small --out studies/speed/results/loop.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -8,8 +8,6 @@ Linux counts it. Cards and links are assumptions, stated in the result.
     OMP_NUM_THREADS=1 python -m studies.speed.training.scaling --out studies/speed/results/scaling.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import socket

@@ -6,8 +6,6 @@ of the log (the console's line, TensorBoard's scalars), are also timed on their 
     python -m studies.speed.training.training_log --out studies/speed/results/training_log.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

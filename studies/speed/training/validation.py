@@ -8,8 +8,6 @@ by torchrun, gloo; the slowest one counts. With more processes than cores nothin
         --out studies/speed/results/validation.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
