@@ -1,7 +1,7 @@
 """A GPU made of shapes: what is on `cuda` has a type, a shape and a device, but no values; the CPU works as ever.
 
-A tensor on the wrong device raises here as on a card, and so does waiting for one: its value cannot be read. No driver is
-needed. What only a driver can do has a stand-in: the backward pass gives gradients of zeros.
+A tensor on the wrong device raises here as on a card, and so does waiting for one: its value cannot be read. No driver
+is needed. What only a driver can do has a stand-in: the backward pass gives gradients of zeros.
 """
 
 import contextlib

@@ -64,6 +64,10 @@ MODELS = {
 }
 
 
+WALKS = [{"type": name} for name in samplers.SAMPLERS]
+WALKS += [{"type": "dbim", "order": 2}, {"type": "dbim", "order": 3}, {"type": "dbim", "eta": 0.5}, {"draws": 2}]
+
+
 @pytest.fixture
 def gpu():
     with fake_gpu():
@@ -113,8 +117,7 @@ def test_masks_weightings_and_parts_of_a_batch_do_not_wait(gpu, weighting, accum
 
 
 @pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.parametrize("sampler", [{"type": n} for n in samplers.SAMPLERS] + [
-    {"type": "dbim", "order": 2}, {"type": "dbim", "order": 3}, {"type": "dbim", "eta": 0.5}, {"draws": 2}])  # fmt: skip
+@pytest.mark.parametrize("sampler", WALKS, ids=str)
 def test_no_walk_waits(gpu, sampler, mask):
     sampler = {"nfe": 1 if sampler.get("type") == "one_step" else 4} | sampler
     made = model(is_train=False, val={"sampler": sampler})
