@@ -179,7 +179,7 @@ def test_the_first_failed_save_stops_the_run_unless_more_are_allowed(tmp_path, m
     ):  # fmt: skip
         assert part in str(caught.value)
     assert isinstance(caught.value, InputError) and said == []
-    model._saves.max_failures, model._saves.failures = 2, 0
+    model, _, _ = saving_model(tmp_path, max_failed_saves=2)
     model.save(0, 6)
     assert len(said) == 1 and "net_g_6.pth: No space left" in said[0] and "training goes on" in said[0]
     with pytest.raises(files.SaveError, match="failed saves in a row: 2"):

@@ -16,6 +16,7 @@ from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
+from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
 
@@ -271,14 +272,14 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
 
 
 def test_a_picture_that_fails_takes_no_other_of_its_batch_with_it(here, capsys, monkeypatch):
-    checkpoint, run_ = run_folder(here, BRIDGE), restorer.Restorer._run
+    checkpoint, restore = run_folder(here, BRIDGE), I2SBModel.restore
     for name in ("a", "b", "c", "d"):
         save(here / f"in/{name}.png", np.full_like(PHOTO, 255) if name == "b" else PHOTO)
 
-    def failing(self, batch, seeds):
-        return run_(self, batch, seeds) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
+    def failing(self, batch, *rest):
+        return restore(self, batch, *rest) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
 
-    monkeypatch.setattr(restorer.Restorer, "_run", failing)
+    monkeypatch.setattr(I2SBModel, "restore", failing)
     arguments = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--batch", 3]
     code, _, said = run(capsys, *arguments)
     assert code == 1 and "b.png: the network gave NaN" in said and "1 of 4 could not be restored" in said

