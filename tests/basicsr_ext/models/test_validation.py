@@ -112,7 +112,7 @@ def test_the_operator_of_the_data_set_is_measured_and_every_metric_says_what_it_
     assert {name: about["images"] for name, about in found["metrics"].items()} == dict.fromkeys(blocks, 5)
     assert found["metrics"]["psnr"]["library"] == ["basicsr 1.4.2"]
     del dataset.degradation
-    with pytest.raises(InputError, match="consistency needs a degradation whose operator is known, which 0 does not"):
+    with pytest.raises(InputError, match=r"consistency .*operator.*\b0\b"):
         run(net, dataset, tmp_path)
 
 
@@ -158,7 +158,7 @@ def test_to_image_rounds_and_orders_like_basicsr():
 
 
 def test_a_size_that_differs_from_the_ground_truth_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"datasets.pairs: /a/0.png is restored to \(16, 24\) but its ground truth"):
+    with pytest.raises(InputError, match=r"datasets\.pairs: /a/0\.png .*\(16, 24\)"):
         run(model(tmp_path, "RestorationModel"), Pairs(gt_shift=1), tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_a_network_that_gives_nan_is_not_measured(tmp_path):
     net = model(tmp_path, "RestorationModel")
     dataset = Pairs()
     dataset.items[1]["lq"][0, 0, 0] = float("nan")
-    with pytest.raises(RuntimeError, match="NaN or infinite values for .*1.png"):
+    with pytest.raises(RuntimeError, match=r"NaN .*1\.png"):
         run(net, dataset, tmp_path)
 
 

@@ -78,5 +78,5 @@ def test_the_pool_gives_back_what_it_was_given():
     kept = model.queue_lr.flatten().tolist()
     assert len(set(seen)) == len(seen) == 74 and sorted(seen + kept) == list(range(80)), "each pair is given back once"
     model.queue_size = 5
-    with pytest.raises(InputError, match="queue_size is 5, which the batch size 2 does not divide"):
+    with pytest.raises(InputError, match="queue_size is 5.*batch size 2.*multiple"):
         model._dequeue_and_enqueue()

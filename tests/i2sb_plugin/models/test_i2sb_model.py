@@ -48,7 +48,7 @@ def test_all_training_samples_can_be_put_to_x1(own):
 
 
 def test_a_share_that_is_none_is_refused():
-    with pytest.raises(InputError, match=r"bridge: x1_share is 1.5; it must be a share from 0 to 1"):
+    with pytest.raises(InputError, match=r"bridge: x1_share is 1\.5.*0 to 1"):
         model(bridge__x1_share=1.5)
 
 
@@ -177,7 +177,7 @@ def test_sizes_that_do_not_fit_are_told():
     net = model()
     data = batch()
     data["gt"] = data["gt"][:, :, :-1]
-    with pytest.raises(InputError, match=r"gt is \(3, 15, 20\) but lq at scale 2 is \(3, 16, 20\)"):
+    with pytest.raises(InputError, match=r"gt is \(3, 15, 20\).*\(3, 16, 20\)"):
         step(net, data=data)
 
 
@@ -309,5 +309,5 @@ def test_consistency_makes_the_result_agree_with_its_input():
 
 
 def test_options_of_another_sampler_are_refused():
-    with pytest.raises(ValueError, match="eta is set, but type ancestral has no such option; use dbim"):
+    with pytest.raises(ValueError, match="eta .*ancestral.*use dbim"):
         model(val__sampler={"eta": 0.5})
