@@ -73,6 +73,8 @@ def _with_other_ranks(run: Callable[[list[str]], int], rest: list[str]) -> int:
         group.leave()
         return code
     except Exception as error:
+        if "torch" not in sys.modules:  # no group without it
+            raise
         from basicsr_ext.processes import collectives, lifeline
 
         if collectives.world_size() == 1:

@@ -3,8 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from basicsr_ext.images.packing.crops import Cutting
-from basicsr_ext.images.packing.pack import KINDS, prepare, verify
+from basicsr_ext.images.packing import KINDS
 
 
 def run(argv: Sequence[str]) -> int:
@@ -24,6 +23,9 @@ def run(argv: Sequence[str]) -> int:
     add("--verify", action="store_true", help="cut the images again and compare with what is stored")
     add("--workers", type=int, help="processes (default: one for each core)")
     args = parser.parse_args(argv)
+    from basicsr_ext.images.packing.crops import Cutting
+    from basicsr_ext.images.packing.pack import prepare, verify
+
     step = args.crop if args.step is None else args.step
     cutting = Cutting(args.crop, step, args.threshold, args.to == "raw", args.compression, args.skip_small)
     given = (args.i, args.o, args.to, cutting, args.suffix, args.workers)

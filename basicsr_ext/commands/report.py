@@ -2,7 +2,6 @@
 
 import argparse
 
-from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
 from basicsr_ext.common.errors import InputError
 
 
@@ -16,6 +15,8 @@ def run(rest: list[str]) -> int:
     args = parser.parse_args(rest)
     if args.sheet and not args.originals:
         raise InputError("--sheet needs --originals FOLDER, the folder of the original photographs")
+    from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
+
     runs = load_runs(args.runs)
     print(table(runs))
     for run in runs:

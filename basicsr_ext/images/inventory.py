@@ -19,6 +19,8 @@ from basicsr_ext.common.text import listed
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam")  # fmt: skip
+FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
+DEEP = ("png", "tif")  # those of them that hold 16 bits
 _OTHER_KINDS = ("", ".gif", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng",
                 ".psd", ".svg", ".eps")  # fmt: skip
 _HERE = PurePosixPath()

@@ -21,8 +21,8 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode, to_tensor
 from basicsr_ext.images.headers import png_chunks, read_content
+from basicsr_ext.images.inventory import DEEP, FORMATS
 
-FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}
 _LONGEST_PROFILE = 1 << 24  # bytes; a packed one may claim any length
 
 
@@ -92,7 +92,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
-    if kind not in FORMATS or (picture.bits == 16 and kind not in ("png", "tif")):
+    if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
         raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
     data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)

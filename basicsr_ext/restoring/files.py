@@ -11,8 +11,8 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import EXTENSIONS, images_below, images_of
-from basicsr_ext.images.pictures import FORMATS, Picture, network_planes, read_picture
+from basicsr_ext.images.inventory import EXTENSIONS, FORMATS, images_below, images_of
+from basicsr_ext.images.pictures import Picture, network_planes, read_picture
 
 
 class Job(NamedTuple):

@@ -24,6 +24,23 @@ def test_help_is_quick_and_imports_no_torch():
     assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
 
 
+def test_wrong_arguments_are_answered_before_torch_is_imported():
+    script = (
+        "import runpy, sys\nfrom basicsr_ext import cli\n"
+        "def refused(run, *words):\n    try:\n        assert run(*words) == 2, words\n"
+        "    except SystemExit as end:\n        assert end.code == 2, words\n"
+        "    assert not {'torch', 'basicsr'} & set(sys.modules), words\n"
+        "for name in cli.COMMANDS:\n    refused(cli.main, [name, '--batch', 'many'])\n"
+        "refused(cli.main, ['restore', '-i', 'a.png', '-o', 'b.jpg', '--bits', '16'])\n"
+        "refused(cli.main, ['report', 'results', '--sheet', 'a.png'])\n"
+        "refused(cli.main, ['export', 'net_g_latest.pth', '-o', 'a.pth'])\n"
+        "sys.argv[1:] = ['--quality', 'high']\n"
+        "refused(runpy.run_module, 'basicsr_ext.benchmark.page', None, '__main__')"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("words", [[], ["tran"], ["train"], ["train", "-opt", "x.yml", "--launcher", "mpi"]])
 def test_wrong_words_end_with_usage_and_code_2(words, capsys):
     with pytest.raises(SystemExit) as end:

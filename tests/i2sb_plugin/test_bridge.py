@@ -131,7 +131,7 @@ def test_noise_of_an_image_is_the_same_alone_and_in_a_batch():
     batch = standard_normal(torch.zeros(3, 1, 4, 4), generators(7, 8, 9))
     alone = standard_normal(torch.zeros(1, 1, 4, 4), generators(8))
     assert torch.equal(batch[1:2], alone)
-    with pytest.raises(ValueError, match="list of 2 but the batch has 3"):
+    with pytest.raises(ValueError, match="list of 2 .*3"):
         standard_normal(torch.zeros(3, 1, 4, 4), generators(1, 2))
 
 

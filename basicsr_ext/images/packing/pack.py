@@ -28,7 +28,6 @@ from basicsr_ext.images.inventory import EXTENSIONS, images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
 
-KINDS = ("lmdb", "raw", "folder")
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
 _COMMIT = 50  # images that are written at once

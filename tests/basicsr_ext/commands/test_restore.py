@@ -12,10 +12,11 @@ from PIL import Image
 from skimage import data
 
 from basicsr_ext.checkpoints.run_record import write_options
-from basicsr_ext.commands import restore as command
+from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
+from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
 
@@ -241,7 +242,7 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         save(here / f"in/{k}.png", PHOTO[::-1] if k % 2 else PHOTO[:, :, 0] if k == 2 else PHOTO)
     save(here / "in/6.png", np.dstack([PHOTO, ALPHA])), save(here / "in/7.jpg", PHOTO[:30])
     (here / "in/3b.png").write_bytes(b"no picture")
-    restore, read, write = restorer.Restorer.restore, files.read_picture, command._write
+    restore, read, write = restorer.Restorer.restore, files.read_picture, work.write_picture
 
     def counted(self, image, *rest, **flags):
         seen.append(len(image))
@@ -251,15 +252,15 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         held[:] = held[0] + 1, max(held[1], held[0] + 1)
         return read(path)
 
-    def writing(*rest):
-        held[0] -= 1
-        write(*rest)
+    def writing(path, picture):
+        held[0] -= not path.stem.endswith("_std")
+        write(path, picture)
 
     arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "-o"]
     code, _, alone = run(capsys, *arguments, "single")
     monkeypatch.setattr(restorer.Restorer, "restore", counted)
     monkeypatch.setattr(files, "read_picture", reading)
-    monkeypatch.setattr(command, "_write", writing)
+    monkeypatch.setattr(work, "write_picture", writing)
     assert code == 1 and run(capsys, *arguments, "together", "--batch", 4, "--tile_batch", 2)[0] == 1
     assert seen == [4, 3, 1] and held[1] <= 4 + 1, "the broken one was counted too"
     assert "3b.png: cannot be read" in alone and not (here / "together/3b.png").exists()
@@ -271,14 +272,14 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
 
 
 def test_a_picture_that_fails_takes_no_other_of_its_batch_with_it(here, capsys, monkeypatch):
-    checkpoint, run_ = run_folder(here, BRIDGE), restorer.Restorer._run
+    checkpoint, restore = run_folder(here, BRIDGE), I2SBModel.restore
     for name in ("a", "b", "c", "d"):
         save(here / f"in/{name}.png", np.full_like(PHOTO, 255) if name == "b" else PHOTO)
 
-    def failing(self, batch, seeds):
-        return run_(self, batch, seeds) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
+    def failing(self, batch, *rest):
+        return restore(self, batch, *rest) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
 
-    monkeypatch.setattr(restorer.Restorer, "_run", failing)
+    monkeypatch.setattr(I2SBModel, "restore", failing)
     arguments = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--batch", 3]
     code, _, said = run(capsys, *arguments)
     assert code == 1 and "b.png: the network gave NaN" in said and "1 of 4 could not be restored" in said

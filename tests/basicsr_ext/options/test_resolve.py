@@ -142,7 +142,7 @@ def test_overrides_run_no_code(tmp_path, monkeypatch):
 
 def test_an_unknown_key_is_refused_with_the_nearest_and_created_with_a_plus():
     opt = {"train": {"ema_decay": 0.9}}
-    with pytest.raises(InputError, match=r"no option train.ema_decy; did you mean ema_decay\?.*write \+train"):
+    with pytest.raises(InputError, match=r"train\.ema_decy.* ema_decay.* \+train"):
         apply_overrides(opt, ["train:ema_decy=0.5"])
     apply_overrides(opt, ["+train:mine:deep=0.5"])
     assert opt["train"] == {"ema_decay": 0.9, "mine": {"deep": 0.5}}
@@ -444,7 +444,7 @@ def test_torchrun_without_launcher_is_understood():
 
 
 def test_a_launcher_without_its_environment_is_refused():
-    with pytest.raises(InputError, match="--launcher pytorch: .*no RANK and no WORLD_SIZE"):
+    with pytest.raises(InputError, match="--launcher pytorch.*RANK.*WORLD_SIZE"):
         launch.find_launch("pytorch", {})
     with pytest.raises(InputError, match="SLURM_PROCID"):
         launch.find_launch("slurm", {"RANK": "0", "WORLD_SIZE": "1"})
@@ -494,7 +494,7 @@ def test_an_option_that_only_a_plugin_declares_can_be_overridden(monkeypatch, tm
     words = ["bridge:beta_max=1.0", "val:sampler:nfe=3", "train:accumulate=2", "datasets:train:use_rot=false"]
     opt, _ = parsed(monkeypatch, tmp_path, "-opt", file, "--force_yml", *words)
     assert (opt["bridge"]["beta_max"], opt["val"]["sampler"], opt["train"]["accumulate"]) == (1.0, {"nfe": 3}, 2)
-    with pytest.raises(InputError, match=r"no option bridge.beta_mx; did you mean beta_max\?"):
+    with pytest.raises(InputError, match=r"bridge\.beta_mx.* beta_max"):
         parsed(monkeypatch, tmp_path, "-opt", file, "--force_yml", "bridge:beta_mx=1.0")
 
 

@@ -256,7 +256,7 @@ def test_other_bytes_of_the_same_pixels_are_the_same():
 def test_small_images_are_left_out_on_request(tmp_path):
     source, out = images(tmp_path / "images"), tmp_path / "crops.lmdb"
     assert pack.prepare(source, out, "lmdb", Cutting(32, 32, skip_small=True), workers=1) == 4
-    with pytest.raises(InputError, match="every image is smaller than --crop 64"):
+    with pytest.raises(InputError, match="--crop 64"):
         pack.prepare(source, tmp_path / "no.lmdb", "lmdb", Cutting(64, 64, skip_small=True), workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.lmdb", "images"]
 
