@@ -168,9 +168,13 @@ def _restore_group(
         made = None
     if made is None:  # outside of `except`, whose traceback holds on to the memory of the failed call
         return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+    failed = []
     for one, results in zip(given, made):
-        _write(one.job.target, *results, args)
-    return []
+        try:
+            _write(one.job.target, *results, args)
+        except _FAILURES as error:
+            failed.append((one.job.source, str(error)))
+    return failed
 
 
 def _write(target: Path, restored: Picture, extras: Mapping[str, Picture], args: argparse.Namespace) -> None:
