@@ -9,7 +9,6 @@ import sys
 from basicsr_ext import repairs
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import Interrupted
-from basicsr_ext.common.text import listed
 from basicsr_ext.options.arguments import add_arguments
 
 
@@ -33,7 +32,7 @@ def _pipeline(name: str, rest: list[str]) -> int:
             unsaved = sum(collectives.gather_objects(run.unsaved), [])
         if unsaved and name == "test":
             if collectives.is_main():
-                print(f"{len(unsaved)} of the results could not be saved: {listed(unsaved)}", file=sys.stderr)
+                print(f"{len(unsaved)} results could not be saved", file=sys.stderr)
             return 1
     except Interrupted:
         group.leave()

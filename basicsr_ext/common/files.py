@@ -11,7 +11,6 @@ from typing import IO
 
 from basicsr_ext.common.errors import InputError
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CURES = {
     **dict.fromkeys(_FULL, "free some space"),
@@ -68,7 +67,8 @@ def write_whole(
 ) -> None:
     """Write a file so that its name never stands for half of it, even if the process or the machine dies.
 
-    ``content`` is bytes, a text (written as UTF-8; of a name that is none, the bytes as ``\\udcXX``), or a function that writes the file whose path it is given.
+    ``content`` is bytes, a text (written as UTF-8; what of a file's name is none, as an escape), or a function that
+    writes the file whose path it is given.
     ``durable`` is for what a run must not lose: wait until the disk has it, so that it outlasts a power cut (a rename
     alone outlasts a kill), and make no folder, since one that is missing was there before.
     Raises SaveError with the file and the cause; a file that had this name before is untouched.

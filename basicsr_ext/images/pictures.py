@@ -89,7 +89,8 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     """Store a picture, completely or not at all; the extension names the format, WebP is lossless, JPEG of quality 95.
 
     A JPEG holds no alpha, it is left out; JPEG and WebP hold 8 bits. Values are clamped and rounded to the nearest.
-    Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format cannot hold so many bits.
+    Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
+    bits.
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
@@ -98,9 +99,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
     height, width = picture.colours.shape[1:]
     if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
-        said = (
-            f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, but it has {height}x{width} (height x width)"
-        )
+        said = f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, not {height}x{width} (height x width)"
         raise InputError(f"cannot save {path}: {said}; choose png or tif")
     try:
         data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)

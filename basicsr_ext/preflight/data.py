@@ -12,6 +12,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import Paths, listed_sizes
+from basicsr_ext.images.results import name_clashes
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
@@ -43,6 +44,18 @@ def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
                 faults.append(
                     f"{where}.{key} is {name}, which cannot be read ({error.strerror}); check who may read it"
                 )
+    return faults
+
+
+def result_faults(where: str, block: Mapping[str, Any], dataset: Any, folder: Path) -> list[str]:
+    """Why the results of a data set, which go to ``folder``, would overwrite each other or be taken for its images."""
+    clashes, place = name_clashes(dataset), folder.resolve()
+    faults = [f"{where}: {listed(clashes)}"] if clashes else []
+    for key, value in block.items():
+        for root in (value if isinstance(value, list) else [value]) if key.startswith("dataroot") else ():
+            if isinstance(root, str) and Path(root).resolve() in (place, *place.parents):
+                said = f"{where}.{key} is {root}, but the results go to {folder}, and would be images of it"
+                faults.append(f"{said}; give another folder, or set path.results_root or path.experiments_root")
     return faults
 
 

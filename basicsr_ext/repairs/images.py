@@ -19,9 +19,9 @@ from basicsr.utils import file_client, img_util
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.common.text import listed
 from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names
 from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired
@@ -170,8 +170,8 @@ def _tensor2img(
 
 
 @REPAIRS.replaces(img_util, "imwrite", "results-written",
-                  "Images of one name in different folders overwrite each other; one that cannot be written ends the run "
-                  "without its name and cause, or by a segmentation fault if its name is no UTF-8.",
+                  "Images of one name in different folders overwrite each other; one that cannot be written ends the "
+                  "run without its name and cause, or by a segmentation fault if its name is no UTF-8.",
                   "raise IOError('Failed in writing images.')")  # fmt: skip
 def _imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> bool:
     """Write an image whole or not at all; in a validation to its own place, and one that cannot be saved ends nothing.
@@ -216,8 +216,8 @@ def _pairs_of_a_list(
 
 
 @REPAIRS.replaces(data_util, "paired_paths_from_folder", "paired-folders",
-                  "Folders of pairs are searched without their sub-folders, files that are no images are taken for some, "
-                  "and broken links are passed over without a word.", "scandir")  # fmt: skip
+                  "Folders of pairs are searched without their sub-folders, files that are no images are taken for "
+                  "some, and broken links are passed over without a word.", "scandir")  # fmt: skip
 def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -> Paths:
     """Pair the images of ``folders`` (lq, gt) by name; InputError lists those that have no partner."""
     found = [images_below(folder) for folder in folders]
