@@ -224,7 +224,8 @@ def test_single_images_of_a_list_are_found(tmp_path, encoding, line):
     dataset = SingleImageDataset(opt)
     assert dataset.opt is opt and dataset.paths == [str(folder / "my photo.png")]
     assert dataset[0]["lq"].shape == (3, 32, 32)
-    assert len(SingleImageDataset({**opt, "meta_info_file": None})) == 2, "no list: all there are"
+    opt = {**opt, "io_backend": {"type": "disk"}, "meta_info_file": None}
+    assert len(SingleImageDataset(opt)) == 2, "no list: all there are"
 
 
 def test_pairs_of_folders_are_found_below_and_without_what_is_no_image(tmp_path):
