@@ -29,7 +29,7 @@ def _pipeline(name: str, rest: list[str]) -> int:
     try:
         with loop_state.watched_run() as run, memory_advice.explained(run, name == "train"):
             pipeline(os.getcwd())
-            unsaved = sum(collectives.gather_objects(run.unsaved), [])
+            unsaved: list[str] = sum(collectives.gather_objects(run.unsaved), [])
         if unsaved and name == "test":
             if collectives.is_main():
                 print(f"{len(unsaved)} results could not be saved", file=sys.stderr)

@@ -29,9 +29,10 @@ def result_names(dataset: Any, side: str = "lq") -> list[str]:
 def _paths(dataset: Any, side: str, absolute: bool = True) -> list[str]:
     paths = dataset.paths if isinstance(dataset, ListsPaths) else ()
     found = [path.get(f"{side}_path") if isinstance(path, Mapping) else path for path in paths]
-    if not all(isinstance(path, str) for path in found):
+    known = [path for path in found if isinstance(path, str)]
+    if len(known) < len(found):
         return []
-    return [os.path.abspath(path) if absolute else path for path in found]
+    return [os.path.abspath(path) for path in known] if absolute else known
 
 
 def name_clashes(dataset: Any, side: str = "lq") -> list[str]:
