@@ -23,6 +23,7 @@ FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that a
 DEEP = ("png", "tif")  # those of them that hold 16 bits
 _OTHER_KINDS = ("", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng", ".psd", ".svg", ".eps")
 _HERE = PurePosixPath()
+_CLOSED = "that cannot be read"
 _LINE = re.compile(r"(?P<name>.+?)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,.*)?")
 
 
@@ -83,8 +84,13 @@ def _expand(text: str, results: Sequence[Path]) -> Inventory:
         return Inventory([(Path(path), PurePosixPath(os.path.basename(path)))], [])
     if glob.has_magic(text) and not os.path.lexists(path):
         return _matches(Path(path), results)
-    what = "no such file or folder" if not os.path.lexists(path) else "is neither file nor folder"
-    what = "is a broken link" if os.path.islink(path) else what
+    try:
+        os.stat(path)
+        what = "is neither file nor folder"
+    except FileNotFoundError:
+        what = "is a broken link" if os.path.islink(path) else "no such file or folder"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
     raise InputError(f"-i {text or repr(text)}: {what}; correct the path")
 
 
@@ -97,7 +103,8 @@ def _matches(pattern: Path, results: Sequence[Path]) -> Inventory:
         return Inventory([], [])
     depth = None if "**" in parts else len(parts)
     walked = _walk(base, depth, results, hidden=any(part.startswith(".") for part in parts))
-    return _sorted_out(base, ((name, fault) for name, fault in walked if _fits(name.parts, parts)))
+    seen = (found for found in walked if _fits(found[0].parts, parts) or (found[1] or "").startswith(_CLOSED))
+    return _sorted_out(base, seen)
 
 
 def _sorted_out(folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]]) -> Inventory:
@@ -128,7 +135,7 @@ def _walk(
 
     Links to folders come last, so that a folder is known by its own name where it has one below ``root``.
     """
-    closed = {_identity(folder): "folder of the results" for folder in results if folder.is_dir()}
+    closed = {_identity(folder): "folder of the results" for folder in results if os.path.isdir(folder)}
     closed.pop(_identity(root), None)
     folders, links = [_HERE], list[PurePosixPath]()
     while folders or links:
@@ -141,7 +148,7 @@ def _walk(
             closed[identity] = "link to a folder that is searched already"
             entries = list(os.scandir(root / inside))
         except OSError as error:
-            yield inside, f"that cannot be read: {error.strerror}"
+            yield inside, f"{_CLOSED}: {error.strerror}"
             continue
         for entry in entries:
             name = inside / entry.name
@@ -156,7 +163,7 @@ def _walk(
                 else:
                     yield name, "folder that is not searched"
             except OSError as error:  # a link that leads to itself
-                yield name, f"that cannot be read: {error.strerror}"
+                yield name, f"{_CLOSED}: {error.strerror}"
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -42,7 +42,7 @@ def find_jobs(
         raise InputError(f"-i {' '.join(inputs)}: {there}")
     if there.left_out:
         say(str(there))
-    single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not output.is_dir()
+    single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
     if single and len(there.files) > 1:
         raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
     jobs = [
@@ -138,9 +138,9 @@ def _read_conditions(paths: Sequence[Path]) -> Tensor:
 def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     """The file that belongs to each picture: the one file, or that of the same name in a folder, any extension."""
     place = Path(place).expanduser()
-    if place.is_file():
+    if os.path.isfile(place):
         return {job.source: place for job in jobs}
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise InputError(f"{flag} {place}: no such file or folder")
     there = images_below(place)
     by_name = defaultdict(list)

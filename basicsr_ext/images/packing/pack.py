@@ -64,7 +64,7 @@ def prepare(
     _check_numbers(kind, cutting, output, workers)
     images = _find(source, output, suffix, kind)
     settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
-    if output.exists():
+    if os.path.exists(output):
         stored = _read_settings(output)
         if stored is None:
             raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
@@ -139,8 +139,8 @@ def _part(output: Path) -> Path:
 
 
 def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
-    if not source.is_dir():
-        found = "is a file" if source.exists() else "does not exist"
+    if not os.path.isdir(source):
+        found = "is a file" if os.path.exists(source) else "does not exist"
         raise InputError(f"-i is {source}, which {found}; give a folder of images")
     images: dict[str, _Image] = {}
     there = images_below(source, output, _part(output))

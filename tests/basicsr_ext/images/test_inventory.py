@@ -81,6 +81,29 @@ def test_a_forbidden_folder_is_named(folder):
         (folder / "sub").chmod(0o755)
 
 
+@pytest.fixture
+def nobody():
+    """The rights of nobody, where the tests have those of the superuser."""
+    if os.name == "nt" or os.geteuid() != 0:
+        pytest.skip("needs the superuser, who can become another")
+    yield lambda: os.seteuid(65534)
+    os.seteuid(0)
+
+
+def test_what_nobody_may_read_is_named_and_never_a_traceback(folder, tmp_path, nobody):
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    (folder / "sub").chmod(0)
+    nobody()
+    for inputs in (str(folder), f"{folder}/*/*", str(folder / "sub")):
+        assert "that cannot be read: Permission denied" in str(images_of([inputs], folder / "sub/out"))
+    with pytest.raises(InputError, match=r"-i .*sub/c\.jpe: cannot be read \(Permission denied\)"):
+        images_of([str(folder / "sub/c.jpe")])
+    assert find_jobs([str(folder)], folder / "sub/out.png/deep")
+    with pytest.raises(InputError, match="-i .*sub/c"):
+        prepare(folder / "sub/c", folder / "sub/out", "folder", Cutting())
+
+
 @pytest.mark.parametrize(("pattern", "names"), [
     ("Images [2024]/*.png", ["a.png", "img [1].png"]),
     ("Images [2024]/img [1].png", ["img [1].png"]),
