@@ -1,6 +1,7 @@
 """The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     system does it (130 or 143). Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone
     known = _commands()
     name = _command(words[:1], known)
     try:

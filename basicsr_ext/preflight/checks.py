@@ -1,6 +1,7 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
         dataset, item = data.check_dataset(where, block, faults, notes)
         if name == "train" and dataset is not None and len(dataset):
             faults.extend(data.training_size_faults(opt, len(dataset), here.world_size))
+        if block.get("phase") != "train" and dataset is not None and (opt.get("val") or {}).get("save_img"):
+            faults.extend(data.result_faults(where, block, dataset, Path(opt["path"]["visualization"])))
         if item is not None and built:
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):

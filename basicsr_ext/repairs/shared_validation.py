@@ -21,17 +21,25 @@ def can_share(model: Any) -> bool:
     return alone is SRModel.nondist_validation or source_says(alone, ").nondist_validation(")
 
 
-class _OneImage:
-    """A loader of one image of a data set, as BasicSR's validation loader gives it."""
+class FollowedImages:
+    """A validation loader of single images, those of ``indices`` alone if given; the run knows which is under way."""
 
-    def __init__(self, dataset: Any, index: int) -> None:
-        self.dataset, self.index = dataset, index
+    def __init__(self, loader: Any, indices: list[int] | None = None) -> None:
+        self.loader, self.dataset, self.indices = loader, loader.dataset, indices
 
     def __iter__(self) -> Iterator[Any]:
-        yield default_collate([self.dataset[self.index]])
+        chosen = self.indices
+        items = self.loader if chosen is None else (default_collate([self.dataset[index]]) for index in chosen)
+        results = loop_state.current().results
+        yield from items if results is None else results.follow(items)
 
     def __len__(self) -> int:
-        return 1
+        return len(self.loader if self.indices is None else self.indices)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
 
 def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -48,7 +56,7 @@ def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_log
         with _no_summary(model):
             for index in collectives.shard_indices(len(dataset)):
                 with loop_state.current().abandonable():
-                    model.nondist_validation(_OneImage(dataset, index), current_iter, None, save_img)
+                    model.nondist_validation(FollowedImages(dataloader, [index]), current_iter, None, save_img)
                 records.append((index, {metric: model.metric_results[metric] for metric in metrics}))
     except Interrupted:
         stopped = True

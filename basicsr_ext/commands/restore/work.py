@@ -37,6 +37,7 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     """Restore the pictures of ``args``, checked; ``rest`` are the model's flags. Returns 1 if some failed, else 0."""
     here = find_launch(args.launcher)
     jobs = files.find_jobs(args.i, args.o, args.format, _say)
+    args.targets = {job.target for job in jobs}
     _load_toolkit()
     _join(here, args)
     args.checkpoint = args.checkpoint or _built_in(args)
@@ -168,16 +169,23 @@ def _restore_group(
         made = None
     if made is None:  # outside of `except`, whose traceback holds on to the memory of the failed call
         return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+    failed = []
     for one, results in zip(given, made):
-        _write(one.job.target, *results, args)
-    return []
+        try:
+            _write(one.job.target, *results, args)
+        except _FAILURES as error:
+            failed.append((one.job.source, str(error)))
+    return failed
 
 
 def _write(target: Path, restored: Picture, extras: Mapping[str, Picture], args: argparse.Namespace) -> None:
     """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
     bits = args.bits or (restored.bits if args.format in DEEP else 8)
     for name, picture in extras.items():
-        write_picture(target.with_name(f"{target.stem}_{name}.png"), replace(picture, bits=bits))
+        place = target.with_name(f"{target.stem}_{name}.png")
+        if place in args.targets:
+            raise InputError(f"cannot save {place}: another picture is restored to it; rename one of the two")
+        write_picture(place, replace(picture, bits=bits))
     write_picture(target, replace(restored, bits=bits))
 
 

@@ -327,7 +327,7 @@ def test_a_batch_draws_the_noise_of_each_image(here):
         restorer.restore(images, seed=[1, 2])
 
 
-def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, capsys):
+def test_an_image_that_cannot_be_saved_is_said_and_the_rest_is_done(here, monkeypatch, capsys):
     options(here)
     replace = os.replace
 
@@ -337,9 +337,11 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, caps
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    assert run() == 2 and "No space left on device" in capsys.readouterr().err
+    assert run() == 1
+    said = "1 of 3 images could not be saved: cannot save results/bench/restored/i2sb_nfe1/pairs/001.png: No space left"
+    assert said in records(here)["methods"][2]["reason"] and len(records(here)["results"]) == 3
     folder = here / "results/bench/restored/i2sb_nfe1/pairs"
-    assert sorted(path.name for path in folder.iterdir()) == ["000.json", "000.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["000.json", "000.png", "002.json", "002.png"]
     monkeypatch.setattr(os, "replace", replace)
     assert run() == 0 and len(records(here)["results"]) == 4
 
@@ -367,3 +369,24 @@ def test_spandrel_loads_what_others_trained(here):
     assert kinds[1][0] == "model" and kinds[0][1] == kinds[1][1]
     torch.save({"weight": torch.zeros(3)}, here / "foreign.pth")
     assert run() == 2
+
+
+def test_images_of_one_name_in_two_folders_stay_apart_and_of_one_result_are_refused(here, capsys):
+    for side in ("gt", "lq"):
+        for name in ("a", "b"):
+            (here / side / name).mkdir()
+        (here / side / "000.png").rename(here / side / "a/1.png")
+        (here / side / "001.png").rename(here / side / "b/1.png")
+        (here / side / "002.png").rename(here / side / "a_1.png")
+    methods = {"bicubic": {"interpolation": "bicubic"}}
+    options(here, methods=methods)
+    assert run() == 0
+    (result,) = records(here)["results"]
+    names = ["a/1", "a_1", "b/1"]
+    assert [image["image"] for image in result["images"]] == names and len({i["psnr_y"] for i in result["images"]}) == 3
+    folder = {"folder": "results/bench/restored/bicubic/pairs"}
+    options(here, methods=methods | {"own": folder})
+    assert run() == 0, "they are found by sub-folder and name"
+    cv2.imwrite(str(here / "gt/a/1.bmp"), cv2.imread(str(here / "gt/a/1.png")))
+    cv2.imwrite(str(here / "lq/a/1.bmp"), cv2.imread(str(here / "lq/a/1.png")))
+    assert run() == 2 and "would both become a/1; rename" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from skimage import data
 from basicsr_ext.checkpoints.run_record import write_options
 from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
+from basicsr_ext.images import pictures
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
 from i2sb_plugin.models.i2sb_model import I2SBModel
@@ -524,3 +525,37 @@ def test_condition_images_that_lack_or_are_too_many_are_refused(here, capsys, op
     code, _, message = run(capsys, "restore", "-i", "in/a.png", "-o", "out", "--checkpoint", checkpoint, *flags)
     assert code == 2 and said in message
     assert not (here / "out").exists()
+
+
+# ---- results that cannot be saved
+
+
+def test_results_that_cannot_be_saved_are_listed_and_the_rest_is_done(here, capsys, monkeypatch):
+    checkpoint = run_folder(here, SWINIR)
+    (
+        save(here / f"in/{'y' * 251}.png"),
+        save(here / "in/wide.png", np.tile(PHOTO[:8], (1, 2, 1))),
+        save(here / "in/z.png"),
+    )
+    monkeypatch.setattr(pictures, "_LONGEST_SIDE", {"webp": 2 * 53})
+    words = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--format", "webp", "--batch", "3"]
+    code, _, said = run(capsys, *words)
+    assert code == 1 and "2 of 3 could not be restored" in said and "Traceback" not in said
+    assert f"in/{'y' * 251}.png: cannot save" in said and "File name too long" in said
+    assert "in/wide.png: cannot save out/wide.webp: WEBP holds 106 pixels a side, not 16x212" in said
+    assert [path.name for path in (here / "out").iterdir()] == ["z.webp"]
+
+
+def test_what_lies_beside_a_result_never_replaces_another_one(here, capsys):
+    checkpoint = run_folder(here, BRIDGE)
+    save(here / "in/a.png"), save(here / "in/a_std.png")
+    words = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--nfe", "1", "--samples", "2"]
+    code, _, said = run(capsys, *words)
+    assert code == 1 and "cannot save out/a_std.png: another picture is restored to it; rename" in said
+
+
+def test_two_masks_of_one_picture_are_refused(here, capsys):
+    for name in ("in/a.png", "masks/a.png", "masks/a.bmp", "masks/other.png", "masks/other.bmp"):
+        save(here / name)
+    said = refused(here, capsys, "--mask", "masks")
+    assert "--mask masks: masks/a.bmp, masks/a.png all fit in/a.png; keep one" in said

@@ -510,3 +510,26 @@ def test_each_command_takes_its_data_sets(monkeypatch, tmp_path):
     file = write(tmp_path, opt)
     tested, _ = parsed(monkeypatch, tmp_path, "-opt", file, is_train=False)
     assert list(tested["datasets"]) == ["val"]
+
+
+# ---- names of results
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"datasets:val_2:name": "val"}, ["datasets.val_2.name is val, as of datasets.val", "rename"]),
+    ({"datasets:val:name": "set/5"}, ["datasets.val: the name 'set/5'", "without slashes"]),
+    ({"datasets:val:name": ".."}, ["datasets.val: the name '..'", "dots in front"]),
+    ({"val:suffix": "a/b"}, ["val.suffix: the name 'a/b'", "without slashes"]),
+])  # fmt: skip
+def test_names_that_share_or_leave_a_folder_of_results_are_refused(tmp_path, changes, words):
+    opt = options(tmp_path)
+    opt["datasets"]["val_2"] = dict(opt["datasets"]["val"], name="other")
+    assert check(opt, True) == []
+    for place, value in changes.items():
+        *keys, last = place.split(":")
+        block = opt
+        for key in keys:
+            block = block[key]
+        block[last] = value
+    (fault,) = check(opt, True)
+    assert all(word in fault for word in words)

@@ -281,7 +281,7 @@ def test_the_scale_is_the_datasets_unless_the_degradation_states_one(tmp_path):
         ({"io_backend": {"type": "lmbd"}}, "io_backend.type is 'lmbd'; did you mean lmdb"),
         ({"io_backend": {"type": "lmdb"}}, "no LMDB of BasicSR"),
         ({"meta_info": "a", "meta_info_file": "b"}, "meta_info and meta_info_file"),
-        ({"meta_info": "/nowhere.txt"}, "meta_info_file: /nowhere.txt cannot be read"),
+        ({"meta_info": "/nowhere.txt"}, "meta_info_file: /nowhere.txt: no such file"),
         ({"dataroot_gt": "sample:trian"}, "sample:trian.*sample:train"),
     ],
 )
