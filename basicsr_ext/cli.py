@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = _commands()
     name = _command(words[:1], known)
     try:
+        _check_folder()
         return _run(name, known[name], words[1:])
     except (InputError, NonFiniteLoss) as error:
         message, code = _verdict(error)
@@ -133,6 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rank_of_process():
             print("interrupted", file=sys.stderr, flush=True)
         return 130
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch's libraries would end the process
+        raise InputError(f"the current folder is gone or forbidden ({error.strerror}); change to another") from error
 
 
 def _plain(error: Exception) -> str:

@@ -266,3 +266,11 @@ def test_a_terminal_that_does_not_know_a_letter_ends_nothing(tmp_path, monkeypat
     assert cli.main(list(map(str, words))) == 0
     sys.stdout.flush()
     assert b"1 broken link (caf\\udce9.png)" in sys.stdout.buffer.getvalue()
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = run(capsys, "doctor")
+    assert code == 2 and err.startswith("error: the current folder is gone") and "change to another" in err
