@@ -221,9 +221,9 @@ def _pairs_of_a_list(
 def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -> Paths:
     """Pair the images of ``folders`` (lq, gt) by name; InputError lists those that have no partner."""
     found = [images_below(folder) for folder in folders]
-    names = [{str(name) for _, name in there.files} for there in found]
-    partners = {str(_partner(name, filename_tmpl)): str(name) for _, name in found[1].files}
-    lonely = [sorted(names[0] - partners.keys()), [gt for lq, gt in partners.items() if lq not in names[0]]]
+    there_lq = {str(name) for _, name in found[0].files}
+    partners = [(str(_partner(name, filename_tmpl)), str(name)) for _, name in found[1].files]
+    lonely = [sorted(there_lq.difference(lq for lq, _ in partners)), [gt for lq, gt in partners if lq not in there_lq]]
     said = [
         f"{len(alone)} in dataroot_{key} ({folder}) without a partner: {listed(alone, 5)}"
         for key, folder, alone in zip(keys, folders, lonely)
@@ -232,7 +232,7 @@ def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -
     if said:
         rule = f"LQ and GT do not match by name (filename_tmpl {filename_tmpl!r})"
         raise InputError("; ".join([rule, *said]))
-    places = [(os.path.join(folders[0], lq), os.path.join(folders[1], gt)) for lq, gt in partners.items()]
+    places = [(os.path.join(folders[0], lq), os.path.join(folders[1], gt)) for lq, gt in partners]
     return _with_left_out(({f"{key}_path": path for key, path in zip(keys, place)} for place in places),
                           keys, found)  # fmt: skip
 
