@@ -224,7 +224,11 @@ def zoo_of_others():
         yield f"turned{orientation}.jpg", pil(image, "JPEG", **options), shown(whole, orientation)
         still = {"exif": exif(orientation), "lossless": True}
         yield f"turned{orientation}.webp", pil(image, "WEBP", **still), shown(blocks, orientation)
-    yield "several.jpg", pil(image, "MPO", save_all=True, append_images=[image.rotate(180)], quality=95), whole
+    yield (
+        "small_beside.jpg",
+        pil(image, "MPO", save_all=True, append_images=[image.resize((40, 24))], quality=95),
+        whole,
+    )
     yield "alpha.webp", pil(RGBA, "WEBP", lossless=True, exact=True), RGBA
     lossy = pil(Image.fromarray(np.dstack([blocks, blocks[:, :, :1]])), "WEBP", quality=95)
     yield "lossy_alpha.webp", lossy, np.asarray(Image.open(io.BytesIO(lossy)))
@@ -243,6 +247,7 @@ def refused():
         yield f"animated.{kind}", pil(RGB, kind.upper(), **frames), "animation"
     yield "pages.tif", pil(RGB, "TIFF", **frames), "several pages"
     yield "pages16.tif", tif(np.stack([RGB16, RGB16]), photometric="rgb"), "several pages"
+    yield "several.jpg", pil(RGB, "MPO", **frames), "several pictures"
     yield "two.ppm", 2 * (b"P6\n10 6\n255\n" + RGB.tobytes()), "several pictures"
     yield "cmyk.tif", pil(Image.fromarray(RGB).convert("CMYK"), "TIFF"), "CMYK"
     yield "lab.tif", pil(Image.fromarray(RGB).convert("LAB"), "TIFF"), "Lab"
