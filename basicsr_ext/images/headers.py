@@ -137,7 +137,9 @@ def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
 
 def _orientation(exif: bytes) -> int:
     found = Image.Exif()
-    with contextlib.suppress(Exception):  # a damaged EXIF block, which may raise nearly anything, spoils no pixel
+    # A damaged EXIF block, which may raise nearly anything, spoils no pixel
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
         found.load(exif)
         return found.get(_ORIENTATION, 1)
     return 1
@@ -234,17 +236,15 @@ def _is_album(content: Content, start: int, end: int) -> bool:
     """Whether the pictures behind a JPEG (its MPF index is ``content[start:end]``) are as large as the first one."""
     with contextlib.suppress(*_DAMAGE):  # a damaged index spoils no pixel
         index = content[start:end]
-        entries = bytes(next(tiff_pages(index))[0xB002])
+        entries = bytes(next(tiff_pages(index), {})[0xB002])
         places = [
             struct.unpack_from("<I" if index[:2] == b"II" else ">I", entries, k + 8) for k in range(0, len(entries), 16)
         ]
         sizes = [
-            next(
-                _unpack(">HH", content, place + 1)
-                for marker, place, _ in _jpeg_segments(content, begin)
-                if marker in _FRAMES
-            )
+            _unpack(">HH", content, place + 1)
             for begin in (0, *(start + place for (place,) in places[1:]))
+            for marker, place, _ in _jpeg_segments(content, begin)
+            if marker in _FRAMES
         ]
         return sizes[0] in sizes[1:]
     return False

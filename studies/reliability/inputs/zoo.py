@@ -113,6 +113,19 @@ def _header(path: Path) -> tuple[int, ...]:
     return tuple(image_header(path)[:4])
 
 
+def _frame(path: Path) -> np.ndarray:
+    from basicsr.data.data_util import read_img_seq
+
+    return _of_tensor(read_img_seq([str(path)])[0])
+
+
+def _packed(path: Path) -> np.ndarray:
+    from basicsr.utils.lmdb_util import read_img_worker
+
+    _, content, shape = read_img_worker(str(path), "key", 1)
+    return _of_opencv(cv2.imdecode(content, cv2.IMREAD_UNCHANGED).reshape(shape))
+
+
 def _metric(path: Path) -> np.ndarray:
     from basicsr_ext.images.arrays import to_bgr
     from basicsr_ext.images.decode import read_pixels
@@ -285,6 +298,8 @@ READERS = {
     "validation, PairedDegradationDataset": Reader(_dataset("PairedDegradationDataset", "val"), _whole),
     "validation, BasicSR's PairedImageDataset": Reader(_dataset("PairedImageDataset", "val"), _colour),
     "test, BasicSR's SingleImageDataset": Reader(_dataset("SingleImageDataset", "test"), _colour),
+    "validation, BasicSR's frames of videos": Reader(_each(_frame), _colour),
+    "BasicSR's maker of LMDBs": Reader(_each(_packed), _whole),
     "test": Reader(_test, _eight_bits),
     "prepare --to folder": Reader(_prepare("folder"), _whole),
     "prepare --to lmdb": Reader(_prepare("lmdb"), _whole),
