@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode, to_tensor
-from basicsr_ext.images.headers import PNG_MARK, png_chunk, png_chunks, read_content, tiff_pages
+from basicsr_ext.images.headers import png_chunk, png_chunks, read_content, tiff_pages
 from basicsr_ext.images.inventory import DEEP, FORMATS
 
 _LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
@@ -166,16 +166,12 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
 
 
 def _deep_png(pixels: np.ndarray, profile: bytes | None) -> bytes:
-    """A PNG of 16 bits; neither Pillow nor OpenCV writes grey with alpha, or a profile, into one."""
-    height, width, channels = pixels.shape
-    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    above = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))  # what differs from the row above: filter 2
-    lines = np.concatenate([np.full((height, 1), 2, np.uint8), above], axis=1)
-    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 3)), (b"IEND", b"")]
-    if profile:
-        chunks.insert(1, (b"iCCP", b"icc\0\0" + zlib.compress(profile)))
-    return PNG_MARK + b"".join(png_chunk(name, content) for name, content in chunks)
+    """A PNG of 16 bits; neither Pillow nor OpenCV writes grey with alpha into one."""
+    import imagecodecs
+
+    data = imagecodecs.png_encode(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, level=3)
+    chunk = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b""
+    return data[:33] + chunk + data[33:]  # behind the mark and IHDR
 
 
 def _deep_tiff(pixels: np.ndarray, profile: bytes | None) -> bytes:

@@ -1,5 +1,6 @@
 """Picture files: every format, depth, orientation and transparency, and the damaged ones."""
 
+import functools
 import io
 import struct
 import zlib
@@ -113,6 +114,7 @@ def test_palettes_bilevel_and_grey_with_alpha_are_read(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "again.png")) == RGBA[:, :, :2]).all()
 
 
+@functools.cache  # it holds the second in which it was made
 def profile_of(space):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:16] + space + profile[20:]
