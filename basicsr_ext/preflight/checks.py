@@ -1,14 +1,18 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from basicsr_ext.checkpoints.resumable import resumable_iterations
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight import data, networks
+from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
 
@@ -39,6 +43,41 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
         elif block.get("prefetch_mode") == "cuda" and block.get("pin_memory") is not True:
             faults.append(f"datasets.{name}.prefetch_mode is cuda, which needs pin_memory: true; set it")
     return faults
+
+
+def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) -> None:
+    """Refuse a start that would put a folder aside in which inputs of its own lie; InputError names them."""
+    folder = opt["path"]["experiments_root" if is_train else "results_root"]
+    goes_on = is_train and (opt["path"].get("resume_state") or (opt["auto_resume"] and resumable_iterations(opt)))
+    if goes_on or launch.is_restart() or not os.path.lexists(folder):
+        return
+    named = [("-opt", option_file), *_texts({key: value for key, value in opt.items() if key != "path"})]
+    named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith("pretrain")]
+    inside = [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]
+    if inside:
+        cure = "give --auto_resume to go on with that run, or " if is_train else ""
+        raise InputError(
+            f"{folder} is there already and is put aside by a new start, with inputs of this one: {listed(inside)}; "
+            f"{cure}choose another name, or copy the inputs elsewhere"
+        )
+
+
+def _texts(block: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in nested options, each with its dotted name."""
+    if isinstance(block, str):
+        yield where, block
+    items = block.items() if isinstance(block, Mapping) else enumerate(block) if isinstance(block, list) else ()
+    for key, value in items:
+        yield from _texts(value, f"{where}.{key}" if where else str(key))
+
+
+def _lies_in(text: str, folder: str) -> bool:
+    """Whether a text is the path of something in ``folder``, by its name or by where links lead."""
+    path, root = os.path.expanduser(text), os.path.realpath(folder)
+    if not os.path.exists(path):
+        return False
+    parents = (os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.realpath(path))
+    return any(os.path.commonpath([root, parent]) == root for parent in parents)
 
 
 def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:

@@ -33,6 +33,7 @@ def parse_options(
     args = parser.parse_args(sys.argv[1:])
     here = launch.find_launch(args.launcher)
     opt, notes = prepare(args, root_path, is_train, here)
+    checks.check_put_aside(opt, args.opt, is_train)
     notes += checks.check_run(opt, is_train, here)
     if here.is_main:
         folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])

@@ -13,7 +13,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
 from basicsr_ext.preflight import data
-from basicsr_ext.preflight.checks import check_run, device_faults
+from basicsr_ext.preflight.checks import check_put_aside, check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.processes.launch import Launch
@@ -311,3 +311,26 @@ def test_weights_of_which_nothing_fits_are_refused_even_loosely(tmp_path):
     opt["path"]["pretrain_network_g"] = str(tmp_path / "other.pth")
     (fault,) = network_faults(opt)
     assert "path.pretrain_network_g" in fault and "1 unknown: netG.weight" in fault and "strict_load" not in fault
+
+
+@pytest.mark.parametrize("place", ["-opt", "path.pretrain_network_g", "datasets.train.dataroot_gt", "link"])
+def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
+    run, outside = tmp_path / "experiments" / "run", write_images(tmp_path / "gt", 2, 8)
+    (run / "training_states").mkdir(parents=True)
+    inside = write_images(run / "pictures", 2, 8)
+    paths = {"experiments_root": str(run), "training_states": str(run / "training_states"), "models": str(run)}
+    opt = {"name": "run", "auto_resume": False, "path": paths, "datasets": {"train": {"dataroot_gt": str(outside)}}}
+    check_put_aside(opt, str(outside), True)
+    option_file = str(inside) if place == "-opt" else str(outside)
+    if place == "path.pretrain_network_g":
+        opt["path"]["pretrain_network_g"] = str(inside)
+    elif place == "datasets.train.dataroot_gt":
+        opt["datasets"]["train"]["dataroot_gt"] = [str(outside), str(inside)]
+    elif place == "link":
+        (run / "link").symlink_to(outside)
+        opt["datasets"]["train"]["dataroot_gt"] = inside = str(run / "link")
+    with pytest.raises(InputError, match=f"{'dataroot_gt' if place == 'link' else place}.*{inside}.*--auto_resume"):
+        check_put_aside(opt, option_file, True)
+    (run / "training_states" / "4.state").touch()
+    check_put_aside({**opt, "auto_resume": True}, option_file, True)
+    check_put_aside({**opt, "path": paths | {"results_root": str(tmp_path / "none")}}, option_file, False)
