@@ -114,9 +114,7 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
         return
     changed = [f"  {line}" for line in changed_options(state["options"], opt)]
     if changed:
-        logger.warning(
-            "\n".join(["Options that differ from those of the save (the new ones hold):", *changed])
-        )
+        logger.warning("\n".join(["Options that differ from those of the save (the new ones hold):", *changed]))
     saved = json.loads(state["options"])
     before, now = (o.get("world_size", 1) for o in (saved, opt))
     if before != now:

@@ -76,8 +76,8 @@ def make_folders(paths: Mapping[str, Any]) -> None:
 
 
 @REPAIRS.replaces(options, "copy_opt_file", "option-copy",
-                  "Every rank writes the copy of the option file, and before rank 0 has made its folder; a pipe, the copy "
-                  "itself or a line break in the command end the run.",
+                  "Every rank writes the copy of the option file, and before rank 0 has made its folder; a pipe, the "
+                  "copy itself or a line break in the command end the run.",
                   "rank", absent=True)  # fmt: skip
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
