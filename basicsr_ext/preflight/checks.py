@@ -10,8 +10,9 @@ from basicsr_ext.checkpoints.resumable import resumable_iterations
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.metrics import build_metrics
 from basicsr_ext.options.check import model_class
-from basicsr_ext.preflight import data, networks
+from basicsr_ext.preflight import data, measures, networks
 from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
@@ -88,12 +89,15 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     if here.is_main and (owner := folder_lock.held_by(folder)) is not None:
         faults.append(folder_lock.refusal(folder, owner))
     faults.extend(networks.network_faults(opt))
+    metrics = build_metrics((opt.get("val") or {}).get("metrics"))
     built = not any(fault.startswith("network_g") for fault in faults)
     for name, block in opt["datasets"].items():
         where = f"datasets.{name}"
         dataset, item = data.check_dataset(where, block, faults, notes)
         if name == "train" and dataset is not None and len(dataset):
             faults.extend(data.training_size_faults(opt, len(dataset), here.world_size))
+        if item is not None and name != "train":
+            faults.extend(measures.metric_faults(where, "val.metrics", metrics, dataset, block, item))
         if item is not None and built:
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):

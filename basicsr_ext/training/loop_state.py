@@ -33,6 +33,7 @@ class TrainingRun:
     val_loaders: list[Any] = field(default_factory=list)
     tb_logger: Any = None
     abandoned: str | None = None
+    unmeasured: bool = False  # whether a metric failed, at an image or at all
 
     def iteration_ended(self) -> None:
         """To be called on every process before a batch is fetched: stop the run here if a signal asked for it.

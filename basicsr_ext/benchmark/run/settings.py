@@ -15,7 +15,7 @@ from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.parts import check_dataset
 from basicsr_ext.options.resolve import raise_faults, resolve_dataset
-from basicsr_ext.preflight import checks, data
+from basicsr_ext.preflight import checks, data, measures
 from basicsr_ext.processes.launch import Launch
 
 _LEAST = {"scale": 1, "manual_seed": 0, "tile": 0, "batch_size": 1, "draws": 2, "resamples": 100}
@@ -94,7 +94,7 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
     methods = _methods(options, folder, faults)
     metrics = _metrics(options, faults)
     faults += checks.device_faults({"num_gpu": options.num_gpu}, here)
-    datasets = _datasets(options, methods, faults, notes)
+    datasets = _datasets(options, methods, metrics, faults, notes)
     raise_faults(Findings(faults), str(path))
     root = Path(options.results_root or "results").expanduser()
     device = "cpu" if options.num_gpu == 0 else "auto"
@@ -147,7 +147,13 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
     return built
 
 
-def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str], notes: list[str]) -> dict[str, Any]:
+def _datasets(
+    options: BenchmarkOptions,
+    methods: list[Method],
+    metrics: dict[str, Metric],
+    faults: list[str],
+    notes: list[str],
+) -> dict[str, Any]:
     from basicsr.data import build_dataset
 
     found = Findings([] if options.datasets else ["datasets is missing; give at least one data set"])
@@ -169,6 +175,7 @@ def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str
         if item is not None:
             built[name] = build_dataset(block)  # anew: looking at its first image may have closed its files
             wrong += _item_faults(where, item, methods)
+            wrong += measures.metric_faults(where, "metrics", metrics, built[name], block, item, ("draws", "gt"))
     faults.extend(wrong)
     return built
 

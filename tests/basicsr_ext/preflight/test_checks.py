@@ -1,5 +1,7 @@
 """What is looked at before a run starts: images, sizes of batches, checkpoints and channels."""
 
+import re
+
 import lmdb
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
+from basicsr_ext.metrics import build_metrics
 from basicsr_ext.preflight import data
 from basicsr_ext.preflight.checks import check_put_aside, check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
+from basicsr_ext.preflight.measures import metric_faults
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.processes.launch import Launch
 from tests.support.cli_runs import options, write_images
@@ -334,3 +338,36 @@ def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     (run / "training_states" / "4.state").touch()
     check_put_aside({**opt, "auto_resume": True}, option_file, True)
     check_put_aside({**opt, "path": paths | {"results_root": str(tmp_path / "none")}}, option_file, False)
+
+
+@pytest.mark.parametrize(
+    "metric, said",
+    [
+        ({"type": "calculate_psnr", "crop_border": 8}, r"crop_border 8, but 1 of 3 .*2\.png \(16\)"),
+        ({"type": "psnr", "crop_border": 8}, r"crop_border 8, but 1 of 3 .*2\.png \(16\)"),
+        ({"type": "calculate_ssim", "crop_border": 4}, r"19 pixels.*2\.png \(16\)"),
+        ({"type": "calculate_niqe", "crop_border": 0}, r"96 pixels.*2\.png \(16\)"),
+        ({"type": "calculate_psnr", "crop_border": -1}, r"crop_border is -1.*from 0"),
+        ({"type": "calculate_psnr", "crop_border": 0}, "needs the ground truth.*dataroot_gt"),
+        ({"type": "consistency"}, "needs a degradation whose operator is known"),
+        ({"type": "calculate_niqe", "crop_border": 2}, "100 pixels"),
+    ],
+)
+def test_what_metrics_need_is_asked_of_all_images_before_the_start(metric, said, tmp_path):
+    from basicsr.data import build_dataset
+
+    sizes = (120, 104, 16) if "96" in said or "100" not in said else (120, 104, 98)
+    write_images(tmp_path / "lq", 3, 120)
+    for k, size in enumerate(sizes):
+        Image.fromarray(noise((size, 120, 3))).save(sorted((tmp_path / "lq").iterdir())[k])
+    block = {
+        "type": "SingleImageDataset",
+        "name": "s",
+        "phase": "test",
+        "dataroot_lq": str(tmp_path / "lq"),
+        "scale": 1,
+    }
+    dataset = build_dataset(block | {"io_backend": {"type": "disk"}})
+    item = {"lq": None} if "ground truth" in said else {"lq": None, "gt": None}
+    faults = metric_faults("datasets.test", "val.metrics", build_metrics({"m": metric}), dataset, block, item)
+    assert len(faults) == 1 and re.search(said, faults[0]) and "val.metrics.m" in faults[0]
