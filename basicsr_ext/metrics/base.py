@@ -65,7 +65,7 @@ class Metric:
     needs: frozenset[str] = frozenset({"gt"})  # what a sample must have beside `restored`: names of its fields
     per_image: bool = True  # whether an image has a figure of its own
     least: int = 1  # fewest images that give a figure
-    least_side: int = 1  # in pixels: the smallest height or width that it measures, within `crop_border`
+    least_sides: tuple[int, int] = (1, 1)  # in pixels within `crop_border`: shorter and longer side that it measures
     packages: tuple[str, ...] = ()  # modules that must be installed
     extra: str = ""  # of this package, which installs them
     files: tuple[WeightsFile, ...] = ()  # of network weights that it reads

@@ -25,25 +25,26 @@ def metric_faults(
     there = {"lq", "cost", "gt" if "gt" in item else "", *given}
     if known_operator(dataset, item.get("mask")) is not None:
         there.add("operator")
-    faults, sides = [], _least_sides(dataset, block)
+    faults, sizes = [], _measured_sizes(dataset, block)
     for name, metric in metrics.items():
         faults += [f"{option}.{name}: {metric.refusal(need, where)}" for need in sorted(metric.needs - there)]
-        border, least = metric.crop_border, metric.least_side
+        border = metric.crop_border
         if not isinstance(border, int) or border < 0:
             faults.append(f"{option}.{name}.crop_border is {border!r}; it must be a whole number from 0")
             continue
-        small = [f"{path} ({side})" for path, side in sides.items() if side - 2 * border < least]
+        shorter, longer = (side + 2 * border for side in metric.least_sides)
+        small = [f"{path} ({h}x{w})" for path, (h, w) in sizes.items() if min(h, w) < shorter or max(h, w) < longer]
         if small:
             faults.append(
-                f"{option}.{name}: {metric.title} measures images of {least + 2 * border} pixels or more with "
-                f"crop_border {border}, but {len(small)} of {len(sides)} in {where} have a shorter side: "
+                f"{option}.{name}: {metric.title} with crop_border {border} measures images of {shorter} x {longer} "
+                f"pixels or more, but {len(small)} of {len(sizes)} in {where} are smaller (height x width): "
                 f"{listed(small)}; take them out{', lower crop_border' * bool(border)} or take the metric off the list"
             )
     return faults
 
 
-def _least_sides(dataset: Any, block: Mapping[str, Any]) -> dict[str, int]:
-    """The shorter side of each restored image, as far as headers tell, by the file that it is compared with."""
+def _measured_sizes(dataset: Any, block: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Height and width of each restored image, as far as headers tell, by the file that it is compared with."""
     if block.get("resize"):
         return {}
     entries, scale = files_of(dataset), block.get("scale") or 1
@@ -51,7 +52,7 @@ def _least_sides(dataset: Any, block: Mapping[str, Any]) -> dict[str, int]:
     found = {}
     for entry in entries:
         if (gt := sizes.get(("gt", entry.get("gt", "")))) is not None:
-            found[entry["gt"]] = min(gt) // scale * scale
+            found[entry["gt"]] = (gt[0] // scale * scale, gt[1] // scale * scale)
         elif (lq := sizes.get(("lq", entry.get("lq", "")))) is not None:
-            found[entry["lq"]] = min(lq) * scale
+            found[entry["lq"]] = (lq[0] * scale, lq[1] * scale)
     return found

@@ -72,13 +72,14 @@ def _measure(bench: Benchmark, method: Method, images: list[Image], facts: Facts
     for name, metric in bench.metrics.items():
         if metric.per_image:
             found.values[name] = [metric.records.get(image.index) for image in images]
-        reasons, found.sets[name] = metric.all_notes() if metric.unmeasured else [], None
+        found.sets[name] = None
+        if metric.unmeasured:
+            first = metric.unmeasured[min(metric.unmeasured)][1]
+            found.refusals[name] = metric.all_notes()[-1] if metric.records else first
         try:
             found.sets[name] = finite(metric.compute())
         except Exception as error:  # as a metric of single images
-            reasons += [] if metric.unmeasured and not metric.records else [str(error)]
-        if reasons:
-            found.refusals[name] = "; ".join(reasons)
+            found.refusals.setdefault(name, str(error))
     files = (bench.store.restored(method.name, image.dataset, image.name) for image in images)
     found.notes.extend(bench.store.read_note(file) or {} for file in files)
     return found

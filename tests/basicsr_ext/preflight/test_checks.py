@@ -344,7 +344,6 @@ def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     "metric, said",
     [
         ({"type": "calculate_psnr", "crop_border": 8}, r"crop_border 8, but 1 of 3 .*2\.png \(16\)"),
-        ({"type": "psnr", "crop_border": 8}, r"crop_border 8, but 1 of 3 .*2\.png \(16\)"),
         ({"type": "calculate_ssim", "crop_border": 4}, r"19 pixels.*2\.png \(16\)"),
         ({"type": "calculate_niqe", "crop_border": 0}, r"96 pixels.*2\.png \(16\)"),
         ({"type": "calculate_psnr", "crop_border": -1}, r"crop_border is -1.*from 0"),
