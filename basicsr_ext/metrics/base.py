@@ -116,7 +116,7 @@ class Metric:
         """:meth:`update`, but an image that fails, in whatever way, or has no finite figure is left out and noted."""
         try:
             figure = self.update(sample)
-            said = f"{figure}"
+            said = odd(figure)
         except Exception as error:  # functions of libraries fail as they like
             figure = math.nan
             said = cause_of(error)
@@ -209,6 +209,11 @@ def gaps(measured: int, reasons: Sequence[str]) -> list[str]:
     """A line on how many images a figure is the mean of, and why not of the others; none where it is that of all."""
     counted = f"of {measured} of {measured + len(reasons)} image(s)"
     return [f"the figure is that {counted}; without {listed(reasons)}"] if reasons else []
+
+
+def odd(figure: float | None) -> str:
+    """What to tell of a figure that is no number that counts."""
+    return f"{figure}, as for equal images" if figure in (math.inf, -math.inf) else f"{figure}"
 
 
 def cause_of(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from basicsr_ext.common.errors import Interrupted
-from basicsr_ext.metrics.base import cause_of, gaps
+from basicsr_ext.metrics.base import cause_of, gaps, odd
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
 from basicsr_ext.training import loop_state
@@ -83,7 +83,7 @@ def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_log
                 with loop_state.current().abandonable():
                     model.nondist_validation(image, current_iter, None, save_img)
                 figures = {metric: model.metric_results[metric] for metric in metrics}
-                reasons = [reason or figures[metric] for metric, reason in zip(metrics, _failures)]
+                reasons = [reason or odd(figures[m]) for m, reason in zip(metrics, _failures)]
                 records.append((index, {m: (figures[m], f"{image.name}: {r}") for m, r in zip(metrics, reasons)}))
     except Interrupted:
         stopped = True
