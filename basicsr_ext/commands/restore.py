@@ -18,6 +18,7 @@ from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.batching import in_groups
 from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.images.pictures import FORMATS, Picture, write_picture
 from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
@@ -107,6 +108,8 @@ def _check(args: argparse.Namespace) -> None:
     for name, least in (("batch", 1), ("seed", 0)):
         if (value := vars(args)[name]) < least:
             raise InputError(f"--{name} is {value}; it must be a whole number from {least}")
+    if args.seed > MOST_SEED:
+        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0 to {MOST_SEED}")
 
 
 def _built_in(args: argparse.Namespace) -> Path:

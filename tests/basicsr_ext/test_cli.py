@@ -59,6 +59,16 @@ def test_the_module_is_the_command(program):
         (NonFiniteLoss("iteration 7: the loss is nan"), 3, "error: iteration 7: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
+            PermissionError(13, "Permission denied", "runs"),
+            2,
+            "error: runs: Permission denied; ask for the right to it, or choose another place\n",
+        ),
+        (
+            OSError(24, "Too many open files"),
+            2,
+            "error: Too many open files; raise the limit of open files, such as ulimit -n 4096\n",
+        ),
+        (
             InputError(
                 "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
                 '  File "x.py", line 3, in y\n    raise InputError(text)\n'
@@ -77,12 +87,13 @@ def test_each_end_has_its_code_and_message(error, code, said, monkeypatch, capsy
     assert run(capsys, "list") == (code, "", said)
 
 
-def test_other_exceptions_keep_their_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, FileNotFoundError])
+def test_other_exceptions_keep_their_traceback(error, monkeypatch):
     def fail(rest):
-        raise ZeroDivisionError
+        raise error
 
     replace_list(monkeypatch, fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         cli.main(["list"])
 
 

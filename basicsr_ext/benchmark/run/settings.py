@@ -10,6 +10,7 @@ from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.metrics import Metric, build_metrics
 from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
@@ -48,6 +49,8 @@ class BenchmarkOptions:
         for name, least in _LEAST.items():
             if vars(self)[name] < least:
                 raise ValueError(f"{name} is {vars(self)[name]}; it must be a whole number from {least}")
+        if self.manual_seed > MOST_SEED:
+            raise ValueError(f"manual_seed is {self.manual_seed}; it must be a whole number from 0 to {MOST_SEED}")
 
 
 @dataclass(frozen=True)
