@@ -32,6 +32,24 @@ def test_wrong_words_end_with_usage_and_code_2(words, capsys):
     assert "usage: basicsr" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["restore", "-i", "", "-o", "x"],
+        ["restore", "-i", "x", "-o", ""],
+        ["restore", "-i", "x", "-o", "y", "--checkpoint", ""],
+        ["prepare", "-i", "", "-o", "x"],
+        ["prepare", "-i", "x", "-o", ""],
+        ["train", "-opt", ""],
+        ["report", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2 and "is empty; give a path" in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_answered_by_the_nearest(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["tran", "-opt", "x.yml"])

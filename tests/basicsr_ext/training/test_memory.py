@@ -134,9 +134,9 @@ def test_a_worker_that_the_system_killed_is_told(here, monkeypatch, capfd):
     ],
 )
 def test_what_workers_lack_is_told_with_its_cure(error, cure):
-    with pytest.raises(InputError, match=f"{cure}.*lower datasets.train.num_worker_per_gpu"):
-        with memory_advice.explained(loop_state.TrainingRun(), True):
-            raise error
+    said = f"{cure}.*lower datasets.train.num_worker_per_gpu"
+    with pytest.raises(InputError, match=said), memory_advice.explained(loop_state.TrainingRun(), True):
+        raise error
 
 
 def test_a_rehearsal_tells_of_lack_of_memory_and_of_bad_steps(here, monkeypatch, capfd):
