@@ -207,8 +207,9 @@ class Metric:
 
 def gaps(measured: int, reasons: Sequence[str]) -> list[str]:
     """A line on how many images a figure is the mean of, and why not of the others; none where it is that of all."""
-    counted = f"of {measured} of {measured + len(reasons)} image(s)"
-    return [f"the figure is that {counted}; without {listed(reasons)}"] if reasons else []
+    if not reasons:
+        return []
+    return [f"the figure is that of {measured} of {measured + len(reasons)} image(s); without {listed(reasons)}"]
 
 
 def odd(figure: float | None) -> str:
