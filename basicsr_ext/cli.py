@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import re
 import sys
@@ -88,6 +89,8 @@ def _with_other_ranks(run: Callable[[list[str]], int], rest: list[str]) -> int:
         group.leave()
         return code
     except Exception as error:
+        if "torch" not in sys.modules:  # no group without it
+            raise
         from basicsr_ext.processes import collectives, lifeline
 
         if collectives.world_size() == 1:
@@ -126,9 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     system does it (130 or 143). Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone
     known = _commands()
     name = _command(words[:1], known)
     try:
+        _check_folder()
         return _run(name, known[name], words[1:])
     except BrokenPipeError:  # the reader (head, say) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,6 +154,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rank_of_process():
             print("interrupted", file=sys.stderr, flush=True)
         return 130
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch's libraries would end the process
+        raise InputError(f"the current folder is gone or forbidden ({error.strerror}); change to another") from error
 
 
 def _plain(error: Exception) -> str:

@@ -23,11 +23,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["RELEASED_BETA_MIN", "Bridge", "pick", "sent", "standard_normal", "variance_at"]
+__all__ = ["RELEASED_BETA_MIN", "RELEASED_TIMES", "Bridge", "pick", "sent", "standard_normal", "variance_at"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 
 RELEASED_BETA_MIN = 0.1  # beta(0) of the release: 1e-4 per step, 1,000 steps
+RELEASED_TIMES = (1e-4, 1.0)  # t0 and T of the release: what its network is fed, divided by the number of steps
 
 
 def variance_at(t: Tensor, beta_max: float, beta_min: float = RELEASED_BETA_MIN) -> Tensor:
@@ -104,7 +105,7 @@ class Bridge:
     Attributes:
         variance: sigma^2 at each node, float64, rising.
         variance_bar: sigma_bar^2 at each node, float64, falling.
-        network_time: what the network is fed at each node, float64, in (0, 1000].
+        network_time: what the network is fed at each node, float64; from 0 to 1000 on one clock.
         first_step: the lowest node that training draws; on one clock node 0 is x0 itself and has no target.
         ot_ode: leave out the noise (section 3.1).
         predicts: what the network learns: ``eps``, eq. 12, or ``x0`` itself.
@@ -150,22 +151,27 @@ class Bridge:
         ot_ode: bool = False,
         predicts: str = "eps",
         beta_min: float = RELEASED_BETA_MIN,
+        t0: float = RELEASED_TIMES[0],
+        T: float = RELEASED_TIMES[1],
     ) -> Bridge:
         """The grid of the authors' release, node for node, for weights that were trained on it.
 
         It counts beta_n on both sides of node n, starts at sigma = 0.01 instead of 0, and its total variance depends
-        on ``steps``; :meth:`one_clock` has none of these quirks.
+        on ``steps``; :meth:`one_clock` has none of these quirks. ``t0`` and ``T`` change what the network is fed, from
+        ``steps * t0`` at the first node to ``steps * T`` at the last one, and nothing else.
 
         Raises:
-            ValueError: ``steps`` is odd or < 2, ``beta_max`` <= 0, or ``beta_min`` is not the release's.
+            ValueError: ``steps`` is odd or < 2, ``beta_max`` <= 0, ``beta_min`` is not the release's, or ``t0`` and
+                ``T`` do not rise from 0.
         """
         _check(beta_min == RELEASED_BETA_MIN, "beta_min", beta_min, "0.1 with schedule: released, which fixes it")
         _check(steps >= 2 and steps % 2 == 0, "steps", steps, "an even number from 2 with schedule: released")
         _check(beta_max > 0, "beta_max", beta_max, "a number above 0")
+        _check(0 <= t0 < T < float("inf"), "t0", f"{t0} and bridge.T {T}", "from 0 and below bridge.T")
         ends = (1e-4**0.5, (beta_max / steps) ** 0.5)
         rising = torch.linspace(*ends, steps, dtype=torch.float64)[: steps // 2] ** 2
         beta = torch.cat([rising, rising.flip(0)])
-        network_time = torch.linspace(1e-4, 1, steps, dtype=torch.float64) * steps
+        network_time = torch.linspace(t0, T, steps, dtype=torch.float64) * steps
         return cls(beta.cumsum(0), beta.flip(0).cumsum(0).flip(0), network_time, 0, ot_ode, predicts)
 
     @property
@@ -189,7 +195,7 @@ class Bridge:
         return (self.variance * self.variance_bar / (self.variance + self.variance_bar)).sqrt()
 
     def time(self, step: Tensor) -> Tensor:
-        """What the network is fed at ``step`` (B, int64, CPU): B, float32, in (0, 1000]."""
+        """What the network is fed at ``step`` (B, int64, CPU): B, float32."""
         return self.network_time[step].float()
 
     def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:

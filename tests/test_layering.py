@@ -67,9 +67,9 @@ ROOMS = {
     "basicsr_ext.__main__": (9, "`python -m basicsr_ext` does the same as the command `basicsr`."),
     "docs.make": (9, "What writes the generated pages of the documentation."),
     "studies.timing": (9, "Paired timings and what ran them."),
-    "studies.speed": (10, "What everything costs; docs/performance.md tells the outcome."),
-    "studies.reliability": (10, "What was broken on purpose; docs/reliability.md tells the outcome."),
-    "studies.quality": (10, "Which claims of the paper hold; docs/results.md tells the outcome."),
+    "studies.speed": (10, "What everything costs; docs/performance.md reports the results."),
+    "studies.reliability": (10, "What was broken on purpose; docs/reliability.md reports the results."),
+    "studies.quality": (10, "Which claims of the paper hold; docs/results.md reports the results."),
 }
 
 # Files above all rooms: the package itself, with what it may import and why.

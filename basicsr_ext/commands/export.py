@@ -4,17 +4,14 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from basicsr_ext import repairs
-from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.restoring.configuration import find_options
-from basicsr_ext.restoring.restorer import Loading, Restorer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ABOUT, LICENSE = "about", "license"  # keys of the file's metadata
 _OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
@@ -36,6 +33,8 @@ def run(argv: list[str]) -> int:
     out = Path(args.out).expanduser()
     if out.suffix != ".safetensors":
         raise InputError(f"-o {out}: give a name that ends in .safetensors")
+    from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
+
     weights, options = _read(args.checkpoint, args.opt)
     if args.half:
         weights = {name: _halved(name, value) for name, value in weights.items()}
@@ -47,8 +46,11 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, "Tensor"], dict[str, Any]]:
     """The weights, loaded into the network that the options describe, and those options."""
+    from basicsr_ext.restoring.configuration import find_options
+    from basicsr_ext.restoring.restorer import Loading, Restorer
+
     repairs.apply()
     plugins.load_entry_points()
     options, _ = find_options(checkpoint, option_file)
@@ -56,7 +58,9 @@ def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, Tensor
     return weights, {key: value for key, value in options.items() if key not in _OF_A_RUN}
 
 
-def _halved(name: str, value: Tensor) -> Tensor:
+def _halved(name: str, value: "Tensor") -> "Tensor":
+    import torch
+
     if not value.is_floating_point():
         return value
     half = value.to(torch.float16)

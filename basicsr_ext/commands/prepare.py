@@ -1,15 +1,15 @@
 """``basicsr prepare``: pack a folder of images, cut into crops if wanted, so that training reads them fast."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from basicsr_ext.common.text import path_text
-from basicsr_ext.images.packing.crops import Cutting
-from basicsr_ext.images.packing.pack import KINDS, prepare, verify
+from basicsr_ext.images.packing import KINDS
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command with its arguments; returns 0, or raises InputError."""
+    """Run the command with its arguments; returns 1 if an image could not be packed, else 0; or raises InputError."""
     parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
     add = parser.add_argument
     add("-i", type=path_text, required=True, metavar="FOLDER", help="images, with those in sub-folders")
@@ -31,10 +31,16 @@ def run(argv: Sequence[str]) -> int:
     add("--verify", action="store_true", help="cut the images again and compare with what is stored")
     add("--workers", type=int, help="processes (default: one for each core)")
     args = parser.parse_args(argv)
+    from basicsr_ext.images.packing.crops import Cutting
+    from basicsr_ext.images.packing.pack import not_packed, prepare, verify
+
     step = args.crop if args.step is None else args.step
     cutting = Cutting(args.crop, step, args.threshold, args.to == "raw", args.compression, args.skip_small)
     given = (args.i, args.o, args.to, cutting, args.suffix, args.workers)
     prepare(*given)
     if args.verify:
         verify(*given)
-    return 0
+    failures = not_packed(args.o)
+    for failure in failures:
+        print(f"not packed: {failure}", file=sys.stderr)
+    return 1 if failures else 0

@@ -2,7 +2,6 @@
 
 import argparse
 
-from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import path_text
 
@@ -19,6 +18,8 @@ def run(rest: list[str]) -> int:
     args = parser.parse_args(rest)
     if args.sheet and not args.originals:
         raise InputError("--sheet needs --originals FOLDER, the folder of the original photographs")
+    from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
+
     runs = load_runs(args.runs)
     print(table(runs))
     for run in runs:

@@ -13,7 +13,7 @@ from basicsr_ext.options.arguments import add_arguments
 
 
 def _pipeline(name: str, rest: list[str]) -> int:
-    """Run one of BasicSR's pipelines by an option file; returns 1 if a test could not measure everything, else 0."""
+    """Run one of BasicSR's pipelines by an option file; returns 1 if a test could not save or measure all, else 0."""
     parser = argparse.ArgumentParser(prog=f"basicsr {name}")
     add_arguments(parser)
     parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
@@ -21,7 +21,7 @@ def _pipeline(name: str, rest: list[str]) -> int:
     import basicsr.test
     import basicsr.train
 
-    from basicsr_ext.processes import group
+    from basicsr_ext.processes import collectives, group
     from basicsr_ext.training import loop_state, memory_advice
 
     pipeline = basicsr.train.train_pipeline if name == "train" else basicsr.test.test_pipeline
@@ -29,7 +29,13 @@ def _pipeline(name: str, rest: list[str]) -> int:
     try:
         with loop_state.watched_run() as run, memory_advice.explained(run, name == "train"):
             pipeline(os.getcwd())
-            return int(name == "test" and run.unmeasured)
+            unmeasured = run.unmeasured
+            unsaved: list[str] = sum(collectives.gather_objects(run.unsaved), [])
+        if unsaved and name == "test":
+            if collectives.is_main():
+                print(f"{len(unsaved)} results could not be saved", file=sys.stderr)
+            return 1
+        return int(name == "test" and unmeasured)
     except Interrupted:
         group.leave()
         raise

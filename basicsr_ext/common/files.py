@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside their place, then renamed; and their digests."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -10,9 +11,20 @@ from typing import IO
 
 from basicsr_ext.common.errors import InputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CURES = {
+    **dict.fromkeys(_FULL, "free some space"),
+    errno.ENAMETOOLONG: "shorten its name",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another folder, or allow writing there"),
+    **dict.fromkeys((errno.EROFS, errno.ENOTDIR, errno.EEXIST), "choose another folder"),
+    **dict.fromkeys((errno.EISDIR, errno.EILSEQ), "choose another name"),
+}
+
 
 class SaveError(InputError, OSError):
-    """A file could not be written; what lay under its name before is untouched."""
+    """A file could not be written, perhaps since the disk is ``full``; what lay under its name before is untouched."""
+
+    full: bool = False
 
 
 class HashingFile:
@@ -55,18 +67,20 @@ def write_whole(
 ) -> None:
     """Write a file so that its name never stands for half of it, even if the process or the machine dies.
 
-    ``content`` is bytes, a text (written as UTF-8), or a function that writes the file whose path it is given.
+    ``content`` is bytes, a text (written as UTF-8; what of a file's name is none, as an escape), or a function that
+    writes the file whose path it is given.
     ``durable`` is for what a run must not lose: wait until the disk has it, so that it outlasts a power cut (a rename
     alone outlasts a kill), and make no folder, since one that is missing was there before.
     Raises SaveError with the file and the cause; a file that had this name before is untouched.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name itself may be as long as names can be
+    unfinished = path.with_name(f".{short}.{os.getpid()}.unfinished")
     try:
         if not durable:
             path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes | str):
-            unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            unfinished.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         else:
             content(unfinished)
         if durable:
@@ -79,12 +93,13 @@ def write_whole(
             unfinished.unlink(missing_ok=True)
         if not isinstance(error, Exception):
             raise
-        reason = str(error)
+        reason, number = str(error), None
         for cause in (error.__context__, error):  # the system's words and number, without the temporary name
             if isinstance(cause, OSError) and cause.strerror:
-                reason = f"{cause.strerror} (errno {cause.errno})"
-        failure = SaveError(f"cannot save {path}: {reason}; the files saved before it are untouched")
-        failure.strerror = reason
+                reason, number = f"{cause.strerror} (errno {cause.errno})", cause.errno
+        cure = f"{_CURES[number]}; " if number in _CURES else ""
+        failure = SaveError(f"cannot save {path}: {reason}; {cure}the files saved before it are untouched")
+        failure.strerror, failure.full = reason, number in _FULL
         raise failure from error
 
 

@@ -1,8 +1,8 @@
 """Which image files there are: below a folder, behind a pattern, or in a list of names. The one walker of folders.
 
-A folder is searched to any depth. Links are followed, except one that leads back to a folder that it lies in. Every
-file has its own name: that of a link is not its target's. Hidden files and folders are passed over without a word;
-so are files that are no images. What else is not taken is told in ``left_out``, with the reason.
+A folder is searched to any depth, once: a link to a folder that is searched already is not followed, so that no loop
+is. Every file has its own name: that of a link is not its target's. Hidden files and folders are passed over without a
+word; so are files that are no images. What else is not taken is told in ``left_out``, with the reason.
 """
 
 import fnmatch
@@ -18,10 +18,12 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
-              ".pnm", ".pam")  # fmt: skip
-_OTHER_KINDS = ("", ".gif", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng",
-                ".psd", ".svg", ".eps")  # fmt: skip
+              ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
+FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
+DEEP = ("png", "tif")  # those of them that hold 16 bits
+_OTHER_KINDS = ("", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng", ".psd", ".svg", ".eps")
 _HERE = PurePosixPath()
+_CLOSED = "that cannot be read"
 _LINE = re.compile(r"(?P<name>.+?)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,.*)?")
 
 
@@ -32,11 +34,19 @@ class Inventory(NamedTuple):
     left_out: list[tuple[str, str]]
 
     def __str__(self) -> str:
-        """Say what was left out, by reason: ``2 broken link (a.png, b.png); 1 of a kind that is not read (c.gif)``."""
+        """Count: ``4 pictures; left out: 2 broken link (a.png, b.png); 1 of a kind that is not read (c.psd)``."""
         reasons = defaultdict(list)
         for name, reason in self.left_out:
             reasons[reason].append(name)
-        return "; ".join(f"{len(names)} {reason} ({listed(names)})" for reason, names in reasons.items())
+        count = f"{len(self.files)} pictures" if self.files else f"no pictures there ({', '.join(EXTENSIONS)} are read)"
+        others = "; ".join(f"{len(names)} {reason} ({listed(names)})" for reason, names in reasons.items())
+        return f"{count}; left out: {others}" if others else count
+
+
+class Paths(list):
+    """Files of a data set of BasicSR's, and what its folders hold besides: a line for each folder."""
+
+    left_out: Sequence[str] = ()
 
 
 def is_image(name: str | os.PathLike[str]) -> bool:
@@ -44,9 +54,9 @@ def is_image(name: str | os.PathLike[str]) -> bool:
     return os.fspath(name).lower().endswith(EXTENSIONS)
 
 
-def images_below(folder: str | os.PathLike[str], deep: bool = True) -> Inventory:
-    """The images of a folder, and with ``deep`` those below it, sorted by name as text with ``/``."""
-    return _sorted_out(Path(folder), _walk(Path(folder), None if deep else 1))
+def images_below(folder: str | os.PathLike[str], *results: Path) -> Inventory:
+    """The images below a folder, sorted by name as text with ``/``; without what lies in the folders ``results``."""
+    return _sorted_out(Path(folder), _walk(Path(folder), None, results))
 
 
 def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
@@ -57,44 +67,44 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
     """
     found: dict[Path, tuple[Path, PurePosixPath]] = {}
     left_out: list[tuple[str, str]] = []
-    results = output.resolve() if output else None
     for text in inputs:
-        root, (files, others) = _expand(text)
+        files, others = _expand(text, (output,) if output else ())
         left_out += others
-        below = results is not None and root.resolve() in results.parents
         for file, name in files:
-            place = file.parent.resolve() / file.name
-            if below and results in place.parents:
-                left_out.append((str(name), "in the folder of the results"))
-            else:
-                found.setdefault(place, (file, name))
-    return Inventory(list(found.values()), left_out)
+            found.setdefault(file.parent.resolve() / file.name, (file, name))
+    return Inventory(list(found.values()), list(dict.fromkeys(left_out)))
 
 
-def _expand(text: str) -> tuple[Path, Inventory]:
-    """What one input stands for, and the folder that was searched."""
+def _expand(text: str, results: Sequence[Path]) -> Inventory:
+    """What one input stands for."""
     path = os.path.expanduser(text)
     if text and os.path.isdir(path):
-        return Path(path), images_below(path)
+        return images_below(path, *results)
     if os.path.isfile(path):
-        return Path(path), Inventory([(Path(path), PurePosixPath(os.path.basename(path)))], [])
+        return Inventory([(Path(path), PurePosixPath(os.path.basename(path)))], [])
     if glob.has_magic(text) and not os.path.lexists(path):
-        return _matches(Path(path))
-    what = "no such file or folder" if not os.path.lexists(path) else "is neither file nor folder"
-    what = "is a broken link" if os.path.islink(path) else what
+        return _matches(Path(path), results)
+    try:
+        os.stat(path)
+        what = "is neither file nor folder"
+    except FileNotFoundError:
+        what = "is a broken link" if os.path.islink(path) else "no such file or folder"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
     raise InputError(f"-i {text or repr(text)}: {what}; correct the path")
 
 
-def _matches(pattern: Path) -> tuple[Path, Inventory]:
+def _matches(pattern: Path, results: Sequence[Path]) -> Inventory:
     """The images that fit a pattern, named below the part of it that exists by that name."""
     base, parts = Path(pattern.anchor), list(pattern.parts[1:] if pattern.anchor else pattern.parts)
     while len(parts) > 1 and (not glob.has_magic(parts[0]) or os.path.isdir(base / parts[0])):
         base /= parts.pop(0)
     if not os.path.isdir(base):
-        return base, Inventory([], [])
+        return Inventory([], [])
     depth = None if "**" in parts else len(parts)
-    walked = _walk(base, depth, hidden=any(part.startswith(".") for part in parts))
-    return base, _sorted_out(base, ((name, fault) for name, fault in walked if _fits(name.parts, parts)))
+    walked = _walk(base, depth, results, hidden=any(part.startswith(".") for part in parts))
+    seen = (found for found in walked if _fits(found[0].parts, parts) or (found[1] or "").startswith(_CLOSED))
+    return _sorted_out(base, seen)
 
 
 def _sorted_out(folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]]) -> Inventory:
@@ -119,36 +129,46 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _walk(
-    root: Path, depth: int | None, hidden: bool = False, inside: PurePosixPath = _HERE, above: tuple = ()
+    root: Path, depth: int | None, results: Sequence[Path], hidden: bool = False
 ) -> Iterator[tuple[PurePosixPath, str | None]]:
-    """The files below ``root`` and, with the reason, what cannot be looked at; ``depth`` limits the folders."""
-    folder = root / inside
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield inside, f"that cannot be read: {error.strerror}"
-        return
-    above = (*above, (status.st_dev, status.st_ino))
-    for entry in entries:
-        name = inside / entry.name
-        if entry.name.startswith(".") and not hidden:
-            continue
+    """The files below ``root`` and, with the reason, what cannot be looked at; ``depth`` limits the folders.
+
+    Links to folders come last, so that a folder is known by its own name where it has one below ``root``.
+    """
+    closed = {_identity(folder): "folder of the results" for folder in results if os.path.isdir(folder)}
+    closed.pop(_identity(root), None)
+    folders, links = [_HERE], list[PurePosixPath]()
+    while folders or links:
+        inside = folders.pop() if folders else links.pop(0)
         try:
-            if entry.is_dir():
-                status = entry.stat()  # of the folder that a link leads to
-                if (status.st_dev, status.st_ino) in above:
-                    yield name, "link to a folder that it lies in"
-                elif depth == 1:
-                    yield name, "folder that is not searched"
+            identity = _identity(root / inside)
+            if reason := closed.get(identity):
+                yield inside, reason
+                continue
+            closed[identity] = "link to a folder that is searched already"
+            entries = list(os.scandir(root / inside))
+        except OSError as error:
+            yield inside, f"{_CLOSED}: {error.strerror}"
+            continue
+        for entry in entries:
+            name = inside / entry.name
+            if entry.name.startswith(".") and not hidden:
+                continue
+            try:
+                if not entry.is_dir():
+                    kind = "broken link" if entry.is_symlink() else "no plain file"
+                    yield name, None if entry.is_file() else kind
+                elif depth is None or len(name.parts) < depth:
+                    (links if entry.is_symlink() else folders).append(name)
                 else:
-                    yield from _walk(root, depth and depth - 1, hidden, name, above)
-            elif entry.is_file():
-                yield name, None
-            else:
-                yield name, "broken link" if entry.is_symlink() else "no plain file"
-        except OSError as error:  # a link that leads to itself
-            yield name, f"that cannot be read: {error.strerror}"
+                    yield name, "folder that is not searched"
+            except OSError as error:  # a link that leads to itself
+                yield name, f"{_CLOSED}: {error.strerror}"
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def listed_names(path: str | os.PathLike[str], option: str) -> list[str]:
@@ -167,12 +187,16 @@ def listed_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
 
 
 def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tuple[int, int] | None]]:
+    from basicsr_ext.images.headers import read_content  # imports what parsing the arguments of a command does without
+
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeError) as error:
+        text = read_content(path).decode("utf-8-sig", "surrogateescape")  # a name may be any bytes
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+    if "\0" in text:
         cure = "write one line per image, in UTF-8: name (height,width,channels)"
-        raise InputError(f"{option}: {path} cannot be read as a list of images ({error}); {cure}") from error
-    for line in filter(None, map(str.strip, lines)):
+        raise InputError(f"{option}: {path} cannot be read as a list of images (it holds zero bytes); {cure}")
+    for line in filter(None, map(str.strip, text.split("\n"))):
         if match := _LINE.fullmatch(line):
             yield match["name"], (int(match["height"]), int(match["width"]))
         else:

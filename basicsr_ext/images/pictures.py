@@ -21,8 +21,9 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode, to_tensor
 from basicsr_ext.images.headers import png_chunks, read_content
+from basicsr_ext.images.inventory import DEEP, FORMATS
 
-FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}
+_LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
 _LONGEST_PROFILE = 1 << 24  # bytes; a packed one may claim any length
 
 
@@ -88,18 +89,23 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     """Store a picture, completely or not at all; the extension names the format, WebP is lossless, JPEG of quality 95.
 
     A JPEG holds no alpha, it is left out; JPEG and WebP hold 8 bits. Values are clamped and rounded to the nearest.
-    Raises InputError if the folder or the disk refuses the file, ValueError if the format cannot hold so many bits.
+    Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
+    bits.
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
-    if kind not in FORMATS or (picture.bits == 16 and kind not in ("png", "tif")):
+    if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
         raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
-    data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)
+    height, width = picture.colours.shape[1:]
+    if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
+        said = f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, not {height}x{width} (height x width)"
+        raise InputError(f"cannot save {path}: {said}; choose png or tif")
     try:
-        write_whole(path, data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+        data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)
+    except (OSError, struct.error, cv2.error) as error:  # what its encoder cannot hold
+        raise InputError(f"cannot save {path} as {FORMATS[kind]}: {error}; choose another format") from error
+    write_whole(path, data)
 
 
 def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:

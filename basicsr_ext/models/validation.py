@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,11 @@ from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from basicsr_ext.common.batching import in_groups, shapes_of
-from basicsr_ext.common.errors import Interrupted, NonFiniteLoss
+from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
+from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.common.plain_json import json_text
 from basicsr_ext.images.arrays import to_image
+from basicsr_ext.images.results import result_names, result_path, write_pixels
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.cost import Seconds
 from basicsr_ext.metrics.samples import sample_of
@@ -79,6 +80,7 @@ def _records(
     Returns None if a signal stopped one of them.
     """
     name, mine = dataset.opt["name"], collectives.shard_indices(count)
+    names = result_names(dataset)
     records: list[dict] = []
     stopped = False
     bar = tqdm(total=len(mine), unit="image", desc=name, disable=not (pbar and collectives.is_main()))
@@ -92,10 +94,11 @@ def _records(
                         tb_logger.add_image(f"walk/{name}", strip, current_iter)
                     tensorboard.log_comparisons(tb_logger, name, taken, model.batch, restored, current_iter)
                 for k, index in enumerate(taken):
-                    image, stem = to_image(restored[k]), Path(model.batch["lq_path"][k]).stem
-                    record = {"index": index, "image": stem} | about
+                    image = to_image(restored[k])
+                    place = names[index] if names else Path(model.batch["lq_path"][k]).stem
+                    record = {"index": index, "image": place} | about
                     if save_img:
-                        record |= _save(_image_path(model.opt, name, stem, current_iter), image, model.extras, k)
+                        record |= _save(model, result_path(model.opt, name, place, current_iter), image, k)
                     records.append(record | _measure(metrics, image, model, dataset, k, index, seconds))
                 bar.update(len(taken))
     except Interrupted:
@@ -116,14 +119,15 @@ def _restored(model: Any, net: nn.Module, dataset: Any, mine: list[int]) -> Iter
             yield indices[part], restored, seconds / len(restored)
 
 
-def _save(path: Path, image: np.ndarray, extras: dict[str, Tensor], k: int) -> dict[str, str]:
-    """Write a restored image, and beside it what the model left with it; the file for its record."""
-    pictures = {path: image}
-    pictures |= {path.with_name(f"{path.stem}_{name}.png"): to_image(extra[k]) for name, extra in extras.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for place, picture in pictures.items():
-        if not cv2.imwrite(str(place), picture):
-            raise OSError(f"{place} could not be written; is there space on the device?")
+def _save(model: Any, path: Path, image: np.ndarray, k: int) -> dict[str, str]:
+    """Write a restored image, and beside it what the model left with it; the file for its record, if it is there."""
+    pictures = {path.with_name(f"{path.stem}_{name}.png"): to_image(extra[k]) for name, extra in model.extras.items()}
+    try:
+        for place, picture in (pictures | {path: image}).items():
+            write_pixels(place, picture)
+    except InputError as error:
+        loop_state.current().not_saved(error, model.is_train)
+        return {}
     return {"file": str(path)}
 
 
@@ -168,14 +172,6 @@ def _measure(
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _image_path(opt: dict, dataset: str, image: str, current_iter: int | str) -> Path:
-    """Where BasicSR's own models save a restored image."""
-    folder = Path(opt["path"]["visualization"])
-    if opt["is_train"]:
-        return folder / image / f"{image}_{current_iter}.png"
-    return folder / dataset / f"{image}_{opt['val'].get('suffix') or opt['name']}.png"
-
-
 def mean_seconds(records: list[dict]) -> float:
     """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
     timed = [record["seconds"] for record in records if not record["warm_up"]]
@@ -203,4 +199,7 @@ def _publish(
         stored |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         about = {metric: measured.provenance() for metric, measured in metrics.items()}
         stored["datasets"][name] = {"mean": means | {"seconds": seconds}, "metrics": about, "images": records}
-        path.write_text(json_text(stored), encoding="utf-8")
+        try:
+            write_whole(path, json_text(stored))
+        except SaveError as error:
+            loop_state.current().not_saved(error, is_train=False)

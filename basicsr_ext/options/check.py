@@ -27,8 +27,14 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     model = model_class(opt, found)
     _required(opt, is_train, model, found)
     _sections(opt, model, is_train, found)
+    owners: dict[str, str] = {}
     for name, dataset in _mapping(opt.get("datasets")).items():
         phase = phase_of(name)
+        if phase != "train":
+            title = str(_mapping(dataset).get("name", name))
+            found.faults += parts.name_faults(f"datasets.{name}", title)
+            if (owner := owners.setdefault(title, str(name))) != str(name):
+                found.faults.append(f"datasets.{name}.name is {title}, as of datasets.{owner}; rename one of them")
         # BasicSR's own data sets take any name in a test
         if phase not in PHASES and (is_train or parts.dataset_options(_mapping(dataset).get("type"))):
             cure = f"alone or with a name of your own behind it, such as val_{name}: rename it"
@@ -46,6 +52,8 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
             parts.check_loss(f"train.{name}", block, is_train, found)
         elif name == "scheduler":
             parts.check_scheduler(train, model, is_train, found)
+    if suffix := _mapping(opt.get("val")).get("suffix"):
+        found.faults += parts.name_faults("val.suffix", str(suffix))
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         parts.check_metric(str(name), metric, model, found)
     return found if found.faults else Findings(restorer.option_faults(opt), found.notes)

@@ -1,6 +1,7 @@
 """Blocks that name a class by ``type``: it must be known, take the options beside it and accept their values."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -186,4 +187,11 @@ def _refusal(where: str, attempt: Callable[[], Any], tried: bool = True) -> list
             attempt() if tried else None
         except Exception as error:  # the class refuses its arguments in whatever way it likes
             return [f"{where}: {str(error) or type(error).__name__}"]
+    return []
+
+
+def name_faults(where: str, name: str) -> list[str]:
+    """Why files and folders cannot bear the name that a data set, a method or a benchmark has."""
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0") or len(os.fsencode(name)) > 100:
+        return [f"{where}: the name {name!r} names a folder; write it without slashes, dots in front, over 100 bytes"]
     return []

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,6 +99,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
             faults.extend(data.training_size_faults(opt, len(dataset), here.world_size))
         if item is not None and name != "train":
             faults.extend(measures.metric_faults(where, "val.metrics", metrics, dataset, block, item))
+        if block.get("phase") != "train" and dataset is not None and (opt.get("val") or {}).get("save_img"):
+            faults.extend(data.result_faults(where, block, dataset, Path(opt["path"]["visualization"])))
         if item is not None and built:
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):

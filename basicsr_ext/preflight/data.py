@@ -1,7 +1,7 @@
 """Everything about the data that can be known before training: folders, names, sizes, damaged files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from basicsr_ext.common.contracts import DatasetContract, dataset_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import listed_sizes
+from basicsr_ext.images.inventory import Paths, listed_sizes
+from basicsr_ext.images.results import name_clashes
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
@@ -33,11 +34,28 @@ def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
             if not isinstance(name, str) or ":" in name[2:]:  # sample:train and the like belong to the data set
                 continue
             path = Path(os.path.expanduser(name))
-            if not path.exists():
-                what = "folder" if key.startswith("dataroot") else "file"
-                faults.append(f"{where}.{key} is {name}, but there is no such {what}; correct the path")
-            elif path.is_dir() and not any(path.iterdir()):
-                faults.append(f"{where}.{key} is {name}, an empty folder; put images there or correct the path")
+            try:
+                if not path.exists():
+                    what = "folder" if key.startswith("dataroot") else "file"
+                    faults.append(f"{where}.{key} is {name}, but there is no such {what}; correct the path")
+                elif path.is_dir() and not any(path.iterdir()):
+                    faults.append(f"{where}.{key} is {name}, an empty folder; put images there or correct the path")
+            except OSError as error:
+                faults.append(
+                    f"{where}.{key} is {name}, which cannot be read ({error.strerror}); check who may read it"
+                )
+    return faults
+
+
+def result_faults(where: str, block: Mapping[str, Any], dataset: Any, folder: Path) -> list[str]:
+    """Why the results of a data set, which go to ``folder``, would overwrite each other or be taken for its images."""
+    clashes, place = name_clashes(dataset), folder.resolve()
+    faults = [f"{where}: {listed(clashes)}"] if clashes else []
+    for key, value in block.items():
+        for root in (value if isinstance(value, list) else [value]) if key.startswith("dataroot") else ():
+            if isinstance(root, str) and Path(root).resolve() in (place, *place.parents):
+                said = f"{where}.{key} is {root}, but the results go to {folder}, and would be images of it"
+                faults.append(f"{said}; give another folder, or set path.results_root or path.experiments_root")
     return faults
 
 
@@ -49,9 +67,6 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
     from basicsr.utils.registry import DATASET_REGISTRY
 
     cls = registries.find(DATASET_REGISTRY, block["type"])
-    if block["type"] in _PAIRED and (mismatch := _name_fault(where, block)):
-        faults.append(mismatch)
-        return None, None
     try:
         dataset = cls(deepcopy(dict(block)))  # type: ignore[misc]
         count = len(dataset)
@@ -60,7 +75,7 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
         return None, None
     if count == 0:
         roots = ", ".join(str(v) for k, v in block.items() if k.startswith("dataroot") and v)
-        faults.append(f"{where} has no images: {roots} holds none (folders inside are not searched); correct the path")
+        faults.append(f"{where} has no images: {roots} holds none; correct the path")
         return dataset, None
     if wrong := _scan(where, block, dataset, notes):
         faults.extend(wrong)
@@ -84,22 +99,6 @@ def _said(where: str, error: Exception) -> str:
     return f"{where} cannot be read: {text or type(error).__name__}"
 
 
-def _name_fault(where: str, block: Mapping[str, Any]) -> str:
-    """Compare the names in the two folders as PairedImageDataset will, but list all that lack a partner."""
-    lq, gt = (str(block.get(f"dataroot_{side}") or "") for side in ("lq", "gt"))
-    if not os.path.isdir(lq) or not os.path.isdir(gt) or block.get("meta_info_file") or _is_lmdb(block):
-        return ""
-    lq_names, gt_names = ({e.name for e in os.scandir(d) if e.is_file() and e.name[0] != "."} for d in (lq, gt))
-    template = block.get("filename_tmpl") or "{}"
-    wanted = {template.format(Path(name).stem) + Path(name).suffix: name for name in sorted(gt_names)}
-    lonely = {
-        f"dataroot_gt ({gt})": [wanted[name] for name in wanted.keys() - lq_names],
-        f"dataroot_lq ({lq})": lq_names - wanted.keys(),
-    }
-    said = [f"{len(n)} in {root} without a partner: {listed(sorted(n), _SHOWN)}" for root, n in lonely.items() if n]
-    return "; ".join([f"{where}: LQ and GT do not match by name (filename_tmpl {template!r})", *said]) if said else ""
-
-
 def _is_lmdb(block: Mapping[str, Any]) -> bool:
     return (block.get("io_backend") or {}).get("type") == "lmdb"
 
@@ -113,6 +112,12 @@ def files_of(dataset: Any) -> list[Files]:
             return []
         entries.append({k.removesuffix("_path"): str(v) for k, v in pair.items() if isinstance(v, (str, Path))})
     return entries
+
+
+def left_out(dataset: Any) -> Sequence[str]:
+    """What the folders of a data set hold that is not read, and why: a line for each folder."""
+    ours, paths = dataset_of(dataset), vars(dataset).get("paths")
+    return ours.left_out if ours else paths.left_out if isinstance(paths, Paths) else ()
 
 
 def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) -> list[str]:
@@ -132,7 +137,7 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) 
     if unreadable:
         notes.append(f"{where}: others stand in for {files}: {listed(unreadable, _SHOWN)}")
     ours, faults = dataset_of(dataset), []
-    notes.extend(f"{where}.{line}" for line in (ours.left_out if ours else ()))
+    notes.extend(f"{where}.{line}" for line in left_out(dataset))
     if ours and not allowed:  # what a data set of ours refuses, such as other channels
         refused = [fault for k in looked_at for fault in ours.header_faults(k)]
         faults += [f"{where}: {listed(refused, _SHOWN)}"] if refused else []

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.preflight.data import files_of
+from basicsr_ext.preflight.data import files_of, left_out
 
 
 def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int, list[str]]:
@@ -28,6 +28,8 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
         return 0, [_said(where, error)]
     if count == 0:
         return 0, [f"{where} has no images; correct its folders"]
+    for line in left_out(dataset):
+        print(f"note: {where}.{line}")
     reader, faults, done = _Reader(dataset), [], 0
     settings: dict[str, Any] = {"batch_size": None, "num_workers": min(workers, count), "worker_init_fn": _one_thread}
     try:

@@ -1,23 +1,31 @@
 """Repairs to the reading and showing of images: errors that name the file, and no change of the caller's tensor."""
 
 import ctypes
+import functools
 import os
 import weakref
+from collections.abc import Iterable
 from multiprocessing import sharedctypes
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from basicsr.data import data_util, degradations
+from basicsr.data.realesrgan_dataset import RealESRGANDataset
+from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils import file_client, img_util
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels
-from basicsr_ext.images.inventory import listed_names
+from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names
+from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired
+from basicsr_ext.training import loop_state
 
 REPAIRS = Repairs()
 
@@ -161,6 +169,26 @@ def _tensor2img(
     return unrepaired(_tensor2img)(tensor, rgb2bgr, out_type, min_max)
 
 
+@REPAIRS.replaces(img_util, "imwrite", "results-written",
+                  "Images of one name in different folders overwrite each other; one that cannot be written ends the "
+                  "run without its name and cause, or by a segmentation fault if its name is no UTF-8.",
+                  "raise IOError('Failed in writing images.')")  # fmt: skip
+def _imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> bool:
+    """Write an image whole or not at all; in a validation to its own place, and one that cannot be saved ends nothing.
+
+    Outside of a validation, InputError names the file and the cause.
+    """
+    run = loop_state.current()
+    try:
+        write_pixels(run.results.place(file_path) if run.results else file_path, img, params)
+    except InputError as error:
+        if run.results is None:
+            raise
+        run.not_saved(error, run.results.is_train)
+        return False
+    return True
+
+
 @REPAIRS.replaces(degradations, "add_jpg_compression", "jpeg-quality",
                   "add_jpg_compression passes a fractional quality, which OpenCV refuses.",
                   "IMWRITE_JPEG_QUALITY), quality]")  # fmt: skip
@@ -182,3 +210,65 @@ def _pairs_of_a_list(
         names = f"{filename_tmpl.format(stem)}{extension}", name
         pairs.append({f"{key}_path": os.path.join(*place) for key, place in zip(keys, zip(folders, names))})
     return pairs
+
+
+# ---- which files there are: BasicSR's data sets find what all others find
+
+
+@REPAIRS.replaces(data_util, "paired_paths_from_folder", "paired-folders",
+                  "Folders of pairs are searched without their sub-folders, files that are no images are taken for "
+                  "some, and broken links are passed over without a word.", "scandir")  # fmt: skip
+def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -> Paths:
+    """Pair the images of ``folders`` (lq, gt) by name; InputError lists those that have no partner."""
+    found = [images_below(folder) for folder in folders]
+    there_lq = {str(name) for _, name in found[0].files}
+    partners = [(str(_partner(name, filename_tmpl)), str(name)) for _, name in found[1].files]
+    lonely = [sorted(there_lq.difference(lq for lq, _ in partners)), [gt for lq, gt in partners if lq not in there_lq]]
+    said = [
+        f"{len(alone)} in dataroot_{key} ({folder}) without a partner: {listed(alone, 5)}"
+        for key, folder, alone in zip(keys, folders, lonely)
+        if alone
+    ]
+    if said:
+        rule = f"LQ and GT do not match by name (filename_tmpl {filename_tmpl!r})"
+        raise InputError("; ".join([rule, *said]))
+    places = [(os.path.join(folders[0], lq), os.path.join(folders[1], gt)) for lq, gt in partners]
+    return _with_left_out(({f"{key}_path": path for key, path in zip(keys, place)} for place in places),
+                          keys, found)  # fmt: skip
+
+
+def _partner(name: PurePosixPath, filename_tmpl: str) -> PurePosixPath:
+    stem, extension = os.path.splitext(name.name)
+    return name.parent / f"{filename_tmpl.format(stem)}{extension}"
+
+
+def _with_left_out(paths: Iterable[Any], keys: list[str], found: list[Inventory]) -> Paths:
+    made = Paths(paths)
+    made.left_out = [f"dataroot_{key}: {there}" for key, there in zip(keys, found) if there.left_out]
+    return made
+
+
+@REPAIRS.cures("single-images",
+               "SingleImageDataset and RealESRGANDataset end a listed name at its first space and take a byte-order "
+               "mark into the first; without a list, files that are no images are taken for some.",
+               lambda: "__wrapped__" not in vars(SingleImageDataset.__init__))  # fmt: skip
+def _repair_single_images() -> None:
+    _find_by_inventory(SingleImageDataset, "lq", "meta_info_file")
+    _find_by_inventory(RealESRGANDataset, "gt", "meta_info")
+
+
+def _find_by_inventory(cls: Any, key: str, option: str) -> None:
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def find(self: Any, opt: dict[str, Any]) -> None:
+        on_disk = opt["io_backend"]["type"] == "disk"
+        init(self, {**opt, option: os.devnull} if on_disk else opt)  # an empty list
+        self.opt, folder = opt, opt[f"dataroot_{key}"]
+        if on_disk and opt.get(option):
+            self.paths = [os.path.join(folder, name) for name in listed_names(opt[option], option)]
+        elif on_disk:
+            there = images_below(folder)
+            self.paths = _with_left_out((str(path) for path, _ in there.files), [key], [there])
+
+    cls.__init__ = find

@@ -16,9 +16,10 @@ from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import InputError, Interrupted, did_you_mean
 from basicsr_ext.common.registries import known_optimizers, known_schedulers
 from basicsr_ext.common.seeds import kept_streams
+from basicsr_ext.images.results import Results
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs.repair import Repairs
-from basicsr_ext.repairs.shared_validation import can_share, validate_shared
+from basicsr_ext.repairs.shared_validation import FollowedImages, can_share, validate_shared
 from basicsr_ext.training import loop_state, memory
 from basicsr_ext.training.nonfinite import check_reduced, trained_norm
 
@@ -81,16 +82,20 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
     data_set = "val" if dataloader is None else dataloader.dataset.opt["name"]
     # on rank 0 alone and without collectives?
     alone = not shared and (not self.opt["dist"] or type(self).dist_validation is SRModel.dist_validation)
+    run = loop_state.current()
     try:
         for name, net in wrapped.items():
             setattr(self, name, net.module)
         abandonable = loop_state.current().abandonable() if alone else contextlib.nullcontext()
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+        followed = None if dataloader is None else FollowedImages(dataloader)
+        run.results = Results.of(self.opt, followed and followed.dataset, data_set)
         with kept_streams(devices), memory.in_validation(data_set), abandonable:
-            validate(dataloader, current_iter, tb_logger, save_img)
+            validate(followed, current_iter, tb_logger, save_img)
     except Interrupted:
         loop_state.current().validation_abandoned(data_set, everywhere=not self.opt["dist"])
     finally:
+        run.results = None
         for name, net in wrapped.items():
             setattr(self, name, net)
 

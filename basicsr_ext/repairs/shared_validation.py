@@ -48,18 +48,30 @@ def can_share(model: Any) -> bool:
     return alone is SRModel.nondist_validation or source_says(alone, ").nondist_validation(")
 
 
-class _OneImage:
-    """A loader of one image of a data set, as BasicSR's validation loader gives it."""
+class FollowedImages:
+    """A validation loader of single images, those of ``indices`` alone if given; the run knows which is under way."""
 
-    def __init__(self, dataset: Any, index: int) -> None:
-        self.dataset, self.item = dataset, dataset[index]
-        self.name = Path(self.item.get("lq_path") or self.item.get("gt_path") or str(index)).stem
+    def __init__(self, loader: Any, indices: list[int] | None = None) -> None:
+        self.loader, self.dataset, self.indices, self.name = loader, loader.dataset, indices, ""
 
     def __iter__(self) -> Iterator[Any]:
-        yield default_collate([self.item])
+        chosen = self.indices
+        items = self.loader if chosen is None else (default_collate([self._item(index)]) for index in chosen)
+        results = loop_state.current().results
+        yield from items if results is None else results.follow(items)
+
+    def _item(self, index: int) -> Any:
+        item = self.dataset[index]
+        self.name = Path(item.get("lq_path") or item.get("gt_path") or str(index)).stem
+        return item
 
     def __len__(self) -> int:
-        return 1
+        return len(self.loader if self.indices is None else self.indices)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
 
 def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -79,7 +91,7 @@ def validate_shared(model: Any, dataloader: Any, current_iter: int | str, tb_log
     try:
         with _no_summary(model):
             for index in tqdm(mine, unit="image", desc=name, disable=silent):
-                image, _failures = _OneImage(dataset, index), []
+                image, _failures = FollowedImages(dataloader, [index]), []
                 with loop_state.current().abandonable():
                     model.nondist_validation(image, current_iter, None, save_img)
                 figures = {metric: model.metric_results[metric] for metric in metrics}

@@ -1,6 +1,7 @@
 """Repairs to process group, folders, logger, registries and options."""
 
 import collections
+import contextlib
 import inspect
 import json
 import logging
@@ -107,6 +108,21 @@ class _Early(logging.Handler):
         self.records.append(record)
 
 
+class _File(logging.FileHandler):
+    """Says once that it cannot be written, such as on a full disk."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            print(f"warning: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+        self.told = True
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @REPAIRS.replaces(basicsr_logger, "get_root_logger", "logger",
                   "A logger asked for before the run opens its log file stays silent, and the file is never written.",
                   "just return it")  # fmt: skip
@@ -135,7 +151,7 @@ def get_root_logger(
 
 
 def _open_file(logger: logging.Logger, log_level: int, log_file: str) -> None:
-    file = logging.FileHandler(log_file, "w", encoding="utf-8")
+    file = _File(log_file, "w", encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     file.setFormatter(logging.Formatter(_FORMAT))
     file.setLevel(log_level)
     for handler in list(logger.handlers):

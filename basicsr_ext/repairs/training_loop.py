@@ -1,5 +1,6 @@
 """Repairs to BasicSR's training loop: its seeds, its budget of iterations, its prefetchers, its log and its clock."""
 
+import functools
 import math
 import random
 import threading
@@ -250,6 +251,34 @@ def _await_rank_0(run: loop_state.TrainingRun) -> None:
 
 
 # ---- log and clock
+
+
+class _Board:
+    """A TensorBoard writer that, once it cannot write, says so and does nothing from then on."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._board = folder, None
+        self._board = self._tried(unrepaired(init_tb_logger), folder)
+
+    def _tried(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        try:
+            return call(*given, **named)
+        except (OSError, UnicodeError) as error:
+            self._board = None
+            basicsr_logger.get_root_logger().warning(f"{self._folder}: TensorBoard's log cannot be written ({error}).")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if self._board is None:
+            return lambda *_, **__: None
+        return functools.partial(self._tried, getattr(self._board, name))
+
+
+@REPAIRS.replaces(basicsr_logger, "init_tb_logger", "board-errors",
+                  "A TensorBoard log that cannot be written, on a full disk or since its folder's name is no UTF-8, "
+                  "ends the training.", "SummaryWriter(log_dir=log_dir)")  # fmt: skip
+def init_tb_logger(log_dir: str) -> _Board | None:
+    """TensorBoard's writer on rank 0, whose failures end nothing; None elsewhere."""
+    return _Board(log_dir) if collectives.is_main() else None
 
 
 @REPAIRS.replaces(basicsr_logger.MessageLogger, "__init__", "time-to-come",

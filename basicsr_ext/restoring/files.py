@@ -1,6 +1,7 @@
 """Which pictures are restored, where the results go, and which masks belong to them."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,8 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import EXTENSIONS, images_below, images_of
-from basicsr_ext.images.pictures import FORMATS, Picture, network_planes, read_picture
+from basicsr_ext.images.inventory import FORMATS, images_below, images_of
+from basicsr_ext.images.pictures import Picture, network_planes, read_picture
 
 
 class Job(NamedTuple):
@@ -38,11 +39,10 @@ def find_jobs(
             raise InputError(f"-o {output} is the input folder; give another one, such as {text}/restored")
     there = images_of(inputs, output)
     if not there.files:
-        others = f"; left out: {there}" if there.left_out else ""
-        raise InputError(f"-i {' '.join(inputs)}: no pictures there ({', '.join(EXTENSIONS)} are read){others}")
+        raise InputError(f"-i {' '.join(inputs)}: {there}")
     if there.left_out:
-        say(f"{len(there.files)} pictures; left out: {there}")
-    single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not output.is_dir()
+        say(str(there))
+    single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
     if single and len(there.files) > 1:
         raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
     jobs = [
@@ -138,17 +138,22 @@ def _read_conditions(paths: Sequence[Path]) -> Tensor:
 def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     """The file that belongs to each picture: the one file, or that of the same name in a folder, any extension."""
     place = Path(place).expanduser()
-    if place.is_file():
+    if os.path.isfile(place):
         return {job.source: place for job in jobs}
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise InputError(f"{flag} {place}: no such file or folder")
-    by_name = {Path(name).with_suffix(""): path for path, name in images_below(place).files}
-    missing = [job.name for job in jobs if job.name.with_suffix("") not in by_name]
-    if missing:
-        raise InputError(
-            f"{flag} {place}: no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({listed(missing)})"
-        )
-    return {job.source: by_name[job.name.with_suffix("")] for job in jobs}
+    there = images_below(place)
+    by_name = defaultdict(list)
+    for path, name in there.files:
+        by_name[Path(name).with_suffix("")].append(path)
+    fitting = {job: by_name[job.name.with_suffix("")] for job in jobs}
+    if missing := [job.name for job in jobs if not fitting[job]]:
+        said = f"no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({listed(missing)})"
+        raise InputError(f"{flag} {place}: {said}; it holds {there}")
+    if several := [job for job in jobs if len(fitting[job]) > 1]:
+        said = f"{listed(fitting[several[0]])} all fit {several[0].source}"
+        raise InputError(f"{flag} {place}: {said}; keep one of them")
+    return {job.source: paths[0] for job, paths in fitting.items()}
 
 
 def read_mask(path: str | os.PathLike[str]) -> Tensor:

@@ -16,6 +16,7 @@ from basicsr_ext.checkpoints.resumable import best_file, save_best
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.common.errors import Interrupted
 from basicsr_ext.common.files import SaveError
+from basicsr_ext.images.results import Results
 from basicsr_ext.processes import collectives
 from basicsr_ext.training.signals import Watch
 
@@ -34,6 +35,17 @@ class TrainingRun:
     tb_logger: Any = None
     abandoned: str | None = None
     unmeasured: bool = False  # whether a metric failed, at an image or at all
+    results: Results | None = None  # of the validation under way, if BasicSR's own code makes it
+    unsaved: list[str] = field(default_factory=list)  # results of this process that could not be saved, and why
+
+    def not_saved(self, error: Exception, is_train: bool) -> None:
+        """Take note of a result that cannot be saved, which ends nothing; a training tells of the first one alone."""
+        logger = get_root_logger()
+        if not is_train:
+            logger.error(f"not saved: {error}")
+        elif not self.unsaved:
+            logger.warning(f"{error}; the run goes on, and is silent about further images that cannot be saved.")
+        self.unsaved.append(str(error))
 
     def iteration_ended(self) -> None:
         """To be called on every process before a batch is fetched: stop the run here if a signal asked for it.

@@ -86,7 +86,7 @@ class ImageSource:
         else:
             there = images_below(self.root)
             self.names = [str(name) for _, name in there.files]
-            self.left_out = str(there)
+            self.left_out = str(there) if there.left_out else ""
         if not self.names:
             raise InputError(
                 f"{option}: {self.root} holds no images ({', '.join(EXTENSIONS)}); "
@@ -178,7 +178,7 @@ class ImageSource:
 
 def left_out(*sources: ImageSource) -> list[str]:
     """What the folders of the sources hold that is not read: a line for each of them."""
-    return [f"{part.option}: {len(part)} images; left out: {part.left_out}" for part in sources if part.left_out]
+    return [f"{part.option}: {part.left_out}" for part in sources if part.left_out]
 
 
 def stored_keys(environment: Any, root: str, option: str) -> list[str]:

@@ -60,7 +60,7 @@ class MaskFolder:
     """
 
     def __init__(self, path: str, invert: bool = False) -> None:
-        self.paths = [file for file, _ in images_below(path, deep=False).files]
+        self.paths = [file for file, _ in images_below(path).files]
         self.invert = invert
         if not self.paths:
             raise InputError(

@@ -8,7 +8,7 @@ from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.models.options import TrainOptions, ValOptions
 from i2sb_plugin import samplers
-from i2sb_plugin.bridge import RELEASED_BETA_MIN, Bridge
+from i2sb_plugin.bridge import RELEASED_BETA_MIN, RELEASED_TIMES, Bridge
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
 from i2sb_plugin.degradations.base import Operator, known_operator
 
@@ -40,6 +40,8 @@ class BridgeOptions:
             degraded image has there (``keep``).
         add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation).
         x1_share: share of the training samples that are put to x1 itself, where one evaluation starts, 0 to 1.
+        t0: with ``released``, what the network is fed at the first node, divided by ``steps``.
+        T: the same at the last node.
 
     """
 
@@ -54,8 +56,12 @@ class BridgeOptions:
     hole: Literal["noise", "keep"] = "noise"
     add_x1_noise: bool = False
     x1_share: float = 0.0
+    t0: float = RELEASED_TIMES[0]
+    T: float = RELEASED_TIMES[1]
 
     def __post_init__(self) -> None:
+        if self.schedule != "released" and (self.t0, self.T) != RELEASED_TIMES:
+            raise ValueError(f"t0 is {self.t0} and T {self.T}; they belong to schedule: released, leave them out")
         self.build()
         if not 0 <= self.x1_share <= 1:
             raise ValueError(f"x1_share is {self.x1_share}; it must be a share from 0 to 1")
@@ -63,7 +69,8 @@ class BridgeOptions:
     def build(self) -> Bridge:
         """Make the bridge; ValueError on values that it does not allow."""
         make = getattr(Bridge, self.schedule)
-        bridge = make(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min)
+        times = (self.t0, self.T) if self.schedule == "released" else ()
+        bridge = make(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min, *times)
         return replace(bridge, x1_share=self.x1_share)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from basicsr_ext.common.errors import InputError, did_you_mean
+from i2sb_plugin.bridge import RELEASED_TIMES
 
 __all__ = ["TASKS", "bridge_configuration", "option_file", "paper_options", "release_options"]
 
@@ -29,8 +30,8 @@ _MEANING: dict[str, tuple[Any, Any]] = {
     "image_size": (int, 256),
     "interval": (int, 1000),
     "beta_max": ((float, int), 0.3),
-    "t0": ((float, int), 1e-4),
-    "T": ((float, int), 1.0),
+    "t0": ((float, int), RELEASED_TIMES[0]),
+    "T": ((float, int), RELEASED_TIMES[1]),
     "ot_ode": (bool, False),
     "cond_x1": (bool, False),
     "add_x1_noise": (bool, False),
@@ -68,10 +69,9 @@ def bridge_configuration(options: Mapping[str, Any], cond_channels: int, source:
         if not right:
             raise InputError(f"{source}: {name} is {value!r}; this is no options file of I2SB's release")
     _check_task(options["corrupt"], f"{source}: corrupt")
-    if (options["t0"], options["T"]) != (1e-4, 1):
-        raise InputError(
-            f"{source}: t0 is {options['t0']} and T {options['T']}; bridge.schedule: released has 1e-4 and 1"
-        )
+    times = {name: float(options[name]) for name in ("t0", "T")}
+    if not 0 <= times["t0"] < times["T"] < float("inf"):
+        raise InputError(f"{source}: t0 is {options['t0']} and T {options['T']}; they must rise from 0 to T")
     if options["interval"] < 2 or options["interval"] % 2 or options["beta_max"] <= 0 or options["image_size"] < 1:
         raise InputError(
             f"{source}: interval is {options['interval']}, beta_max {options['beta_max']}, image_size "
@@ -85,6 +85,7 @@ def bridge_configuration(options: Mapping[str, Any], cond_channels: int, source:
     bridge = {"schedule": "released", "steps": options["interval"], "beta_max": float(options["beta_max"])}
     bridge |= {"ot_ode": options["ot_ode"], "lift": "nearest", "cond_x1": options["cond_x1"]}
     bridge |= {"add_x1_noise": True} if options["add_x1_noise"] else {}
+    bridge |= times if tuple(times.values()) != RELEASED_TIMES else {}
     degradation, scale = TASKS[options["corrupt"]]
     task = {"corrupt": options["corrupt"], "image_size": options["image_size"], "degradation": dict(degradation)}
     return {"model_type": "I2SBModel", "scale": scale, "bridge": bridge, "released": task}
@@ -98,8 +99,8 @@ def release_options(configuration: Mapping[str, Any], name: str) -> dict[str, An
         "image_size": task["image_size"],
         "interval": bridge["steps"],
         "beta_max": bridge["beta_max"],
-        "t0": 1e-4,
-        "T": 1.0,
+        "t0": bridge.get("t0", RELEASED_TIMES[0]),
+        "T": bridge.get("T", RELEASED_TIMES[1]),
         "ot_ode": bridge["ot_ode"],
         "cond_x1": bridge["cond_x1"],
         "add_x1_noise": bridge.get("add_x1_noise", False),

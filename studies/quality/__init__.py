@@ -1,1 +1,1 @@
-"""Which claims of the paper hold; docs/results.md tells the outcome."""
+"""Which claims of the paper hold; docs/results.md reports the results."""

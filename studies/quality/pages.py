@@ -46,14 +46,14 @@ METHOD = f"""## How it was made
     python -m studies.quality.pages --work study
 
 from `studies/quality/study.yml`; DIR holds BSDS500, Set5 and Set14. Figures are stored in `studies/quality/results/`,
-and what is there is not made again: move them away first, or give `--results` another folder.
+and existing ones are not made again: move them away first, or give another folder with `--results`.
 
 What is equal and what is not. Within a section every network has the same iterations and batches; the super-resolution
-section has twice those of the others, `esrgan` goes on from `rrdbnet` for as many again, and "trained longer" says how
-long. BasicSR's own networks train by their own loss in fp32, without gradient clipping, at the learning rate and crop
-size of the study instead of those of their option files; ESRGAN has no perceptual loss, whose weights would have to be
-downloaded. The bridge's noise (beta 0.02) was chosen beforehand on three of scikit-image's photographs; nothing was
-tuned for the other networks. Trained on: {TRAINED}.
+section has twice as many as the others, `esrgan` continues from `rrdbnet` for as many again, and "trained longer" says
+how long. BasicSR's own networks train by their own loss in fp32, without gradient clipping, at the learning rate and
+crop size of the study instead of those of their option files; ESRGAN has no perceptual loss, whose weights would have
+to be downloaded. The bridge's noise (beta 0.02) was chosen beforehand on three of scikit-image's photographs; nothing
+was tuned for the other networks. Trained on: {TRAINED}.
 """
 READING = """## How to read the tables
 
@@ -61,24 +61,24 @@ Lower is better for LPIPS (AlexNet), DISTS and patch-FID (AlexNet features of 32
 (on the Y channel for super-resolution). Brackets are 95 % intervals of paired differences. One seed: bootstrap over
 photographs (crops of one photograph count as one). Several: Student's t from a two-way layout of seeds and photographs.
 **Bold**: better, and the interval is off zero; *italic*: worse. Patch-FID belongs to a set of images: its brackets are
-the least and the most over the seeds, and nothing is bold; of so few patches it is biased upwards, equally for methods
-that are compared. Intervals are not corrected for their number.
+the smallest and largest value over the seeds, and nothing is bold; with so few patches it is biased upwards, equally
+for all methods of a comparison. Intervals are not corrected for their number.
 """
 LINK = "[What was compared, and how to read the tables](../results.md#how-to-read-the-tables).\n"
-LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; `x1_share` says
-that a quarter of the samples are at x1. Each network is given the best of its walks at each NFE, on the crops it is
-compared on. Which bridges to train this long was chosen by the shorter trainings below, on the same photographs. Their
+LONGER = """Three bridges: one that sees xt alone, and two that see x1 beside it, as diffusion does; with `x1_share`
+a quarter of the samples are at x1. Each network is given the best of its walks at each NFE, on the crops that it is
+compared on. Which bridges to train this long was chosen by the shorter trainings, on the same photographs. Their
 walks by `log_snr` and `dbim` were added after `ancestral` alone had been compared with diffusion's three.
 """
-CPU = """Seconds of training are wall-clock, two processes at once on two CPU cores that had other work beside:
-they say what to expect there, nothing of the speed of the code ([performance.md](performance.md)).
+CPU = """Seconds of training are wall-clock, of two processes at once on two CPU cores that also did other work:
+they show what to expect there and say nothing about the speed of the code ([performance.md](performance.md)).
 """
-FAULTS = f"""Night is shown {BRIGHTER["night"]} times as bright. Detail: root mean square of what a 3 x 3 mean takes
-away, divided by the original's. Made up: detail where the original is flat over 17 x 17 pixels, in grey levels.
-Ringing: by how much the range of the original's 7 x 7 surroundings is left, 99th percentile, in grey levels. Shift: of
-a channel's mean, in grey levels. Blotches: errors of colour averaged over 9 x 9 pixels, as a share of the mean
-brightness. A fault is named where detail is above {TEXTURE} or made up above {MADE_UP} (made-up texture), detail is
-below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}, blotches above {percent(BLOTCHES)}.
+FAULTS = f"""Night is shown {BRIGHTER["night"]} times as bright. Detail: root mean square of what a 3 x 3 mean
+removes, divided by the original's. Made up: detail where the original is flat over 17 x 17 pixels, in grey levels.
+Ringing: how far the result leaves the range of the original's 7 x 7 surroundings, 99th percentile, in grey levels.
+Shift: of a channel's mean, in grey levels. Blotches: errors of colour averaged over 9 x 9 pixels, as a share of the
+mean brightness. A fault is named where detail is above {TEXTURE} or made up above {MADE_UP} (made-up texture), detail
+is below {LOST} (detail lost), ringing above {RINGING}, shift above {SHIFT}, blotches above {percent(BLOTCHES)}.
 """
 
 
@@ -144,7 +144,7 @@ def _sheets(results: Path, study: Study) -> str:
     file = results / "sheets.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
     lines = [
-        "Parts of scikit-image's photographs, which no network was trained on, twice as large: degraded, conditional "
+        "Parts of scikit-image's photographs, which no network was trained on, enlarged twice: degraded, conditional "
         "diffusion at NFE 10, I2SB at NFE 1, 5, 10 and 100, the original. Made by "
         "`python -m studies.quality.pages --work study` from the networks of `claims`."
     ]
@@ -164,7 +164,7 @@ def _sheets(results: Path, study: Study) -> str:
 def _robustness(results: Path) -> str:
     file = results / "robustness.json"
     if not file.is_file():
-        return "Not there yet: `python -m studies.quality.questions.robustness --work study` makes it.\n"
+        return "Missing: `python -m studies.quality.questions.robustness --work study` makes it.\n"
     record = json.loads(file.read_text())
     made = {row["picture"]: row["made"] for row in record["rows"]}
     rows = []
@@ -186,13 +186,13 @@ def _robustness(results: Path) -> str:
         "what goes wrong",
     ]
     lines = [
-        "The network of super-resolution on pictures unlike its photographs, "
+        "The network of super-resolution on pictures unlike those that it was trained on, "
         f"{record['side']} x {record['side']} pixels, reduced 4 times.\n",
         f"- Command: `python -m studies.quality.questions.robustness --work study`; seed {record['seed']}.",
         f"- Training: {training([record['trained']])}.",
         f"- Machine: {machine([record['environment']])}.",
         *[f"- {name}: {how}." for name, how in made.items()],
-        f"\nFrom above: {', '.join(list(made)[: record['shown']])}.\n",
+        f"\nFrom top to bottom: {', '.join(list(made)[: record['shown']])}.\n",
         "![degraded, bicubic, I2SB, original](images/results_robustness.jpg)\n",
         FAULTS,
         table(head, rows),
@@ -212,7 +212,7 @@ def main() -> int:
     results, docs = Path(args.results), Path(args.docs)
     try:
         if not results.is_dir():
-            raise InputError(f"--results: {results} is not there; run python -m studies.quality.study first")
+            raise InputError(f"--results: {results} is missing; run python -m studies.quality.study first")
         study, _ = read(args.study)
         if args.work:
             from studies.quality.study import sheets

@@ -5,7 +5,7 @@
 The energy of a column (or row) is the mean squared step to the next one, of the tiled image over that of the whole one.
 It is printed for the columns where tiles end, and, since pictures vary, for the same number of columns elsewhere: the
 borders moved by 4, 8, 12, ... pixels, mean and range. The figure shows the whole image, tiles that only touch and tiles
-that are blended; below them four times their difference to the whole.
+that are blended; below them four times their difference from the whole.
 """
 
 import argparse

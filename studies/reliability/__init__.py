@@ -1,1 +1,1 @@
-"""What was broken on purpose; docs/reliability.md tells the outcome."""
+"""What was broken on purpose; docs/reliability.md reports the results."""

@@ -1,1 +1,1 @@
-"""What everything costs; docs/performance.md tells the outcome."""
+"""What everything costs; docs/performance.md reports the results."""

@@ -1,6 +1,9 @@
 """The command `basicsr`: what it hands over, what it prints, and how it ends."""
 
+import io
 import json
+import os
+import shutil
 import sys
 import types
 
@@ -9,7 +12,7 @@ import torch
 
 from basicsr_ext import cli
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
-from tests.support.cli_runs import bridge_options, files_below, options, run, write
+from tests.support.cli_runs import bridge_options, files_below, options, run, write, write_images
 from tests.support.toolkit import python
 
 
@@ -22,6 +25,23 @@ def test_help_is_quick_and_imports_no_torch():
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
     assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
+
+
+def test_wrong_arguments_are_answered_before_torch_is_imported():
+    script = (
+        "import runpy, sys\nfrom basicsr_ext import cli\n"
+        "def refused(run, *words):\n    try:\n        assert run(*words) == 2, words\n"
+        "    except SystemExit as end:\n        assert end.code == 2, words\n"
+        "    assert not {'torch', 'basicsr'} & set(sys.modules), words\n"
+        "for name in cli.COMMANDS:\n    refused(cli.main, [name, '--batch', 'many'])\n"
+        "refused(cli.main, ['restore', '-i', 'a.png', '-o', 'b.jpg', '--bits', '16'])\n"
+        "refused(cli.main, ['report', 'results', '--sheet', 'a.png'])\n"
+        "refused(cli.main, ['export', 'net_g_latest.pth', '-o', 'a.pth'])\n"
+        "sys.argv[1:] = ['--quality', 'high']\n"
+        "refused(runpy.run_module, 'basicsr_ext.benchmark.page', None, '__main__')"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["tran"], ["train"], ["train", "-opt", "x.yml", "--launcher", "mpi"]])
@@ -167,6 +187,36 @@ def test_train_then_test_by_the_same_file(tmp_path, monkeypatch, capsys):
     assert "with param key: [params_ema]" in logged
 
 
+@pytest.mark.parametrize("model_type", ["SRModel", "RestorationModel"])
+def test_results_keep_sub_folders_and_one_that_cannot_be_saved_ends_nothing(tmp_path, monkeypatch, capsys, model_type):
+    """Of any name: in a test it is listed and the exit code is 1; a training says it once and goes on."""
+    monkeypatch.chdir(tmp_path)
+    opt = options(tmp_path) | {"model_type": model_type}
+    opt["val"]["save_img"] = True
+    long, odd = "x" * 250, os.fsdecode(b"caf\xe9")
+    for side in ("lq", "gt"):
+        folder = tmp_path / "data/val" / side
+        for name in (f"a/{long}.png", f"b/{long}.png", "a/1.png", "b/1.png", f"{odd}.png"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(folder / "0.png", folder / name)
+    file = write(tmp_path, opt)
+    code, _, err = run(capsys, "train", "-opt", file)
+    assert code == 0, err
+    assert err.count("File name too long") == 1 and "the run goes on" in err
+    seen = tmp_path / "experiments/tiny/visualization"
+    assert (seen / "a/1/1_4.png").is_file() and (seen / "b/1/1_4.png").is_file()
+    assert (seen / f"{odd}/{odd}_4.png").is_file()
+    code, _, err = run(capsys, "test", "-opt", file)
+    assert code == 1 and "Traceback" not in err
+    assert err.count("not saved: ") == 2 and "shorten its name" in err and "2 results could not be saved" in err
+    results = tmp_path / "results/tiny/visualization/val"
+    names = {str(path.relative_to(results)) for path in results.rglob("*.png")}
+    assert names == {f"{name}_tiny.png" for name in ("0", "1", "a/1", "b/1", odd)}
+    if model_type == "RestorationModel":
+        images = json.loads((tmp_path / "results/tiny/metrics.json").read_text())["datasets"]["val"]["images"]
+        assert sorted(image["image"] for image in images if "file" in image) == sorted(["0", "1", "a/1", "b/1", odd])
+
+
 def test_auto_resume_goes_on_from_the_newest_state(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, options(tmp_path))
@@ -233,3 +283,23 @@ def test_an_image_that_one_process_alone_meets_is_named(tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert errors
     assert all(line.startswith("error: rank ") and "data/train/gt/" in line for line in errors)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_terminal_that_does_not_know_a_letter_ends_nothing(tmp_path, monkeypatch, encoding):
+    write_images(tmp_path / "in", 1, 16)
+    (tmp_path / "in/0.png").rename(tmp_path / "in" / "日本.png")
+    os.symlink("nowhere", os.fsencode(tmp_path / "in") + b"/caf\xe9.png")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    words = ["prepare", "-i", tmp_path / "in", "-o", tmp_path / "日本", "--to", "folder", "--workers", "1"]
+    assert cli.main(list(map(str, words))) == 0
+    sys.stdout.flush()
+    assert b"1 broken link (caf\\udce9.png)" in sys.stdout.buffer.getvalue()
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = run(capsys, "doctor")
+    assert code == 2 and err.startswith("error: the current folder is gone") and "change to another" in err

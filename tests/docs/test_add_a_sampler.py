@@ -84,7 +84,7 @@ def test_an_image_is_restored_alike_alone_and_in_a_batch_and_the_known_part_is_k
 def test_the_option_block_is_accepted_and_a_wrong_option_of_it_refused(options):
     block = options["val"]["sampler"]
     assert read_block(SamplerOptions, block, "val.sampler").own == {"eta": 0.5}
-    with pytest.raises(InputError, match="order is set, but type redraw has no such option"):
+    with pytest.raises(InputError, match="order .*redraw"):
         read_block(SamplerOptions, {**block, "order": 2}, "val.sampler")
 
 

@@ -148,7 +148,7 @@ PLAIN = {
     ),
     "missing folder": (missing_folder, ["datasets.train.dataroot_gt is", "nowhere", "no such folder"]),
     "empty folder": (empty_folder, ["datasets.val.dataroot_gt is", "an empty folder"]),
-    "folder of folders": (folder_of_folders, ["datasets.val has no images", "folders inside are not searched"]),
+    "folder of folders": (folder_of_folders, ["datasets.val has no images", "correct the path"]),
     "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "cut short", "copy it again"]),
     "text as image": (text_as_image, ["datasets.val", "data/val/gt/1.png", "read as an image"]),
     "empty image": (empty_image, ["datasets.val", "data/val/lq/1.png", "the file is empty"]),

@@ -14,10 +14,10 @@ from basicsr_ext import repairs
 
 repairs.apply()
 
-from basicsr_ext.benchmark.run import work  # noqa: E402
 from basicsr_ext.checkpoints.storage import load_weights  # noqa: E402
 from basicsr_ext.restoring.configuration import find_options  # noqa: E402
 from tests.support.cli_runs import run  # noqa: E402
+from tests.support.restorations import kept_restorations  # noqa: E402
 
 PREVIOUS = Path(__file__).parents[1] / "assets" / "previous"
 OVERRIDES = ("network_g:num_feat=4", "train:optim_g:betas=[0.9, 0.98]")
@@ -65,17 +65,11 @@ def test_a_network_and_an_export_restore_the_same_picture(here, capsys, checkpoi
 
 def test_a_benchmark_goes_on_where_it_stopped(here, capsys, monkeypatch):
     before = json.loads(Path("results/bench/records.json").read_text())
-    restored, timed = [], work._timed
-
-    def counted(bench, runner, images, items):
-        restored.extend(image.name for image in images)
-        return timed(bench, runner, images, items)
-
-    monkeypatch.setattr(work, "_timed", counted)
+    restored = kept_restorations(monkeypatch)
     Path("results/bench/restored/run/pairs/1.png").unlink()
     code, _, err = run(capsys, "benchmark", "-opt", "bench.yml")
     assert code == 0, err
-    assert restored == ["1"], "only what was missing"
+    assert restored == [("run", "1")], "only what was missing"
     after = json.loads(Path("results/bench/records.json").read_text())
     old, new = ({r["method"]: r["summary"]["psnr_y"]["value"] for r in one["results"]} for one in (before, after))
     assert set(old) == {"bicubic", "run", "export"} and new == pytest.approx(old, abs=1e-3)

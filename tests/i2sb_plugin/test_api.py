@@ -100,7 +100,7 @@ def test_a_large_image_is_tiled_with_one_noise_field(tmp_path):
 def test_other_models_are_restored_too(tmp_path):
     restorer = Restorer.load(run_folder(tmp_path, RRDB))
     assert restorer.scale == 2 and restorer(PHOTO).shape == (80, 106, 3)
-    with pytest.raises(InputError, match="nfe is not an option of restoring with SRModel; it has none"):
+    with pytest.raises(InputError, match="nfe .*SRModel"):
         restorer(PHOTO, nfe=3)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from basicsr_ext.benchmark.page import write
 from basicsr_ext.common.errors import InputError
 
 
@@ -16,6 +15,8 @@ def main() -> int:
     parser.add_argument("folder", metavar="FOLDER", help="where index.html and its pictures go")
     parser.add_argument("--quality", type=int, help="1 to 100: store pictures as WebP, for a small page; else exactly")
     args = parser.parse_args()
+    from basicsr_ext.benchmark.page.build import write
+
     try:
         print(write(args.records, args.folder, args.quality))
     except InputError as error:

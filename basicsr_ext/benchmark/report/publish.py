@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr_ext.benchmark import page
+from basicsr_ext.benchmark.page import build
 from basicsr_ext.benchmark.report import plots, sheets, tables
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import json_text
@@ -29,7 +29,7 @@ def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
         if sheets.sheet(folder, records, dataset["name"], target):
             yield f"sheet: {target}"
     yield from plots.draw(path, records)
-    yield f"page: {page.write(path, path.with_name('report'))}"
+    yield f"page: {build.write(path, path.with_name('report'))}"
     for method in records["methods"]:
         if method["status"] == "failed":
             yield f"failed: {method['name']}: {method['reason']}"

@@ -1,16 +1,15 @@
 """The images that every method is given, written out once, and the folders that were restored elsewhere."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
 from basicsr_ext.benchmark.run.store import GIVEN, Store, save_picture, tensor_digest
-from basicsr_ext.common.contracts import ListsPaths
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
+from basicsr_ext.images.results import name_clashes, result_names
 from basicsr_ext.processes import collectives
 
 
@@ -29,7 +28,9 @@ class Image:
 
 def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
     """Read every image, shared out over the ranks, and write missing ``gt`` and ``lq``, or raises InputError."""
-    todo = [(dataset, index, name) for dataset in datasets for index, name in enumerate(_names(datasets[dataset]))]
+    todo = [
+        (dataset, index, name) for dataset in datasets for index, name in enumerate(_names(dataset, datasets[dataset]))
+    ]
     mine = {k: _prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))}
     found = {k: image for part in collectives.gather_objects(mine) for k, image in part.items()}
     return [found[k] for k in range(len(todo))]
@@ -48,12 +49,11 @@ def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> I
     return Image(dataset, index, name, width, height, given, wanted)
 
 
-def _names(dataset: Any) -> list[str]:
-    """A name for each image: that of its file, with its number where several have the same."""
-    paths = (isinstance(dataset, ListsPaths) and dataset.paths) or [dataset[k] for k in range(len(dataset))]
-    stems = [Path(path if isinstance(path, str) else path["gt_path"]).stem for path in paths]
-    counts = Counter(stems)
-    return [stem if counts[stem] == 1 else f"{stem}_{index}" for index, stem in enumerate(stems)]
+def _names(where: str, dataset: Any) -> list[str]:
+    """A name for each image: that of its file; InputError if two have the same."""
+    if faults := name_clashes(dataset, "gt"):
+        raise InputError(f"datasets: {where}: {listed(faults)}")
+    return result_names(dataset, "gt") or [Path(dataset[k]["gt_path"]).stem for k in range(len(dataset))]
 
 
 def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:

@@ -123,8 +123,9 @@ class FolderMethod(Method):
     def find(self, dataset: str, image: str) -> Path | None:
         """The file of an image, with any extension; None if there is none."""
         place = self.folder / dataset if (self.folder / dataset).is_dir() else self.folder
-        stem = self.template.format(image)
-        return next((path for ext in EXTENSIONS if (path := place / f"{stem}{ext}").is_file()), None)
+        file = place / image
+        stem = self.template.format(file.name)
+        return next((path for ext in EXTENSIONS if (path := file.with_name(f"{stem}{ext}")).is_file()), None)
 
 
 def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: list[str]) -> list[Method]:

@@ -14,7 +14,7 @@ from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.metrics import Metric, build_metrics
 from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
-from basicsr_ext.options.parts import check_dataset
+from basicsr_ext.options.parts import check_dataset, name_faults
 from basicsr_ext.options.resolve import raise_faults, resolve_dataset
 from basicsr_ext.preflight import checks, data, measures
 from basicsr_ext.processes.launch import Launch
@@ -117,7 +117,7 @@ def _methods(options: BenchmarkOptions, folder: Path, faults: list[str]) -> list
         faults.append("methods is empty; give at least one, such as bicubic: {interpolation: bicubic}")
     for name, block in options.methods.items():
         where = f"methods.{name}"
-        faults.extend(_name_faults(where, name))
+        faults.extend(name_faults(where, name))
         parsed, wrong = parse_block(MethodOptions, block, where)
         faults.extend(wrong)
         if parsed is not None:
@@ -128,13 +128,6 @@ def _methods(options: BenchmarkOptions, folder: Path, faults: list[str]) -> list
     if options.baseline is not None and found and options.baseline not in names:
         faults.append(f"baseline is {options.baseline!r}, which is no method; {did_you_mean(options.baseline, names)}")
     return found
-
-
-def _name_faults(where: str, name: str) -> list[str]:
-    """Names of methods, data sets and the benchmark name files."""
-    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0") or len(name.encode()) > 100:
-        return [f"{where}: the name {name!r} names a folder; write it without slashes, dots in front, over 100 bytes"]
-    return []
 
 
 def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
@@ -170,7 +163,7 @@ def _datasets(
         where, block = f"datasets.{key}", dict(given)
         resolve_dataset({"scale": options.scale}, key, block, "test")
         name = str(block["name"])
-        wrong += _name_faults(where, name)
+        wrong += name_faults(where, name)
         if name in built:
             wrong.append(f"{where}.name is {name}, as of another data set; rename one of them")
             continue

@@ -20,6 +20,7 @@ from basicsr_ext.benchmark.run.store import GIVEN, hash_of, save_picture
 from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
+from basicsr_ext.common.text import listed
 from basicsr_ext.images.pictures import read_picture
 from basicsr_ext.processes import collectives
 
@@ -56,7 +57,7 @@ def _seed(bench: Benchmark, image: Image) -> int:
 
 
 def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
-    """Restore every missing image by every method, even if one fails; raises InputError if a file cannot be written."""
+    """Restore every missing image by every method, even if one fails or some of its images cannot be saved."""
     outcome, todo = collectives.broadcast_object(_plan(bench, images) if collectives.is_main() else None)
     mine = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
     failed: dict[str, str] = {}
@@ -104,6 +105,7 @@ def _item(bench: Benchmark, image: Image) -> Any:
 
 def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Clock) -> str | None:
     """Restore some images by one method; returns why it failed, if it did."""
+    unsaved: list[str] = []
     runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
         clock.begin(method, group)
@@ -119,9 +121,12 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
         except Exception as error:  # as above
             return _said(error)
         for image, one in zip(group, made):
-            _keep(bench, method, image, one)
+            try:
+                _keep(bench, method, image, one)
+            except InputError as error:  # the next one may have a shorter name
+                unsaved.append(str(error))
         clock.end(method, group)
-    return None
+    return f"{len(unsaved)} of {len(images)} images could not be saved: {listed(unsaved)}" if unsaved else None
 
 
 def _groups(bench: Benchmark, method: Method, images: list[Image]) -> Iterator[tuple[list[Image], list[Any]]]:

@@ -22,13 +22,12 @@ from tqdm import tqdm
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.cores import usable_cores
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.files import write_whole
+from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.common.text import listed
-from basicsr_ext.images.inventory import EXTENSIONS, images_below
+from basicsr_ext.images.inventory import images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
 
-KINDS = ("lmdb", "raw", "folder")
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
 _COMMIT = 50  # images that are written at once
@@ -39,6 +38,11 @@ class _Image(NamedTuple):
     path: str
     name: str  # below the input folder
     key: str  # of its crops
+
+
+class _Cut(NamedTuple):
+    crops: list[Crop]
+    failure: str | None = None  # why they cannot be saved
 
 
 def prepare(
@@ -53,20 +57,21 @@ def prepare(
 
     ``kind`` is lmdb, raw or folder. The output appears when it is complete; until then ``output``.part grows, and the
     same call goes on after the last images in it. A complete one of the same images and settings is left as it is.
-    Raises InputError: no images, one that cannot be used, an output of other images or settings, a full disk.
+    Raises InputError: no images, one that cannot be used, an output of other images or settings, a full disk. An image
+    whose crops the file system refuses for another reason, such as a name too long, is left to :func:`not_packed`.
     """
     source, output = Path(source), Path(output)
     _check_numbers(kind, cutting, output, workers)
-    images = _find(source, suffix, kind)
+    images = _find(source, output, suffix, kind)
     settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
-    if output.exists():
+    if os.path.exists(output):
         stored = _read_settings(output)
         if stored is None:
             raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
         _compare(output, stored, settings)
         print(f"{output} is complete: {stored['crops']} crops")
         return stored["crops"]
-    part = output.with_name(f"{output.name}.part")
+    part = _part(output)
     if owner := folder_lock.held_by(part):
         raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
     folder_lock.hold(part)
@@ -74,10 +79,9 @@ def prepare(
         return _fill(part, output, images, settings, cutting, workers)
     except (OSError, lmdb.Error) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise InputError(
-            f"{part} cannot be written: {reason}; free some space if the disk is full, else look at its folder, and "
-            "give the same command again: it goes on where it stopped"
-        ) from error
+        said = f"{part} cannot be written: {reason}; free some space if the disk is full, else look at its folder"
+        said = str(error) if isinstance(error, SaveError) else said  # which names the file and the cure
+        raise InputError(f"{said}; give the same command again: it goes on where it stopped") from error
     finally:
         folder_lock.release_all()
 
@@ -94,10 +98,10 @@ def verify(
 
     Raises InputError naming the first crops that are missing, damaged or not those of the images.
     """
-    images, wrong, count = _find(Path(source), suffix, kind), [], 0
+    images, wrong, count = _find(Path(source), Path(output), suffix, kind), [], 0
     with stored_crops(Path(output), kind, cutting) as read:
         cut = _cut_all(images, cutting, None, workers or usable_cores())
-        for crops in tqdm(cut, total=len(images), unit="image", desc="verify"):
+        for crops, _ in tqdm(cut, total=len(images), unit="image", desc="verify"):
             wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
             count += len(crops)
     if wrong:
@@ -107,6 +111,11 @@ def verify(
         )
     print(f"{output}: {count} crops are those of the images")
     return count
+
+
+def not_packed(output: str | os.PathLike[str]) -> list[str]:
+    """The images that a complete ``output`` lacks since their crops could not be saved, and why."""
+    return (_read_settings(Path(output)) or {}).get("not_packed", [])
 
 
 def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | None) -> None:
@@ -124,21 +133,26 @@ def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | Non
         raise InputError(f"--compression is {cutting.compression}; give a whole number from 0 to 9")
 
 
-def _find(source: Path, suffix: str, kind: str) -> list[_Image]:
-    if not source.is_dir():
-        found = "is a file" if source.exists() else "does not exist"
+def _part(output: Path) -> Path:
+    """Where the output grows until it is complete."""
+    return output.with_name(f"{output.name}.part")
+
+
+def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
+    if not os.path.isdir(source):
+        found = "is a file" if os.path.exists(source) else "does not exist"
         raise InputError(f"-i is {source}, which {found}; give a folder of images")
     images: dict[str, _Image] = {}
-    there = images_below(source)
+    there = images_below(source, output, _part(output))
     for path, name in there.files:
         key = os.path.splitext(name)[0].removesuffix(suffix)
         if key in images:
             raise InputError(f"{images[key].path} and {name} in {source} would both become {key}; rename one")
         images[key] = _Image(str(path), str(name), key)
     if there.left_out:
-        print(f"{source}: {len(images)} images; left out: {there}")
+        print(f"{source}: {there}")
     if not images:
-        raise InputError(f"-i {source}: no images there ({', '.join(EXTENSIONS)} are read)")
+        raise InputError(f"-i {source}: {there}")
     for image in images.values() if kind != "folder" else ():
         if not image.key.isascii() or "." in image.key:
             said = "BasicSR finds no key with a dot or a letter beyond ASCII in an LMDB; rename it"
@@ -187,11 +201,14 @@ def _fill(
         bar = tqdm(cut, initial=done, total=len(images), unit="image", desc=output.name)
         _write_all(part, store, zip(bar, images[done:]))
         crops = store.finish(_lines(part))
+    failures = [line[2] for line in _lines(part) if line[2:]]
     if not crops:
         shutil.rmtree(part)
+        if failures:
+            raise InputError(f"no image could be packed: {listed(failures)}")
         raise InputError(f"every image is smaller than --crop {cutting.crop}; give a smaller one")
     (part / _PROGRESS).unlink()
-    (part / _SETTINGS).write_text(json.dumps({**settings, "crops": crops}), encoding="utf-8")
+    (part / _SETTINGS).write_text(json.dumps({**settings, "crops": crops, "not_packed": failures}), encoding="utf-8")
     os.replace(part, output)
     print(f"{output}: {crops} crops of {len(images)} images")
     return crops
@@ -213,18 +230,28 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[list[Crop]]:
+def _cut(path: str, key: str, cutting: Cutting, folder: str | None) -> _Cut:
+    """Cut an image as :func:`cut_file` does; where its crops cannot be saved, but others may, no crops, and why."""
+    try:
+        return _Cut(cut_file(path, key, cutting, folder))
+    except SaveError as error:
+        if error.full:
+            raise
+        return _Cut([], f"{path}: {error}")
+
+
+def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[_Cut]:
     """The crops of each image, in order; no more than a few images wait to be written."""
     tasks = ((image.path, image.key, cutting, folder) for image in images)
     if workers == 1 or len(images) < 2:
-        yield from (cut_file(*task) for task in tasks)
+        yield from (_cut(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # forks after threads were started can hang
     with ProcessPoolExecutor(min(workers, len(images)), context, _begin_worker) as pool:
-        waiting: collections.deque[Future[list[Crop]]] = collections.deque()
+        waiting: collections.deque[Future[_Cut]] = collections.deque()
         try:
             for task in tasks:
-                waiting.append(pool.submit(cut_file, *task))
+                waiting.append(pool.submit(_cut, *task))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -239,15 +266,16 @@ def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, wor
 # ---- what is written, and how far it came
 
 
-def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[list[Crop], _Image]]) -> None:
+def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[_Cut, _Image]]) -> None:
     """Write crops and their record, which is always ahead of an LMDB: so it tells what is in there."""
     with (part / _PROGRESS).open("a", encoding="utf-8") as record:
         while some := list(itertools.islice(cut, _COMMIT)):
-            for crops, image in some:
-                record.write(json.dumps([image.name, [[crop.key, crop.size] for crop in crops]]) + "\n")
+            for (crops, failure), image in some:
+                line = [image.name, [[crop.key, crop.size] for crop in crops], *([failure] if failure else [])]
+                record.write(json.dumps(line) + "\n")
             record.flush()
             os.fsync(record.fileno())
-            store.write(crop for crops, _ in some for crop in crops)
+            store.write(crop for cut_one, _ in some for crop in cut_one.crops)
 
 
 def _lines(part: Path) -> Iterator[list[Any]]:

@@ -26,7 +26,7 @@ class FolderStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for left in self.part.rglob(f".*.{self.cutting.extension}.*"):  # of a process that was killed
+        for left in self.part.rglob(".*.unfinished"):  # of a process that was killed
             left.unlink()
 
     def count(self) -> int | None:
@@ -39,8 +39,8 @@ class FolderStore:
     def finish(self, lines: Iterable[list[Any]]) -> int:
         """Write ``name.png (h,w,c) level`` for each crop of the record, as BasicSR's tools do; returns their number."""
         count = 0
-        with self.meta.open("w", encoding="utf-8") as file:
-            for _, crops in lines:
+        with self.meta.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            for _, crops, *_ in lines:
                 for key, (height, width, channels) in crops:
                     file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
                     count += 1

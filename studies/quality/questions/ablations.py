@@ -19,7 +19,7 @@ Row = tuple[str, str, str]
 
 
 def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> str:
-    """A table for each metric: differences to the default at each NFE; and how often they are off zero."""
+    """A table for each metric: differences from the default at each NFE, and how often they are off zero."""
     there = outcomes.of(name)
     lines = missing(name, plan, there)
     if not there:
@@ -29,7 +29,7 @@ def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> st
         found, between = outcomes.of(name, task), _between_seeds(outcomes, task)
         lines += [f"### {_titled_by(task, name)}: what to change", "", _said(between) + _summary(found, between), ""]
         for metric in (name for name in LABELS if name in found[0].metrics):
-            title = f"{_titled_by(task, name)}: {LABELS[metric]}, difference to the default"
+            title = f"{_titled_by(task, name)}: {LABELS[metric]}, difference from the default"
             lines += [f"### {title}", "", _table(found, metric), ""]
     return "\n".join(lines)
 
@@ -39,7 +39,7 @@ def _titled_by(task: str, name: str) -> str:
 
 
 def _between_seeds(outcomes: Outcomes, task: str) -> dict[str, float]:
-    """By metric, how far the default's own trainings by several seeds lie apart at most; empty for one seed."""
+    """By metric, by how much the default's own trainings by several seeds differ at most; empty for one seed."""
     seeds = outcomes.of("claims", task)
     if len(seeds) < 2:
         return {}
@@ -58,8 +58,8 @@ def _said(between: dict[str, float]) -> str:
         return f"{alone}\n\n"
     parts = ", ".join(f"{figure(metric, value)} {LABELS[metric]}" for metric, value in between.items())
     return (
-        f"{alone} Trainings of the default by other seeds (`claims`) lie up to {parts} apart at one NFE; this table "
-        "counts what is off zero and farther than that.\n\n"
+        f"{alone} Trainings of the default by other seeds (`claims`) differ by up to {parts} at one NFE; this table "
+        "counts differences that are off zero and larger than that.\n\n"
     )
 
 

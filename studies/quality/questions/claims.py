@@ -24,7 +24,7 @@ Row = tuple[str, str, str]
 
 
 def section(outcomes: Outcomes, plan: Comparison | None, name: str = NAME) -> str:
-    """A table for each task: the methods and each bridge's difference to diffusion at each NFE."""
+    """A table for each task: the methods and each bridge's difference from diffusion at each NFE."""
     there = outcomes.of(name)
     lines = missing(name, plan, there)
     if not there or plan is None:
@@ -149,7 +149,7 @@ def _bests(outcomes: Outcomes, plan: Comparison, name: str) -> str:
 
 
 def verdicts(outcomes: Outcomes, plans: Mapping[str, Comparison]) -> str:
-    """Each claim of the paper, whether it holds, and the figures that say so; nothing of it is written by hand."""
+    """Each claim of the paper, whether it holds, and the figures that show it; nothing here is written by hand."""
     rows = []
     for name in (NAME, LONGER):
         tasks = {task: found for task in plans[name].tasks if (found := outcomes.of(name, task))}
@@ -230,7 +230,7 @@ def _control(tasks: dict[str, list[Outcome]]) -> Row:
             lost[task] = last / best(found, "lpips", RIVAL)[1] - 1
     return (
         f"No claim, a control: diffusion gains from steps, its LPIPS at the last NFE at most {percent(CLOSE)} above "
-        "its best; where not, the bridge's lead at many NFE says little",
+        "its best; where it does not, the bridge's lead at many NFE says little",
         count(sum(loss <= CLOSE for loss in lost.values()), len(lost)),
         _listed(f"{task} {percent(loss, True)}" for task, loss in lost.items()),
     )

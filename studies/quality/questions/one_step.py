@@ -14,11 +14,11 @@ DATA = "crops"
 NETWORKS = {  # what each shares with the twin
     TWIN: "sees x1 alone, learns x0 - x1",
     ALONE: "sees x1 alone; learns it divided by sigma",
-    BRIDGE: "sees x1 in one of 1,000 samples, else xt of other nodes",
+    BRIDGE: "sees x1 in one of 1,000 samples, otherwise xt of other nodes",
     "i2sb_weighted": "the same; errors count as errors of x0, not divided by sigma",
     "i2sb_predicts_x0": "the same; predicts x0 itself",
-    "i2sb_ot_ode": "sees x1 in one of 1,000, else xt without noise",
-    SHARE: "sees x1 in one of 4, else xt of other nodes",
+    "i2sb_ot_ode": "sees x1 in one of 1,000, otherwise xt without noise",
+    SHARE: "sees x1 in one of 4, otherwise xt of other nodes",
 }
 
 
@@ -42,7 +42,7 @@ def _reason(found: Sequence[Outcome]) -> str:
     taken = f" A quarter of the samples at x1 ({SHARE}) gives back {figure('psnr', cure.value)} dB." if cure else ""
     return (
         f"The target alone ({ALONE} against {TWIN}) is worth {figure('psnr', target, True)} dB; that the same network "
-        f"serves all other nodes too ({BRIDGE} against {ALONE}) is worth {figure('psnr', others, True)} dB.{taken}"
+        f"also serves all other nodes ({BRIDGE} against {ALONE}) is worth {figure('psnr', others, True)} dB.{taken}"
     )
 
 

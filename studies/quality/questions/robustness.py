@@ -78,8 +78,8 @@ def faults(restored: Tensor, original: Tensor) -> dict[str, float | None]:
     """What went wrong, in numbers; both images 3,H,W in [0, 1].
 
     Returns:
-        ``texture``: root mean square of what a 3 x 3 mean takes away, divided by the original's (None for a flat one);
-        ``flat``: the same in grey levels where the original is flat over 17 x 17: made up (None if it is nowhere);
+        ``texture``: root mean square of what a 3 x 3 mean removes, divided by the original's (None for a flat one);
+        ``flat``: the same in grey levels where the original is flat over 17 x 17: made up (None if it is flat nowhere);
         ``ringing``: grey levels by which it leaves the range of the original's 7 x 7 surroundings, 99th percentile;
         ``shift``: the largest difference of a channel's mean, in grey levels;
         ``blotches``: root mean square of the colours' errors (less their mean over the channels) averaged over 9 x 9,
@@ -126,7 +126,7 @@ def names(found: dict[str, float | None]) -> list[str]:
 
 
 def usable(weights: str | None) -> dict[str, dict[str, Any]]:
-    """PSNR on the Y channel, and LPIPS where its weights are at hand; says if they are not."""
+    """PSNR on the Y channel, and LPIPS if its weights are installed; prints if they are missing."""
     from basicsr_ext.metrics import build_metrics
     from studies.quality.study.study import METRICS, Y
 

@@ -2,7 +2,7 @@ r"""Quality against the number of network evaluations, for every sampler on one 
 
 Restores the validation images of an option file with each sampler and each NFE, and measures PSNR and SSIM on the Y
 channel, LPIPS and DISTS (lower is closer; their weights: docs/metrics.md) and NIQE (lower is more natural; it needs no
-reference). One seed for all. From the rows it tells which setting is best at each NFE, and which has the quality of 100
+reference). One seed for all. It prints which setting is best at each NFE, and which reaches the quality of 100
 ancestral steps soonest; these two are then timed in turns on one image.
 
     python -m studies.quality.questions.sampler_sweep -opt options/i2sb_sr4x.yml \
@@ -56,7 +56,7 @@ METRICS = {
     "niqe": {"type": "calculate_niqe", "crop_border": 4},
 }
 HIGHER_IS_BETTER = ("psnr_y", "ssim_y")
-REFERENCE = ("ancestral", 100)  # whose quality is to be had sooner
+REFERENCE = ("ancestral", 100)  # whose quality is to be reached sooner
 LONG = ("ancestral", "dbim eta 0")  # the only settings that are walked beyond 20 evaluations, unless --all says so
 
 
@@ -72,7 +72,7 @@ def build(option_file: str) -> tuple[object, list[dict]]:
 
 
 def usable() -> list[str]:
-    """Names of the metrics whose packages and weights are there; says which are not."""
+    """Names of the metrics whose packages and weights are installed; prints which are missing."""
     names = []
     for name, options in METRICS.items():
         try:

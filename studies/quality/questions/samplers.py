@@ -31,8 +31,8 @@ FAMILIES = {
     "denoising": ("denoise",),
 }
 COST = (
-    "Cost of one crop: operations, and seconds on the machine above in batches of ten, the least of all walks with so "
-    "many evaluations (network and crops are the same, but other work ran beside some)."
+    "Cost of one crop: operations, and seconds on the machine above in batches of ten, the least of all walks with "
+    "that many evaluations (network and crops are the same, but other work ran during some)."
 )
 Row = tuple[str, str, str]
 
@@ -101,14 +101,14 @@ def _table(there: Sequence[Outcome]) -> str:
 
 
 def _cost(there: Sequence[Outcome], nfe: int) -> list[str]:
-    """Of a crop, with so many evaluations: operations and wall-clock."""
+    """Operations and seconds of a crop at an NFE."""
     facts = [one.methods[name] for one in there for group in one.groups if (name := one.curve(group).get(nfe))]
     flops, seconds = ([f[key] for f in facts if f[key] is not None] for key in ("flops", "seconds_per_image"))
     return [f"{min(flops) / 1e9:.1f}" if flops else "", f"{min(seconds):.2g}" if seconds else ""]
 
 
 def suggestions(outcomes: Outcomes) -> list[dict]:
-    """For each family of tasks the setting and NFE of the least LPIPS (mean over its tasks).
+    """For each family of tasks the setting and NFE with the lowest LPIPS (mean over its tasks).
 
     Returns:
         ``family``, ``setting``, ``nfe``, ``lpips``, ``psnr``, the ``default`` setting's LPIPS at that NFE, the
@@ -153,8 +153,8 @@ def _suggested(outcomes: Outcomes) -> str:
         figures = [figure("lpips", one["lpips"]), figure("psnr", one["psnr"]), gaps]
         rows.append([one["family"], one["setting"], str(one["nfe"]), *figures, f"{verdict}, NFE {one['nfe']}"])
     note = (
-        f"The setting and NFE of the least LPIPS. It replaces `{DEFAULT}` only where the interval of the difference at "
-        "that NFE is off zero in every task of the family; the choice was made on the same crops.\n\n"
+        f"The setting and NFE with the lowest LPIPS. It replaces `{DEFAULT}` only where the interval of the difference "
+        "at that NFE is off zero in every task of the family; the choice was made on the same crops.\n\n"
     )
     head = ["tasks", "best setting", "NFE", "LPIPS", "PSNR", f"LPIPS against {DEFAULT}", "suggested default"]
     return note + table(head, rows)
@@ -172,12 +172,12 @@ def _orders(outcomes: Outcomes) -> str:
         heads = heads or nfes
         gaps = [difference([both], "lpips", DATA, ("diffusion_ddim", nfe), ("diffusion", nfe)) for nfe in heads]
         rows.append([one.task, *[shown("lpips", gap, False) for gap in gaps]])
-    wanting = f"Needs `claims` and `{SOLVERS}` of the same task and seed, in one study.\n"
-    return table(["NFE", *map(str, heads)], rows) if rows else wanting
+    needs = f"Needs `claims` and `{SOLVERS}` of the same task and seed, in one study.\n"
+    return table(["NFE", *map(str, heads)], rows) if rows else needs
 
 
 def same_network(one: Outcome, other: Outcome, network: str) -> bool:
-    """Whether both files measured the very same training of a network, and not one like it on another day."""
+    """Whether both files measured the same training of a network, and not another one with the same options."""
     trainings = [file.content["trained"].get(network) for file in (one, other)]
     return trainings[0] == trainings[1] is not None
 

@@ -31,7 +31,7 @@ def section(outcomes: Outcomes, plan: Comparison | None) -> str:
     for dataset in there[0].datasets:
         lines += [f"### {dataset}", "", _table(there, dataset), ""]
     lines += ["### One step against the L2 twin, the best NFE against regression", ""]
-    lines += ["The best NFE of a metric is the one of its least figure on the other data sets. " + _ends(there), ""]
+    lines += ["The best NFE of a metric is that of its lowest figure on the other data sets. " + _ends(there), ""]
     lines += [_twin(there), "", _rivals(there), ""]
     return "\n".join(lines)
 
@@ -58,7 +58,7 @@ def _table(found: Sequence[Outcome], dataset: str) -> str:
 
 
 def best_nfe(found: Sequence[Outcome], dataset: str, bridge: str, metric: str = "lpips") -> int | None:
-    """NFE of a bridge whose figure is least on the other data sets: not chosen by what it is judged on."""
+    """NFE at which a bridge has its lowest figure on the other data sets: not chosen by what it is judged on."""
     others = [name for name in found[0].datasets if name != dataset] or [dataset]
     curve = {nfe: [mean(found, metric, bridge, nfe, name) for name in others] for nfe in found[0].curve(bridge)}
     known = {nfe: sum(values) for nfe, values in curve.items() if None not in values}

@@ -67,7 +67,7 @@ def run(work: Path, weights: str | None) -> dict[str, Any]:
     file = folder / "records.json"
     if not file.is_file():
         command = f"python -m studies.quality.study --data DIR --work {work} --results NEW --only 'super_resolution*'"
-        raise InputError(f"{file} is not there; run: {command}")
+        raise InputError(f"{file} is missing; run: {command}")
     records = json.loads(file.read_text())
     rows = []
     for dataset in records["datasets"]:
@@ -103,10 +103,10 @@ def _blended(
 
 
 def section(results: Path) -> str:
-    """The terms, texture by stage."""
+    """The page: the terms, texture by stage."""
     file = results / FILE
     if not file.is_file():
-        return "Not there yet: `python -m studies.quality.questions.texture --work study` makes it.\n"
+        return "Missing: `python -m studies.quality.questions.texture --work study` makes it.\n"
     record = json.loads(file.read_text())
     rows = []
     for row in record["rows"]:
@@ -116,8 +116,8 @@ def section(results: Path) -> str:
     sizes = dict.fromkeys(f"{row['images']} images of {row['dataset']}" for row in record["rows"])
     lines = [
         f"DISTS is a sum of terms: texture (means of the maps) at six stages from the image itself to the deepest of "
-        f"VGG16, and structure. Each row mixes the image of a bridge, at the NFE of its least LPIPS, into that of "
-        f"{record['twin']}, so much of it; {', '.join(sizes)}.\n",
+        f"VGG16, and structure. Each row mixes the given share of a bridge's image, at the NFE of its lowest LPIPS, "
+        f"into that of {record['twin']}; {', '.join(sizes)}.\n",
         "- Command: `python -m studies.quality.questions.texture --work study`, on the images of `super_resolution`, "
         f"with its trainings; seed {record['seed']}.",
         f"- Machine: {machine([record['environment']])}.\n",
@@ -132,7 +132,7 @@ def _dists(row: dict[str, Any]) -> float:
 
 
 def _read_out(rows: list[dict[str, Any]]) -> str:
-    """At which stages drawn detail is nearer to the original than the twin, and what half of it is worth."""
+    """At which stages drawn detail is nearer to the original than the twin's, and what half of it is worth."""
     lines = []
     for dataset, walk in dict.fromkeys((row["dataset"], row["walk"]) for row in rows):
         own = {row["share"]: row for row in rows if (row["dataset"], row["walk"]) == (dataset, walk)}
@@ -142,8 +142,8 @@ def _read_out(rows: list[dict[str, Any]]) -> str:
             near, far = ([str(k) for k, gap in enumerate(gaps) if sign * gap > 5e-4] for sign in (-1, 1))
             lines.append(
                 f"- {dataset}, {walk}: texture nearer to the original than the twin's at stages "
-                f"{', '.join(near) or 'none'}, farther at {', '.join(far) or 'none'}; DISTS minus the twin's "
-                f"{figure('dists', _dists(drawn) - _dists(mean), True)}, of half of each image "
+                f"{', '.join(near) or 'none'}, farther at {', '.join(far) or 'none'}; DISTS minus the twin's is "
+                f"{figure('dists', _dists(drawn) - _dists(mean), True)}, with half of each image "
                 f"{figure('dists', _dists(half) - _dists(mean), True)}."
             )
     return "\n".join(lines)

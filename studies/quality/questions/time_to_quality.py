@@ -1,11 +1,11 @@
-"""How much sooner a few steps have the quality of a hundred ancestral ones: the same network, the same crops.
+"""How much sooner a few steps reach the quality of a hundred ancestral ones: the same network, the same crops.
 
     python -m studies.quality.questions.time_to_quality --work study
 
-For each task and metric it takes from ``studies/quality/results`` the walk of the fewest evaluations whose figure is no
-worse than that of 100 ancestral steps, restores a crop of a photograph of scikit-image with both in turns, and writes
-the ratios of their seconds to studies/quality/results/time_to_quality.json; ``python -m studies.quality.pages`` puts
-them into docs/results.md.
+For each task and metric it takes from ``studies/quality/results`` the walk with the fewest evaluations whose figure is
+no worse than that of 100 ancestral steps, restores a crop of a photograph of scikit-image with both in turns, and
+writes the ratios of their seconds to studies/quality/results/time_to_quality.json; ``python -m studies.quality.pages``
+puts them into docs/results.md.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TIMED = "sr4x"  # task of the network that is timed
 
 
 def quickest(outcomes: Outcomes, task: str, metric: str) -> dict[str, Any] | None:
-    """The walk of the fewest evaluations that is no worse than the reference, on the network of seed 0.
+    """The walk with the fewest evaluations that is no worse than the reference, on the network of seed 0.
 
     Returns:
         ``setting`` (its own name is ``i2sb`` for the ancestral walk of ``claims``), ``nfe``, ``value``, ``reference``
@@ -66,7 +66,7 @@ def _choices(one: Outcome) -> Iterator[tuple[int, str]]:
 
 
 def _timed(work: Path, study: Study) -> Callable[[str, int], dict[str, float]]:
-    """A stop-watch: seconds of the reference and of a walk, in turns, on one network, since weights cost no time."""
+    """A stopwatch: seconds of the reference and of a walk, in turns, on one network, since weights cost no time."""
     from basicsr_ext.images.decode import decode_image
     from i2sb_plugin.data.photographs import prepare
     from studies.quality.study import sheets
@@ -92,7 +92,7 @@ def section(results: Path) -> str:
     """The table of docs/results.md, from the stored file."""
     file = results / FILE
     if not file.is_file():
-        return "Not there yet: `python -m studies.quality.questions.time_to_quality --work study` makes it.\n"
+        return "Missing: `python -m studies.quality.questions.time_to_quality --work study` makes it.\n"
     record = json.loads(file.read_text())
     rows = []
     for one in record["rows"]:
@@ -103,10 +103,11 @@ def section(results: Path) -> str:
         rows.append([one["task"], LABELS[one["metric"]], values[0], setting, str(one["nfe"]), values[1], gap, ratio])
     head = ["task", "metric", "100 ancestral steps", "as good", "NFE", "its figure", "difference", "times faster"]
     lines = [
-        "The walk of the fewest evaluations whose figure is no worse than that of 100 ancestral steps, found on the "
-        "same network and crops (seed 0 of `samplers` and `claims`; their training is said there); seconds of "
-        "restoring one crop of 64 x 64 pixels with both in turns, median (least to most), by the network of "
-        "super-resolution: weights cost no time. The mean figure is no worse; the difference's interval is beside.\n",
+        "The walk with the fewest evaluations whose mean figure is no worse than that of 100 ancestral steps, on the "
+        "same network and crops (seed 0 of `samplers` and `claims`, which describe the training), and its difference "
+        "with an interval. Times faster: by the seconds of restoring one crop of 64 x 64 pixels with both in turns, "
+        "median (least to most), with the network of super-resolution, since the time does not depend on "
+        "the weights.\n",
         f"- Command: `python -m studies.quality.questions.time_to_quality --work study`; seed {record['seed']}.",
         f"- Machine: {machine([record['environment']])}.\n",
         table(head, rows),
@@ -116,14 +117,14 @@ def section(results: Path) -> str:
 
 
 def _slow(rows: list[dict[str, Any]]) -> list[str]:
-    """Where it takes nearly as long, and why."""
+    """Where the gain is small, and why."""
     found = [one for one in rows if one["ratio_median"] < ASKED]
     if not found:
         return []
     names = ", ".join(f"{one['task']} by {LABELS[one['metric']]} ({one['ratio_median']:.1f})" for one in found)
     return [
-        f"\nLess than {ASKED} times faster: {names}. Every walk of `samplers` was tried at every NFE there. patch-FID "
-        "counts texture, which the noise of each further step draws, and goes on falling up to 100 evaluations."
+        f"\nLess than {ASKED} times faster: {names}. Every walk of `samplers` was tried at every NFE there: patch-FID "
+        "measures texture, which the noise of each further step adds, and keeps falling up to 100 evaluations."
     ]
 
 

@@ -74,7 +74,7 @@ class Photographs:
 def _check_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"--data: {folder} is not there; give the folder that holds BSDS500, Set5 and Set14")
+            raise InputError(f"--data: {folder} is missing; give the folder that holds BSDS500, Set5 and Set14")
 
 
 def _links(source: Path, folder: Path) -> Path:

@@ -74,7 +74,7 @@ def _command(comparison: str) -> str:
 
 
 def missing(comparison: str, plan: Comparison | None, found: Sequence[Outcome]) -> list[str]:
-    """Lines for the results that are not there, by seed and task; none if nothing is missing."""
+    """Lines for the results that are missing, by seed and task; none if nothing is missing."""
     there = {(one.seed, one.task) for one in found}
     parts = []
     for seed in plan.seeds if plan else ():
@@ -84,7 +84,7 @@ def missing(comparison: str, plan: Comparison | None, found: Sequence[Outcome]) 
     if plan and not parts:
         return []
     what = "; ".join(parts) or "everything"
-    return [f"Not there yet: {what}. {_command(comparison)} makes it, then `python -m studies.quality.pages`.", ""]
+    return [f"Missing: {what}. {_command(comparison)} makes it, then `python -m studies.quality.pages`.", ""]
 
 
 def percent(share: float, sign: bool = False) -> str:

@@ -74,11 +74,11 @@ def _weights(work: Path, network: str, task: str) -> Path:
 
 
 def load(work: Path, network: str, task: str) -> Restorer:
-    """A network of the study; InputError if it is not there."""
+    """A network of the study; InputError if it is missing."""
     path = _weights(work, network, task)
     if not path.is_file():
         raise InputError(
-            f"{path} is not there; run: python -m studies.quality.study --data DIR --work {work} "
+            f"{path} is missing; run: python -m studies.quality.study --data DIR --work {work} "
             f"--results NEW --only 'claims-{task}-{SEED}'"
         )
     return Restorer.load(path)

@@ -10,16 +10,17 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext import cli, repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.training import loop_state
+from studies.reliability.runs.children import fork
 
 
 @dataclass(frozen=True)
@@ -45,34 +46,15 @@ def free_port() -> int:
 
 def start(root: Path, out: Path, words: list[str], size: int, *faults: Fault) -> list[int]:
     """Fork ``size`` ranks of a command that nothing watches over; all write to ``out``. Returns their process ids."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    port, children = free_port(), []
-    for rank in range(size):
-        child = os.fork()
-        if child == 0:
-            if size > 1:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            _be_rank(root, out, words, list(faults))
-        children.append(child)
-    return children
+    port = free_port()
 
+    def be_rank(rank: int) -> int:
+        if size > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return act(root, words, list(faults))
 
-def _be_rank(root: Path, out: Path, words: list[str], faults: list[Fault]) -> None:
-    code = 70
-    try:
-        file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        os.chdir(root)
-        code = act(root, words, faults)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    return [fork(partial(be_rank, rank), root, out) for rank in range(size)]
 
 
 def wait(children: list[int], seconds: float = 300) -> list[int]:

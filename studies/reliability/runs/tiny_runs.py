@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import time
-import traceback
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from basicsr_ext.checkpoints.resumable import check_save, resumable_iterations
 from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
+from studies.reliability.runs.children import fork
 
 RESULTS = Path(__file__).parents[1] / "results"
 ITERATIONS = 12
@@ -87,24 +87,7 @@ def write_options(root: Path, opt: dict) -> Path:
 
 def start(root: Path, path: Path, *flags: str) -> int:
     """Fork; the child runs ``basicsr train`` and writes what it says to ``<name>.out``. Returns its process id."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        out = os.open(path.with_suffix(".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.chdir(root)
-        code = cli.main(["train", "-opt", str(path), *flags])
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    return fork(lambda: cli.main(["train", "-opt", str(path), *flags]), root, path.with_suffix(".out"))
 
 
 def wait(child: int) -> int:

@@ -19,11 +19,11 @@ repairs.apply()
 
 from basicsr.metrics import calculate_metric  # noqa: E402
 
-from basicsr_ext.benchmark.run import work  # noqa: E402
 from basicsr_ext.benchmark.run.runners import TrainedRunner  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.restoring.restorer import Restorer  # noqa: E402
 from tests.support.basicsr_runs import write_images  # noqa: E402
+from tests.support.restorations import kept_restorations  # noqa: E402
 from tests.support.toolkit import command  # noqa: E402
 from tests.support.trained import BRIDGE, RRDB, run_folder  # noqa: E402
 
@@ -46,15 +46,8 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def restorations(monkeypatch):
-    """The method and image of every restoration, but for those that warm up."""
-    seen, timed = [], work._timed
-
-    def counted(bench, runner, images, items):
-        seen.extend((runner.sampler or type(runner).__name__, image.name) for image in images)
-        return timed(bench, runner, images, items)
-
-    monkeypatch.setattr(work, "_timed", counted)
-    return seen
+    """The method and image of every restoration that is kept."""
+    return kept_restorations(monkeypatch)
 
 
 def options(here, **changes):
@@ -147,16 +140,16 @@ def test_nothing_is_restored_twice(here, restorations):
     assert run() == 0 and restorations == []
     assert figures(records(here)) == figures(first)
     shutil.rmtree(here / "results/bench/restored/rrdb")
-    assert run() == 0 and restorations == [("TrainedRunner", f"00{k}") for k in range(IMAGES)]
+    assert run() == 0 and restorations == [("rrdb", f"00{k}") for k in range(IMAGES)]
     restorations.clear()
     restored = here / "results/bench/restored/i2sb_nfe2/pairs/001.png"
     restored.write_bytes(restored.read_bytes()[:100])
-    assert run() == 0 and restorations == [("ancestral", "001")]
+    assert run() == 0 and restorations == [("i2sb_nfe2", "001")]
     restorations.clear()
     made["methods"]["i2sb"]["flags"]["nfe"] = [1, 3]
     made["metrics"]["psnr"] = {"type": "calculate_psnr", "crop_border": 0}
     options(here, **made)
-    assert run() == 0 and restorations == [("ancestral", f"00{k}") for k in range(IMAGES)]
+    assert run() == 0 and restorations == [("i2sb_nfe3", f"00{k}") for k in range(IMAGES)]
     restorations.clear()
     cv2.imwrite(str(here / "lq/002.png"), np.full((16, 16, 3), 90, np.uint8))
     assert run() == 0 and [name for _, name in restorations] == ["002"] * 4
@@ -175,21 +168,20 @@ def test_a_folder_of_the_first_version_goes_on_where_it_stopped(tmp_path, restor
     assert after["results"] == before["results"] and after["methods"] == before["methods"]
     assert list(after) == list(before) and after["datasets"] == before["datasets"]
     (tmp_path / "results/bench/restored/rrdb/pairs/001.png").unlink()
-    assert run() == 0 and restorations == [("TrainedRunner", "001")]
+    assert run() == 0 and restorations == [("rrdb", "001")]
 
 
-def test_an_interrupted_run_goes_on(here, restorations, monkeypatch, capsys):
+def test_an_interrupted_run_goes_on(here, monkeypatch, capsys):
     options(here)
-    counted = work._timed
+    stops = [5]
 
-    def stopped(bench, runner, images, items):
-        if len(restorations) == 5:
+    def stop(kept):
+        if len(kept) in stops:
+            stops.clear()
             raise KeyboardInterrupt
-        return counted(bench, runner, images, items)
 
-    monkeypatch.setattr(work, "_timed", stopped)
+    restorations = kept_restorations(monkeypatch, stop)
     assert run() == 130 and not (here / "results/bench/records.json").exists()
-    monkeypatch.setattr(work, "_timed", counted)
     assert run() == 0 and len(restorations) == 4 * IMAGES
     assert sorted(name for _, name in restorations) == sorted(4 * [f"00{k}" for k in range(IMAGES)])
 
@@ -291,7 +283,7 @@ def test_metrics_of_draws_operators_and_costs_get_what_they_need(here):
     assert draws[:2] == ["000_draw1.png", "000_draw2.png"] and len(draws) == 2 * IMAGES
 
 
-def test_batches_give_the_images_that_single_ones_give(here, monkeypatch):
+def test_batches_give_the_images_that_single_ones_give(here, restorations, monkeypatch):
     """A bridge with its noise, its walk and its std, a model of BasicSR's, and images of two sizes."""
     for folder, size in (("gt", (28, 32)), ("lq", (14, 16))):
         picture = cv2.resize(cv2.imread(str(here / folder / "001.png")), size)
@@ -304,22 +296,15 @@ def test_batches_give_the_images_that_single_ones_give(here, monkeypatch):
     made["methods"]["i2sb"]["flags"] = flags
     made["metrics"] |= {"spread": {"type": "diversity"}, "memory": {"type": "peak_memory"}}
     options(here, **made)
-    batches, timed = [], work._timed
-
-    def counted(bench, runner, images, items):
-        batches.append((runner.sampler, [image.name for image in images]))
-        return timed(bench, runner, images, items)
-
     warm_up, warmed = TrainedRunner.warm_up, []
-    monkeypatch.setattr(work, "_timed", counted)
     monkeypatch.setattr(TrainedRunner, "warm_up", lambda s, items: warmed.append(len(items)) or warm_up(s, items))
-    assert run() == 0 and [len(names) for _, names in batches] == [1] * 12
-    batches.clear()
-    assert run("--force_yml", "batch_size=3") == 0 and batches == [], "the size of a batch is no part of the key"
+    assert run() == 0 and len(restorations) == 12 and set(warmed) == {1}
+    restorations.clear()
+    assert run("--force_yml", "batch_size=3") == 0 and restorations == [], "the size of a batch is no part of the key"
     warmed.clear()
     assert run("--force_yml", "batch_size=3", "name=together") == 0
     assert warmed == [1, 1, 1] + [3, 1] * 3, "each number of images before it is timed"
-    assert [names for sampler, names in batches if sampler] == [["000", "002", "003"], ["001"]]
+    assert [name for method, name in restorations if method == "i2sb"] == ["000", "002", "003", "001"]
     single, together = here / "results/bench", here / "results/together"
     pictures = sorted(p.relative_to(single) for kind in ("restored", "extras") for p in (single / kind).rglob("*.png"))
     assert len(pictures) == 3 * 4 + 2 * 4 + 4 + 4 + 4, "restored; draws; further draws of the bridge; std; walk"
@@ -345,7 +330,7 @@ def test_a_batch_draws_the_noise_of_each_image(here):
         restorer.restore(images, seed=[1, 2])
 
 
-def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, capsys):
+def test_an_image_that_cannot_be_saved_is_said_and_the_rest_is_done(here, monkeypatch, capsys):
     options(here)
     replace = os.replace
 
@@ -355,9 +340,11 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(here, monkeypatch, caps
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    assert run() == 2 and "No space left on device" in capsys.readouterr().err
+    assert run() == 1
+    said = "1 of 3 images could not be saved: cannot save results/bench/restored/i2sb_nfe1/pairs/001.png: No space left"
+    assert said in records(here)["methods"][2]["reason"] and len(records(here)["results"]) == 3
     folder = here / "results/bench/restored/i2sb_nfe1/pairs"
-    assert sorted(path.name for path in folder.iterdir()) == ["000.json", "000.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["000.json", "000.png", "002.json", "002.png"]
     monkeypatch.setattr(os, "replace", replace)
     assert run() == 0 and len(records(here)["results"]) == 4
 
@@ -385,3 +372,24 @@ def test_spandrel_loads_what_others_trained(here):
     assert kinds[1][0] == "model" and kinds[0][1] == kinds[1][1]
     torch.save({"weight": torch.zeros(3)}, here / "foreign.pth")
     assert run() == 2
+
+
+def test_images_of_one_name_in_two_folders_stay_apart_and_of_one_result_are_refused(here, capsys):
+    for side in ("gt", "lq"):
+        for name in ("a", "b"):
+            (here / side / name).mkdir()
+        (here / side / "000.png").rename(here / side / "a/1.png")
+        (here / side / "001.png").rename(here / side / "b/1.png")
+        (here / side / "002.png").rename(here / side / "a_1.png")
+    methods = {"bicubic": {"interpolation": "bicubic"}}
+    options(here, methods=methods)
+    assert run() == 0
+    (result,) = records(here)["results"]
+    names = ["a/1", "a_1", "b/1"]
+    assert [image["image"] for image in result["images"]] == names and len({i["psnr_y"] for i in result["images"]}) == 3
+    folder = {"folder": "results/bench/restored/bicubic/pairs"}
+    options(here, methods=methods | {"own": folder})
+    assert run() == 0, "they are found by sub-folder and name"
+    cv2.imwrite(str(here / "gt/a/1.bmp"), cv2.imread(str(here / "gt/a/1.png")))
+    cv2.imwrite(str(here / "lq/a/1.bmp"), cv2.imread(str(here / "lq/a/1.png")))
+    assert run() == 2 and "would both become a/1; rename" in capsys.readouterr().err

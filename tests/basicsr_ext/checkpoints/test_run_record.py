@@ -29,7 +29,7 @@ def test_each_start_is_added_and_the_last_one_is_read(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "starts": []}', '{"format": 1, "starts": [{}]}'])
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / RECORD).write_text(text)
-    with pytest.raises(InputError, match=r"options\.json of a run is damaged .*remove it .*-opt FILE"):
+    with pytest.raises(InputError, match=r"options\.json .*damaged.*remove it.*-opt FILE"):
         read_options(tmp_path)
     write_options(options(tmp_path, scale=3))
     found = read_options(tmp_path)

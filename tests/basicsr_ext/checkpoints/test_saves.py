@@ -79,7 +79,7 @@ def test_a_flip_that_torch_would_load_is_found_in_a_network_of_any_origin(tmp_pa
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     assert not torch.load(path)["params"]["w"].equal(weights["params"]["w"])
-    with pytest.raises(InputError, match=r"damaged or cut short \(.* does not have its CRC-32\)"):
+    with pytest.raises(InputError, match=r"damaged.*CRC-32"):
         storage.load_weights(path)
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_removed_for_a_save_that_does_not_read_back(tmp_path, monkeyp
     model, _, states = saving_model(tmp_path, keep_last=1)
     model.save(0, 2)
     monkeypatch.setattr(files, "digest", lambda path: "0" * 64)
-    with pytest.raises(files.SaveError, match=r"net_g_4\.pth: it reads back otherwise than it was written"):
+    with pytest.raises(files.SaveError, match=r"net_g_4\.pth: .*reads back"):
         model.save(0, 4)
     monkeypatch.undo()
     assert names(states) == {"2.state", "2.sha256"} and resumable.newest_resumable(model.opt)[0].name == "2.state"
@@ -143,7 +143,7 @@ def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path
     with (models / "net_g_2.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x07")
-    with pytest.raises(InputError, match="its SHA-256 is not that in"):
+    with pytest.raises(InputError, match="SHA-256"):
         storage.load_weights(models / "net_g_2.safetensors")
 
 
@@ -179,10 +179,10 @@ def test_the_first_failed_save_stops_the_run_unless_more_are_allowed(tmp_path, m
     ):  # fmt: skip
         assert part in str(caught.value)
     assert isinstance(caught.value, InputError) and said == []
-    model._saves.max_failures, model._saves.failures = 2, 0
+    model, _, _ = saving_model(tmp_path, max_failed_saves=2)
     model.save(0, 6)
     assert len(said) == 1 and "net_g_6.pth: No space left" in said[0] and "training goes on" in said[0]
-    with pytest.raises(files.SaveError, match="failed saves in a row: 2"):
+    with pytest.raises(files.SaveError, match="saves in a row: 2"):
         model.save(0, 8)
     assert names(models) == {"net_g_2.pth", "net_g_latest.pth"} and names(states) == {"2.state", "2.sha256"}
 
@@ -210,7 +210,7 @@ def test_a_failed_state_takes_its_network_with_it(tmp_path, monkeypatch):
 def test_the_end_of_a_run_must_be_saved(tmp_path, monkeypatch):
     model, _, _ = saving_model(tmp_path, max_failed_saves=5)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(FULL))
-    with pytest.raises(files.SaveError, match=r"net_g_latest\.pth: No space left .*; the run ends"):
+    with pytest.raises(files.SaveError, match=r"net_g_latest\.pth: No space left.* ends"):
         model.save(-1, -1)
 
 

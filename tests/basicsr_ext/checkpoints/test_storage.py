@@ -110,7 +110,7 @@ def test_weights_are_found_under_their_key_or_bare(tmp_path):
     torch.save({"params": {"module.w": torch.ones(1)}, "step": 3}, path)
     assert list(storage.load_weights(path)) == ["w"]
     assert list(storage.load_weights(path, "params_ema")) == ["w"]
-    with pytest.raises(InputError, match=r"no weights under the key 'param'; did you mean params\?"):
+    with pytest.raises(InputError, match=r"'param'.* params\?"):
         storage.load_weights(path, "param")
     torch.save({"w": torch.ones(1)}, path)
     assert list(storage.load_weights(path, "params")) == ["w"]
@@ -144,7 +144,7 @@ def test_networks_that_resuming_ignores_need_no_file(tmp_path):
 
 def test_a_network_given_as_a_state_is_refused(tmp_path):
     torch.save({"params": {}}, tmp_path / "net_g_5.pth")
-    with pytest.raises(InputError, match=r"path\.resume_state: .*net_g_5\.pth is not a training state"):
+    with pytest.raises(InputError, match=r"path\.resume_state: .*net_g_5\.pth .*training state"):
         storage.load_state(tmp_path / "net_g_5.pth", "path.resume_state")
 
 
@@ -183,5 +183,5 @@ def test_a_configuration_is_found_under_every_key_that_had_it(tmp_path, key, kin
 @pytest.mark.parametrize("text", ["{", "[]", '{"scale": 4}'])
 def test_a_damaged_configuration_is_refused_with_its_key(tmp_path, text):
     storage.save_safetensors(WEIGHTS, tmp_path / "net.safetensors", {"config": text})
-    with pytest.raises(InputError, match=r"--checkpoint .*net\.safetensors: its configuration \(config\) is damaged"):
+    with pytest.raises(InputError, match=r"--checkpoint .*net\.safetensors: .*config.* damaged"):
         storage.read_configuration(tmp_path / "net.safetensors", "--checkpoint")

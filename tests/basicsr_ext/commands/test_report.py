@@ -52,10 +52,10 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
 
 
 def test_a_folder_without_figures_is_told(tmp_path):
-    with pytest.raises(InputError, match="metrics.json does not exist; `basicsr test -opt FILE` writes it"):
+    with pytest.raises(InputError, match=r"metrics\.json .*basicsr test -opt FILE"):
         load_runs([tmp_path])
     (tmp_path / "metrics.json").write_text("[1]")
-    with pytest.raises(InputError, match="is not a result of `basicsr test`"):
+    with pytest.raises(InputError, match="basicsr test"):
         load_runs([tmp_path])
 
 

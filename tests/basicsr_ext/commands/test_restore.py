@@ -12,10 +12,12 @@ from PIL import Image
 from skimage import data
 
 from basicsr_ext.checkpoints.run_record import write_options
-from basicsr_ext.commands import restore as command
+from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
+from basicsr_ext.images import pictures
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
+from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.support.cli_runs import run
 from tests.support.trained import BRIDGE, RRDB, SWINIR, run_folder, safetensors_file, weights
 
@@ -241,7 +243,7 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         save(here / f"in/{k}.png", PHOTO[::-1] if k % 2 else PHOTO[:, :, 0] if k == 2 else PHOTO)
     save(here / "in/6.png", np.dstack([PHOTO, ALPHA])), save(here / "in/7.jpg", PHOTO[:30])
     (here / "in/3b.png").write_bytes(b"no picture")
-    restore, read, write = restorer.Restorer.restore, files.read_picture, command._write
+    restore, read, write = restorer.Restorer.restore, files.read_picture, work.write_picture
 
     def counted(self, image, *rest, **flags):
         seen.append(len(image))
@@ -251,15 +253,15 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         held[:] = held[0] + 1, max(held[1], held[0] + 1)
         return read(path)
 
-    def writing(*rest):
-        held[0] -= 1
-        write(*rest)
+    def writing(path, picture):
+        held[0] -= not path.stem.endswith("_std")
+        write(path, picture)
 
     arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "-o"]
     code, _, alone = run(capsys, *arguments, "single")
     monkeypatch.setattr(restorer.Restorer, "restore", counted)
     monkeypatch.setattr(files, "read_picture", reading)
-    monkeypatch.setattr(command, "_write", writing)
+    monkeypatch.setattr(work, "write_picture", writing)
     assert code == 1 and run(capsys, *arguments, "together", "--batch", 4, "--tile_batch", 2)[0] == 1
     assert seen == [4, 3, 1] and held[1] <= 4 + 1, "the broken one was counted too"
     assert "3b.png: cannot be read" in alone and not (here / "together/3b.png").exists()
@@ -271,14 +273,14 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
 
 
 def test_a_picture_that_fails_takes_no_other_of_its_batch_with_it(here, capsys, monkeypatch):
-    checkpoint, run_ = run_folder(here, BRIDGE), restorer.Restorer._run
+    checkpoint, restore = run_folder(here, BRIDGE), I2SBModel.restore
     for name in ("a", "b", "c", "d"):
         save(here / f"in/{name}.png", np.full_like(PHOTO, 255) if name == "b" else PHOTO)
 
-    def failing(self, batch, seeds):
-        return run_(self, batch, seeds) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
+    def failing(self, batch, *rest):
+        return restore(self, batch, *rest) + torch.where(batch["lq"].amin((1, 2, 3), True) == 1, torch.nan, 0.0)
 
-    monkeypatch.setattr(restorer.Restorer, "_run", failing)
+    monkeypatch.setattr(I2SBModel, "restore", failing)
     arguments = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--batch", 3]
     code, _, said = run(capsys, *arguments)
     assert code == 1 and "b.png: the network gave NaN" in said and "1 of 4 could not be restored" in said
@@ -523,3 +525,37 @@ def test_condition_images_that_lack_or_are_too_many_are_refused(here, capsys, op
     code, _, message = run(capsys, "restore", "-i", "in/a.png", "-o", "out", "--checkpoint", checkpoint, *flags)
     assert code == 2 and said in message
     assert not (here / "out").exists()
+
+
+# ---- results that cannot be saved
+
+
+def test_results_that_cannot_be_saved_are_listed_and_the_rest_is_done(here, capsys, monkeypatch):
+    checkpoint = run_folder(here, SWINIR)
+    (
+        save(here / f"in/{'y' * 251}.png"),
+        save(here / "in/wide.png", np.tile(PHOTO[:8], (1, 2, 1))),
+        save(here / "in/z.png"),
+    )
+    monkeypatch.setattr(pictures, "_LONGEST_SIDE", {"webp": 2 * 53})
+    words = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--format", "webp", "--batch", "3"]
+    code, _, said = run(capsys, *words)
+    assert code == 1 and "2 of 3 could not be restored" in said and "Traceback" not in said
+    assert f"in/{'y' * 251}.png: cannot save" in said and "File name too long" in said
+    assert "in/wide.png: cannot save out/wide.webp: WEBP holds 106 pixels a side, not 16x212" in said
+    assert [path.name for path in (here / "out").iterdir()] == ["z.webp"]
+
+
+def test_what_lies_beside_a_result_never_replaces_another_one(here, capsys):
+    checkpoint = run_folder(here, BRIDGE)
+    save(here / "in/a.png"), save(here / "in/a_std.png")
+    words = ["restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint, "--nfe", "1", "--samples", "2"]
+    code, _, said = run(capsys, *words)
+    assert code == 1 and "cannot save out/a_std.png: another picture is restored to it; rename" in said
+
+
+def test_two_masks_of_one_picture_are_refused(here, capsys):
+    for name in ("in/a.png", "masks/a.png", "masks/a.bmp", "masks/other.png", "masks/other.bmp"):
+        save(here / name)
+    said = refused(here, capsys, "--mask", "masks")
+    assert "--mask masks: masks/a.bmp, masks/a.png all fit in/a.png; keep one" in said

@@ -87,7 +87,7 @@ def test_a_worker_that_shares_nothing_can_import_a_file_plugin(tmp_path, monkeyp
 def test_a_file_whose_name_is_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("")
-    with pytest.raises(InputError, match=r"plugins: ./json.py .*another module has the name json .*rename the file"):
+    with pytest.raises(InputError, match=r"plugins: \./json\.py .* json .*rename the file"):
         plugins.load_listed(["./json.py"])
     assert sys.modules["json"] is json
 

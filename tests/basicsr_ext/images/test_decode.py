@@ -104,11 +104,11 @@ def test_header_and_pixels_agree_on_every_kind_of_png(mode, options, channels):
 
 def test_a_wrong_channel_count_names_file_counts_and_cure():
     data = encode(rgb().convert("L"), "PNG")
-    with pytest.raises(InputError, match=r"a/b.png: has 1 channel\(s\) \(grey\) but channels is 3; set channels: 1"):
+    with pytest.raises(InputError, match=r"a/b\.png: .*1 channel.*channels is 3.*channels: 1"):
         decode_image(data, "a/b.png", 3)
     repeated = decode_image(data, "a/b.png", 3, grey_to_rgb=True)
     assert repeated.shape == (3, 24, 40) and torch.equal(repeated[0], repeated[2])
-    with pytest.raises(InputError, match=r"x.png: has 4 channel\(s\) \(RGB with alpha\) but channels is 3"):
+    with pytest.raises(InputError, match=r"x\.png: .*4 channel.*RGB with alpha.*channels is 3"):
         decode_image(encode(rgb().convert("RGBA"), "PNG"), "x.png", 3, grey_to_rgb=True)
 
 

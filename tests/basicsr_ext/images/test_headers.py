@@ -60,7 +60,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side, tmp_path):
     path.write_bytes(bomb(side, side))
     assert path.stat().st_size < 10_000
     for read in (lambda: decode_pixels(path.read_bytes(), str(path)), lambda: headers.image_header(path)):
-        with pytest.raises(InputError, match=r"bomb.png: says that it is .* more than 178,956,970 pixels"):
+        with pytest.raises(InputError, match=r"bomb\.png: .*178,956,970"):
             read()
 
 
@@ -72,7 +72,7 @@ def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
     content = files()["rgb.png"]
     place = content.index(b"IDAT") - 4
     claimed = content[:place] + (1 << 30).to_bytes(4, "big") + content[place + 4 :]
-    with pytest.raises(InputError, match=r"x.png: .*a part of it claims 1,073,741,824 bytes"):
+    with pytest.raises(InputError, match=r"x\.png: .*1,073,741,824"):
         decode_pixels(claimed, "x.png")
 
 

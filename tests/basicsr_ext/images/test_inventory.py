@@ -5,6 +5,7 @@ import os
 import pytest
 from PIL import Image
 
+from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.inventory import images_below, images_of, listed_names
 from basicsr_ext.images.packing.crops import Cutting
@@ -24,7 +25,7 @@ def image(path):
 def folder(tmp_path):
     """Images by every kind of name, and what is none."""
     root = tmp_path / "in"
-    for name in ("b.png", "a [1].png", "B.JPG", "sub/c.jpe", ".hidden.png", ".cache/d.png", "e.gif"):
+    for name in ("b.png", "a [1].png", "B.JPG", "sub/c.jpe", ".hidden.png", ".cache/d.png", "e.psd"):
         image(root / name)
     image(tmp_path / "elsewhere/real.png")
     (root / "notes.txt").write_text("")
@@ -32,6 +33,7 @@ def folder(tmp_path):
     (root / "far").symlink_to(tmp_path / "elsewhere")
     (root / "broken.png").symlink_to("nowhere.png")
     (root / "sub/loop").symlink_to(root)
+    (root / "again").symlink_to("sub")
     (root / "itself").symlink_to("itself")
     return root
 
@@ -43,8 +45,9 @@ def test_links_are_followed_once_and_keep_their_names(folder):
     there = images_below(folder)
     assert [str(name) for _, name in there.files] == NAMES
     reasons = dict(there.left_out)
-    assert set(reasons) == {"broken.png", "e.gif", "itself", "sub/loop"}
-    assert "broken link" in reasons["broken.png"] and "lies in" in reasons["sub/loop"]
+    assert set(reasons) == {"again", "broken.png", "e.psd", "itself", "sub/loop"}
+    assert "broken link" in reasons["broken.png"] and "already" in reasons["sub/loop"]
+    assert str(there).startswith("6 pictures; left out: ")
     assert "1 broken link (broken.png)" in str(there)
 
 
@@ -58,7 +61,15 @@ def test_all_who_read_folders_find_the_same(folder, tmp_path, capsys):
     packed = sorted(str(p.relative_to(tmp_path / "packed")) for p in (tmp_path / "packed").rglob("*.png"))
     assert packed == sorted(os.path.splitext(name)[0] + ".png" for name in NAMES)
     assert "broken.png" in capsys.readouterr().out
-    assert [path.name for path in MaskFolder(str(folder)).paths] == [name for name in NAMES if "/" not in name]
+    assert MaskFolder(str(folder)).paths == [folder / name for name in NAMES]
+    repairs.apply()
+    from basicsr.data.data_util import paired_paths_from_folder
+    from basicsr.data.single_image_dataset import SingleImageDataset
+
+    pairs = paired_paths_from_folder([str(folder), str(folder)], ["lq", "gt"], "{}")
+    single = SingleImageDataset({"dataroot_lq": str(folder), "io_backend": {"type": "disk"}}).paths
+    assert [pair["lq_path"] for pair in pairs] == single == [str(folder / name) for name in NAMES]
+    assert single.left_out == pairs.left_out[:1] and single.left_out[0].startswith("dataroot_lq: 6 pictures; left out")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may read everything")
@@ -68,6 +79,29 @@ def test_a_forbidden_folder_is_named(folder):
         assert "Permission denied" in dict(images_below(folder).left_out)["sub"]
     finally:
         (folder / "sub").chmod(0o755)
+
+
+@pytest.fixture
+def nobody():
+    """The rights of nobody, where the tests have those of the superuser."""
+    if os.name == "nt" or os.geteuid() != 0:
+        pytest.skip("needs the superuser, who can become another")
+    yield lambda: os.seteuid(65534)
+    os.seteuid(0)
+
+
+def test_what_nobody_may_read_is_named_and_never_a_traceback(folder, tmp_path, nobody):
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    (folder / "sub").chmod(0)
+    nobody()
+    for inputs in (str(folder), f"{folder}/*/*", str(folder / "sub")):
+        assert "that cannot be read: Permission denied" in str(images_of([inputs], folder / "sub/out"))
+    with pytest.raises(InputError, match=r"-i .*sub/c\.jpe: cannot be read \(Permission denied\)"):
+        images_of([str(folder / "sub/c.jpe")])
+    assert find_jobs([str(folder)], folder / "sub/out.png/deep")
+    with pytest.raises(InputError, match="-i .*sub/c"):
+        prepare(folder / "sub/c", folder / "sub/out", "folder", Cutting())
 
 
 @pytest.mark.parametrize(("pattern", "names"), [
@@ -98,7 +132,7 @@ def test_results_below_the_input_are_left_out_but_not_an_input_below_the_results
     image(tmp_path / "in/a.png")
     image(tmp_path / "in/out/a.png")
     there = images_of([str(tmp_path / "in")], tmp_path / "in/out")
-    assert [str(name) for _, name in there.files] == ["a.png"] and there.left_out[0][0] == "out/a.png"
+    assert [str(name) for _, name in there.files] == ["a.png"] and there.left_out == [("out", "folder of the results")]
     assert len(images_of([str(tmp_path / "in")], tmp_path).files) == 2
 
 

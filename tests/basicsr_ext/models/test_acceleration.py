@@ -56,7 +56,8 @@ def test_a_cpu_takes_fp32_in_channels_last_and_does_not_compile():
 @pytest.mark.parametrize(("units", "tools"), [(True, True), (True, False), (False, True)])
 def test_a_gpu_is_taken_for_what_it_has(monkeypatch, units, tools):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units)
-    monkeypatch.setattr(acceleration, "_can_compile", lambda: tools)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/cc" if tools else None)
     found = acceleration.choose("cuda")
     assert found.precision == ("bf16" if units else "fp32")
     assert (found.compile, found.channels_last, found.tf32) == (tools, tools, True)

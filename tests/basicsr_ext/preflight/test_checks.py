@@ -363,3 +363,32 @@ def test_what_metrics_need_is_asked_of_all_images_before_the_start(metric, said,
     item = {"lq": None} if "ground truth" in said else {"lq": None, "gt": None}
     faults = metric_faults("datasets.test", "val.metrics", build_metrics({"m": metric}), dataset, block, item)
     assert len(faults) == 1 and re.search(said, faults[0]) and "val.metrics.m" in faults[0]
+
+
+def checked(opt, root):
+    for name, block in opt["datasets"].items():
+        block |= {"phase": "train" if name == "train" else "val", "scale": 2}
+    folders = dict.fromkeys(("experiments_root", "visualization"), str(root / "experiments/run/visualization"))
+    opt |= {"is_train": True, "dist": False, "num_gpu": 0, "path": {"resume_state": None, **folders}}
+    opt["datasets"]["train"]["dataset_enlarge_ratio"] = 1
+    opt["val"]["save_img"] = True
+    return opt
+
+
+def test_images_of_one_result_are_refused_before_the_start(tmp_path):
+    opt = checked(options(tmp_path), tmp_path)
+    check_run(opt, True, Launch())
+    for side in ("gt", "lq"):
+        folder = tmp_path / "data/val" / side
+        Image.open(folder / "0.png").save(folder / "0.bmp")
+    with pytest.raises(InputError, match=r"datasets\.val: .*0\.bmp and .*0\.png would both become 0; rename one"):
+        check_run(opt, True, Launch())
+    opt["val"]["save_img"] = False
+    check_run(opt, True, Launch())
+
+
+def test_results_among_the_images_are_refused_before_the_start(tmp_path):
+    opt = checked(options(tmp_path), tmp_path)
+    opt["path"]["visualization"] = str(tmp_path / "data/val/gt/results")
+    with pytest.raises(InputError, match=r"datasets\.val\.dataroot_gt is .*would be images of it; .*path\."):
+        check_run(opt, True, Launch())

@@ -97,7 +97,7 @@ def test_slurm_without_scontrol_is_refused(monkeypatch, joined):
     for name, value in {"PROCID": "0", "NTASKS": "1", "LOCALID": "0", "NODELIST": "n"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="scontrol names no host for SLURM_NODELIST='n'"):
+    with pytest.raises(InputError, match="scontrol .*SLURM_NODELIST='n'"):
         dist_util.init_dist("slurm")
 
 
@@ -121,13 +121,13 @@ def test_wrong_values_are_refused(monkeypatch, joined, launcher, options, messag
 def test_a_run_that_torchrun_did_not_start_is_refused(monkeypatch, joined):
     gpus(monkeypatch, 0)
     monkeypatch.delenv("LOCAL_RANK")
-    with pytest.raises(InputError, match="LOCAL_RANK is ''; start the run with torchrun"):
+    with pytest.raises(InputError, match="LOCAL_RANK is ''.*torchrun"):
         dist_util.init_dist("pytorch")
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch, joined):
     gpus(monkeypatch, 1)
-    with pytest.raises(InputError, match="local rank 1 has no GPU: this machine shows 1"):
+    with pytest.raises(InputError, match="local rank 1 .*GPU.* 1"):
         dist_util.init_dist("pytorch")
 
 

@@ -10,8 +10,9 @@ from tests.support.basicsr_runs import write_images
 
 repairs.apply()
 
-from basicsr.data import degradations  # noqa: E402
-from basicsr.utils import FileClient, imfrombytes, tensor2img  # noqa: E402
+from basicsr.data import data_util, degradations  # noqa: E402
+from basicsr.data.single_image_dataset import SingleImageDataset  # noqa: E402
+from basicsr.utils import FileClient, imfrombytes, imwrite, tensor2img  # noqa: E402
 
 from basicsr_ext.repairs import images  # noqa: E402
 
@@ -75,7 +76,7 @@ def test_the_unrepaired_reader_does_not_name_a_damaged_file(tmp_path):
 def test_what_is_no_image_is_refused_by_name(tmp_path, content):
     path = tmp_path / "notes.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"notes\.png: cannot be read as an image.*replace it"):
+    with pytest.raises(InputError, match=r"notes\.png: .*replace it"):
         read(path)
 
 
@@ -102,7 +103,7 @@ def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
         txn.put(b"bad", b"text")
     client = FileClient("lmdb", db_paths=[str(path)], client_keys=["gt"])
     assert imfrombytes(client.get("good", "gt")).shape == (64, 64, 3)
-    with pytest.raises(InputError, match=r"data\.lmdb key bad: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"data\.lmdb key bad: "):
         imfrombytes(client.get("bad", "gt"))
     with pytest.raises(InputError, match=r"no such image: .*data\.lmdb key none"):
         client.get("none", "gt")
@@ -197,7 +198,7 @@ def test_a_data_set_of_basicsr_names_the_damaged_file(tmp_path):
     opt = {"type": "PairedImageDataset", "name": "x", "phase": "val", "scale": 1, "io_backend": {"type": "disk"}}
     dataset = build_dataset({**opt, "dataroot_gt": str(folder), "dataroot_lq": str(folder)})
     assert dataset[0]["gt"].shape == (3, 16, 16)
-    with pytest.raises(InputError, match=r"images/001\.png: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"images/001\.png: "):
         dataset[1]
 
 
@@ -211,3 +212,38 @@ def test_a_data_set_of_basicsr_finds_listed_names_with_spaces_behind_a_byte_orde
     opt |= {"dataroot_gt": str(folder), "dataroot_lq": str(folder), "meta_info_file": str(tmp_path / "list.txt")}
     dataset = build_dataset(opt)
     assert [dataset[k]["lq_path"] for k in range(2)] == [str(folder / "my photo.png"), str(folder / "001.png")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line", ["my photo.png\r\n\r\n", "my photo.png (32,32,3)\n", "  my photo.png\n"])
+def test_single_images_of_a_list_are_found(tmp_path, encoding, line):
+    folder = write_images(tmp_path / "lq", 2, 32)
+    (folder / "000.png").rename(folder / "my photo.png")
+    (tmp_path / "list.txt").write_bytes(line.encode(encoding))
+    opt = {"dataroot_lq": str(folder), "io_backend": {"type": "disk"}, "meta_info_file": str(tmp_path / "list.txt")}
+    dataset = SingleImageDataset(opt)
+    assert dataset.opt is opt and dataset.paths == [str(folder / "my photo.png")]
+    assert dataset[0]["lq"].shape == (3, 32, 32)
+    opt = {**opt, "io_backend": {"type": "disk"}, "meta_info_file": None}
+    assert len(SingleImageDataset(opt)) == 2, "no list: all there are"
+
+
+def test_pairs_of_folders_are_found_below_and_without_what_is_no_image(tmp_path):
+    for side in ("lq", "gt"):
+        write_images(tmp_path / side / "sub", 2, 32)
+        (tmp_path / side / "notes.txt").write_text("")
+    (tmp_path / "lq/sub/000.png").rename(tmp_path / "lq/sub/000x2.png")
+    (tmp_path / "lq/sub/001.png").rename(tmp_path / "lq/sub/001x2.png")
+    roots = [str(tmp_path / "lq"), str(tmp_path / "gt")]
+    pairs = data_util.paired_paths_from_folder(roots, ["lq", "gt"], "{}x2")
+    assert [pair["lq_path"].removeprefix(roots[0]) for pair in pairs] == ["/sub/000x2.png", "/sub/001x2.png"]
+    (tmp_path / "gt/sub/001.png").rename(tmp_path / "gt/001.png")
+    with pytest.raises(InputError, match=r"1 in dataroot_lq .*: sub/001x2\.png; 1 in dataroot_gt .*: 001\.png"):
+        data_util.paired_paths_from_folder(roots, ["lq", "gt"], "{}x2")
+
+
+def test_an_image_written_outside_of_a_validation_is_refused_by_name(tmp_path):
+    (tmp_path / "full.png").mkdir()
+    with pytest.raises(InputError, match=r"cannot save .*full\.png: Is a directory"):
+        imwrite(smooth(), str(tmp_path / "full.png"))
+    assert imwrite(smooth(), str(tmp_path / "new/a.png")) and (tmp_path / "new/a.png").is_file()

@@ -104,7 +104,7 @@ def test_any_optimiser_of_torch_is_taken():
         made = bare().get_optimizer(name, weights, 0.25)
         assert type(made) is getattr(torch.optim, name) and made.param_groups[0]["lr"] == 0.25
     assert bare().get_optimizer("AdamW", weights, 0.1, betas=(0.5, 0.6)).defaults["betas"] == (0.5, 0.6)
-    with pytest.raises(InputError, match=r"'AdamX': no such optimiser; did you mean Adam"):
+    with pytest.raises(InputError, match=r"'AdamX'.* Adam"):
         bare().get_optimizer("AdamX", weights, 0.1)
     with pytest.raises(InputError, match=r"AdamW cannot be built .*momentun"):
         bare().get_optimizer("AdamW", weights, 0.1, momentun=1)
@@ -129,7 +129,7 @@ def test_schedulers_are_made_twice_from_one_option_block():
 
 
 def test_wrong_schedulers_are_refused():
-    with pytest.raises(InputError, match=r"'MultiStep': no such scheduler; did you mean MultiStepLR"):
+    with pytest.raises(InputError, match=r"'MultiStep'.* MultiStepLR"):
         with_scheduler(type="MultiStep").setup_schedulers()
     with pytest.raises(InputError, match=r"scheduler.type is None"):
         with_scheduler(milestones=[1]).setup_schedulers()

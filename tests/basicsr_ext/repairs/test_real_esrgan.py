@@ -13,10 +13,10 @@ from basicsr_ext import cli, repairs
 
 repairs.apply()
 
+from basicsr.models.base_model import BaseModel  # noqa: E402
 from basicsr.models.realesrgan_model import RealESRGANModel  # noqa: E402
 
 from basicsr_ext.common.errors import InputError  # noqa: E402
-from basicsr_ext.repairs.real_esrgan import _pool  # noqa: E402
 from tests.support.toolkit import OPTIONS  # noqa: E402
 from tests.support.trained import BRIDGE, run_folder  # noqa: E402
 
@@ -68,14 +68,15 @@ def test_it_trains_and_is_measured_beside_i2sb(tmp_path, monkeypatch, plugin):
 
 def test_the_pool_gives_back_what_it_was_given():
     model = RealESRGANModel.__new__(RealESRGANModel)
+    BaseModel.__init__(model, {"num_gpu": 0, "is_train": True})
     model.queue_size, seen = 6, []
     for k in range(40):
         model.lq, model.gt = (torch.full((2, 1, 1, 1), 2.0 * k) + torch.arange(2).view(2, 1, 1, 1) for _ in range(2))
-        _pool(model)
+        model._dequeue_and_enqueue()
         assert torch.equal(model.lq, model.gt), "pairs stay together"
         seen += model.lq.flatten().tolist() if k >= 3 else []
     kept = model.queue_lr.flatten().tolist()
     assert len(set(seen)) == len(seen) == 74 and sorted(seen + kept) == list(range(80)), "each pair is given back once"
     model.queue_size = 5
-    with pytest.raises(InputError, match="queue_size is 5, which the batch size 2 does not divide"):
-        _pool(model)
+    with pytest.raises(InputError, match="queue_size is 5.*batch size 2.*multiple"):
+        model._dequeue_and_enqueue()

@@ -149,7 +149,7 @@ def test_registering_another_class_of_the_name_names_both():
 
 
 def test_unknown_names_list_the_nearest_and_print_nothing(capsys):
-    with pytest.raises(KeyError, match=r"no arch is registered as 'MSRResNett'; did you mean MSRResNet\?"):
+    with pytest.raises(KeyError, match=r"'MSRResNett'.* MSRResNet\?"):
         registry.ARCH_REGISTRY.get("MSRResNett")
     assert registry.MODEL_REGISTRY.get("RealESRGANModel").__name__ == "RealESRGANModel"
     assert "RealESRGANModel" not in registry.MODEL_REGISTRY
@@ -193,3 +193,19 @@ def test_weights_and_biases_follow_what_tensorboard_gets(resume_id, resume, monk
     assert asked["sync_tensorboard"] and asked["project"] == "demo" and asked["resume"] == resume
     assert asked["id"] == "abc" if resume_id else len(asked["id"]) == 8
     assert basicsr.train.init_wandb_logger is basicsr_logger.init_wandb_logger
+
+
+def test_a_log_takes_any_name_and_says_once_that_it_cannot_be_written(tmp_path, capsys, monkeypatch):
+    logger = basicsr_logger.get_root_logger("names", log_file=str(tmp_path / "x.log"))
+    logger.warning("caf\udce9.png")
+    assert "caf\\udce9.png" in (tmp_path / "x.log").read_text()
+    (file,) = (handler for handler in logger.handlers if isinstance(handler, logging.FileHandler))
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file, "flush", full)
+    logger.warning("one")
+    logger.warning("two")
+    assert capsys.readouterr().err.count("x.log cannot be written: [Errno 28] No space left on device") == 1
+    file.close()

@@ -1,4 +1,5 @@
 import logging
+import os
 import random
 from functools import partial
 from itertools import islice
@@ -241,3 +242,20 @@ def test_workers_stay_from_epoch_to_epoch_unless_told_otherwise(tmp_path):
     assert resolved(0, num_worker_per_gpu=2) == (True, False)
     assert resolved(1, num_worker_per_gpu=2, persistent_workers=False) == (False, True)
     assert resolved(1, num_worker_per_gpu=0, pin_memory=False) == (None, False), "torch refuses it without workers"
+
+
+@pytest.mark.parametrize("fault", ["name", "disk"])
+def test_a_board_that_cannot_be_written_ends_nothing(tmp_path, fault):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9") if fault == "name" else str(tmp_path / "board")
+    if fault == "disk":
+        (tmp_path / "board").write_text("no folder")
+    board = basicsr.train.init_tb_logger(log_dir=folder)
+    board.add_scalar("loss", 1.0, 1)
+    board.close()
+
+
+def test_a_board_that_can_be_written_is(tmp_path):
+    board = basicsr.train.init_tb_logger(log_dir=str(tmp_path / "board"))
+    board.add_scalar("loss", 1.0, 1)
+    board.close()
+    assert len(list((tmp_path / "board").glob("events.*"))) == 1

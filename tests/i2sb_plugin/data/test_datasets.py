@@ -221,7 +221,7 @@ def test_a_meta_info_file_chooses_images_and_their_order(tmp_path, option):
     dataset = PairedDegradationDataset(clean_options(tmp_path / "clean", **{option: str(tmp_path / "meta.txt")}))
     assert [os.path.basename(paths["gt_path"]) for paths in dataset.paths] == ["c.png", "b b.png"]
     (tmp_path / "meta.txt").write_text("a.png\ngone.png (50,61,3)\n")
-    with pytest.raises(InputError, match=r"dataroot_gt: 1 of 2 images listed in meta_info_file .*gone\.png"):
+    with pytest.raises(InputError, match=r"dataroot_gt: 1 of 2 .*meta_info_file .*gone\.png"):
         PairedDegradationDataset(clean_options(tmp_path / "clean", **{option: str(tmp_path / "meta.txt")}))
 
 
@@ -281,7 +281,7 @@ def test_the_scale_is_the_datasets_unless_the_degradation_states_one(tmp_path):
         ({"io_backend": {"type": "lmbd"}}, "io_backend.type is 'lmbd'; did you mean lmdb"),
         ({"io_backend": {"type": "lmdb"}}, "no LMDB of BasicSR"),
         ({"meta_info": "a", "meta_info_file": "b"}, "meta_info and meta_info_file"),
-        ({"meta_info": "/nowhere.txt"}, "meta_info_file: /nowhere.txt cannot be read"),
+        ({"meta_info": "/nowhere.txt"}, "meta_info_file: /nowhere.txt: no such file"),
         ({"dataroot_gt": "sample:trian"}, "sample:trian.*sample:train"),
     ],
 )
@@ -342,7 +342,7 @@ def test_headers_tell_wrong_channels_without_decoding(tmp_path):
 def test_a_degradation_that_breaks_its_scale_is_named(tmp_path, noise, monkeypatch):
     monkeypatch.setattr(DEGRADATIONS.get("test_noise"), "scale", 2)
     dataset = PairedDegradationDataset(clean_options(fill(tmp_path), degradation=noise, scale=2))
-    with pytest.raises(InputError, match=r"degradation test_noise turned \(3, 32, 32\) into \(3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"degradation test_noise .*\(3, 32, 32\) .*\(3, 32, 32\)"):
         dataset[0]
 
 
@@ -430,14 +430,14 @@ def test_names_that_differ_only_in_their_extension_are_refused(tmp_path):
 def test_sizes_that_do_not_fit_are_refused_in_every_phase(tmp_path, phase):
     fill_pairs(tmp_path)
     write_image(tmp_path / "gt/1.png", picture(3, 43, 66))
-    with pytest.raises(InputError, match=r"gt/1\.png is 43x66 .*lq/1\.png is 21x33: with scale 2, 42x66 is expected"):
+    with pytest.raises(InputError, match=r"gt/1\.png is 43x66.*lq/1\.png is 21x33.*scale 2.*42x66"):
         PairedFolderDataset(pair_options(tmp_path, phase=phase))[1]
 
 
 def test_a_channel_count_unlike_the_first_pairs_is_refused(tmp_path):
     fill_pairs(tmp_path)
     write_image(tmp_path / "lq/2.png", picture(4, 21, 33))
-    with pytest.raises(InputError, match=r"lq/2\.png: has 4 channel\(s\) .*but channels_lq is 3; set channels_lq: 4"):
+    with pytest.raises(InputError, match=r"lq/2\.png: .*4 channel.*channels_lq is 3.*channels_lq: 4"):
         PairedFolderDataset(pair_options(tmp_path))[2]
     (fault,) = PairedFolderDataset(pair_options(tmp_path)).header_faults(2)
     assert "channels_lq is 3" in fault
@@ -565,7 +565,7 @@ def test_masks_of_another_size_or_without_a_hole_are_refused(tmp_path):
     size = r"mask/1\.png is 21x33 \(height x width\) but .*gt/1\.png is 42x66; the images of dataroot_mask must"
     with pytest.raises(InputError, match=size):
         dataset[1]
-    with pytest.raises(InputError, match=r"mask/2\.png: the mask has no hole; paint .* white"):
+    with pytest.raises(InputError, match=r"mask/2\.png: .*hole.*paint .* white"):
         dataset[2]
     assert dataset.header_faults(0) == []
     (fault,) = dataset.header_faults(1)
@@ -577,9 +577,9 @@ def test_conditions_that_do_not_fit_are_refused(tmp_path):
     write_image(tmp_path / "alpha/1.png", picture(1, 42, 66))
     write_image(tmp_path / "grey/2.tif", picture(1, 42, 65))
     dataset = PairedFolderDataset(companion_options(tmp_path))
-    with pytest.raises(InputError, match=r"alpha/1\.png: has 1 channel\(s\) \(grey\) but channels_cond\[1\] is 4"):
+    with pytest.raises(InputError, match=r"alpha/1\.png: .*1 channel.*channels_cond\[1\] is 4"):
         dataset[1]
-    with pytest.raises(InputError, match=r"grey/2\.tif is 42x65 .*dataroot_cond\[0\] must have the size"):
+    with pytest.raises(InputError, match=r"grey/2\.tif is 42x65.*dataroot_cond\[0\]"):
         dataset[2]
     assert [len(dataset.header_faults(index)) for index in range(3)] == [0, 1, 1]
     with pytest.raises(InputError, match=r"grey/0\.tif: has 1 .*channels_cond\[0\] is 3"):

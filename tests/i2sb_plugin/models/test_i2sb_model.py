@@ -1,67 +1,20 @@
 """The registered model: training loss, restoration, precision, accumulation, EMA."""
 
-import copy
-
 import pytest
 import torch
 
-from basicsr_ext import repairs
-
-repairs.apply()
-
-from basicsr.models import build_model  # noqa: E402
-
-from basicsr_ext.common.errors import InputError, NonFiniteLoss  # noqa: E402
-from basicsr_ext.models.restoration_model import ema_decay_at  # noqa: E402
-from i2sb_plugin import plugin  # noqa: E402
-from i2sb_plugin.bridge import Bridge  # noqa: E402
-
-plugin.register()
-
-OPT = {
-    "name": "t",
-    "model_type": "I2SBModel",
-    "scale": 2,
-    "num_gpu": 0,
-    "dist": False,
-    "rank": 0,
-    "world_size": 1,
-    "is_train": True,
-    "manual_seed": 0,
-    "bridge": {"steps": 100},
-    "network_g": {"type": "ADMUNet", "preset": "tiny", "channel_mult": [1, 1]},
-    "path": {},
-    "train": {
-        "total_iter": 10,
-        "ema_decay": 0.9,
-        "optim_g": {"type": "AdamW", "lr": 1e-3},
-        "scheduler": {"type": "MultiStepLR", "milestones": [100], "gamma": 0.5},
-    },
-    "val": {"sampler": {"nfe": 3}},
-    "logger": {},
-}
+from basicsr_ext.common.errors import InputError, NonFiniteLoss
+from basicsr_ext.models.restoration_model import ema_decay_at
+from i2sb_plugin.bridge import Bridge
+from tests.support.models import built, generators, make_batch
 
 
 def model(**changes):
-    torch.manual_seed(0)
-    opt = copy.deepcopy(OPT)
-    for path, value in changes.items():
-        *keys, last = path.split("__")
-        block = opt
-        for key in keys:
-            block = block.setdefault(key, {})
-        block[last] = value
-    return build_model(opt)
+    return built("I2SBModel", **{"bridge__steps": 100, "val__sampler__nfe": 3} | changes)
 
 
-def batch(size=4, channels=3):
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "lq": torch.rand(size, channels, 8, 10, generator=generator),
-        "gt": torch.rand(size, channels, 16, 20, generator=generator),
-        "lq_path": [f"{k}.png" for k in range(size)],
-        "gt_path": [f"{k}.png" for k in range(size)],
-    }
+def batch(channels=3):
+    return make_batch(4, (8, 10), channels)
 
 
 def step(net, iteration=1, data=None):
@@ -83,19 +36,19 @@ def test_the_loss_of_an_untrained_network_is_the_mean_square_of_the_target():
     assert loss == pytest.approx(float(bridge.target(xt, x0, steps).square().mean()), rel=1e-6)
 
 
-@pytest.mark.parametrize("generators", [None, [torch.Generator().manual_seed(k) for k in range(4)]])
-def test_all_training_samples_can_be_put_to_x1(generators):
+@pytest.mark.parametrize("own", [{}, {"generators": generators(*range(4))}])
+def test_all_training_samples_can_be_put_to_x1(own):
     net = model(bridge__x1_share=1.0)
     net.feed_data(batch())
     x1 = net.start(net.batch)[0]
     seen = []
     net.net_g.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
-    net.training_loss({**net.batch, **({"generators": generators} if generators else {})})
+    net.training_loss({**net.batch, **own})
     assert torch.allclose(seen[0], x1, atol=1e-6) and seen[1].tolist() == [1000.0] * 4
 
 
 def test_a_share_that_is_none_is_refused():
-    with pytest.raises(InputError, match=r"bridge: x1_share is 1.5; it must be a share from 0 to 1"):
+    with pytest.raises(InputError, match=r"bridge: x1_share is 1\.5.*0 to 1"):
         model(bridge__x1_share=1.5)
 
 
@@ -188,13 +141,10 @@ def test_an_image_is_restored_alike_alone_and_in_a_batch():
     data = batch()
     net.feed_data(data)
 
-    def generators(indices):
-        return [torch.Generator().manual_seed(k) for k in indices]
-
     with torch.no_grad():
-        whole = net.restore(net.batch, net.eval_net, generators(range(4)))
+        whole = net.restore(net.batch, net.eval_net, generators(*range(4)))
         net.feed_data({k: v[2:3] for k, v in data.items()})
-        alone = net.restore(net.batch, net.eval_net, generators([2]))
+        alone = net.restore(net.batch, net.eval_net, generators(2))
     assert torch.allclose(whole[2:3], alone, atol=1e-5)
     assert not torch.allclose(whole[1:2], alone, atol=1e-2)
 
@@ -227,7 +177,7 @@ def test_sizes_that_do_not_fit_are_told():
     net = model()
     data = batch()
     data["gt"] = data["gt"][:, :, :-1]
-    with pytest.raises(InputError, match=r"gt is \(3, 15, 20\) but lq at scale 2 is \(3, 16, 20\)"):
+    with pytest.raises(InputError, match=r"gt is \(3, 15, 20\).*\(3, 16, 20\)"):
         step(net, data=data)
 
 
@@ -259,7 +209,7 @@ def test_the_hole_of_a_mask_starts_as_noise_and_the_rest_stays():
     net = model(scale=1)
     data = masked_batch()
     net.feed_data(data)
-    x1, cond = net.start(net.batch, [torch.Generator().manual_seed(k) for k in range(4)])
+    x1, cond = net.start(net.batch, generators(*range(4)))
     inside = x1[:, :, 4:12, 4:12]
     assert cond is None and abs(float(inside.std()) - 1) < 0.1 and abs(float(inside.mean())) < 0.1
     known = 1 - data["mask"]
@@ -323,9 +273,9 @@ def test_draws_are_averaged_and_their_spread_is_kept():
     single = model()
     step(single)
     single.feed_data(batch())
-    generators = [torch.Generator().manual_seed(k) for k in range(4)]
+    own = generators(*range(4))
     with torch.no_grad():
-        walks = torch.stack([single.restore(single.batch, single.eval_net, generators) for _ in range(5)])
+        walks = torch.stack([single.restore(single.batch, single.eval_net, own) for _ in range(5)])
     many = model(val__sampler__draws=5)
     step(many)
     many.feed_data(batch())
@@ -359,5 +309,5 @@ def test_consistency_makes_the_result_agree_with_its_input():
 
 
 def test_options_of_another_sampler_are_refused():
-    with pytest.raises(ValueError, match="eta is set, but type ancestral has no such option; use dbim"):
+    with pytest.raises(ValueError, match="eta .*ancestral.*use dbim"):
         model(val__sampler={"eta": 0.5})

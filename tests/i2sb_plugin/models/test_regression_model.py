@@ -7,77 +7,23 @@ import cv2
 import pytest
 import torch
 
-from basicsr_ext import repairs
-
-repairs.apply()
-
-from basicsr.models import build_model  # noqa: E402
-
-from i2sb_plugin import plugin, samplers  # noqa: E402
-from i2sb_plugin.models.i2sb_model import I2SBModel  # noqa: E402
-from i2sb_plugin.regression import Regression  # noqa: E402
-from tests.support.cli_runs import bridge_options, run, write  # noqa: E402
-
-plugin.register()
-
-OPT = {
-    "name": "t",
-    "model_type": "RegressionModel",
-    "scale": 2,
-    "num_gpu": 0,
-    "dist": False,
-    "rank": 0,
-    "world_size": 1,
-    "is_train": True,
-    "manual_seed": 0,
-    "network_g": {"type": "ADMUNet", "preset": "tiny", "channel_mult": [1, 1]},
-    "path": {},
-    "train": {
-        "total_iter": 10,
-        "ema_decay": 0.9,
-        "precision": "fp32",
-        "optim_g": {"type": "AdamW", "lr": 1e-3},
-        "scheduler": {"type": "MultiStepLR", "milestones": [100], "gamma": 0.5},
-    },
-    "val": {},
-    "logger": {},
-}
+from i2sb_plugin import samplers
+from i2sb_plugin.models.i2sb_model import I2SBModel
+from i2sb_plugin.regression import Regression
+from tests.support.cli_runs import bridge_options, run, write
+from tests.support.models import built, generators, predicting
+from tests.support.models import make_batch as batch
 
 
 def model(loss=None, cond_channels=0, **regression):
-    """A model whose network predicts something."""
-    opt = copy.deepcopy(OPT) | {"regression": regression}
-    opt["network_g"]["cond_channels"] = cond_channels
-    opt["train"]["bridge_opt"] = loss
-    return _built(opt)
+    changes = {"network_g__cond_channels": cond_channels, "train__bridge_opt": loss, "regression": regression}
+    return predicting(built("RegressionModel", train__precision="fp32", **changes))
 
 
 def bridge_model(**bridge):
     """The bridge of the same network, in one step."""
-    opt = copy.deepcopy(OPT) | {"model_type": "I2SBModel", "bridge": {"steps": 100, **bridge}}
-    return _built(opt | {"val": {"sampler": {"nfe": 1, "clip": False}}})
-
-
-def _built(opt):
-    torch.manual_seed(0)
-    net = build_model(opt)
-    torch.nn.init.normal_(net.net_g.out[2].weight, std=0.05, generator=torch.Generator().manual_seed(2))
-    return net
-
-
-def batch(size=2, masked=False):
-    generator = torch.Generator().manual_seed(1)
-    side = 16 if masked else 8
-    found = {"lq": torch.rand(size, 3, side, side, generator=generator), "lq_path": ["a.png"] * size}
-    found["gt"] = torch.rand(size, 3, 16, 16, generator=generator)
-    if masked:
-        found["mask"] = torch.zeros(size, 1, 16, 16)
-        found["mask"][..., 4:8, 4:10] = 1
-    return found
-
-
-def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    changes = {"bridge": {"steps": 100, **bridge}, "val__sampler": {"nfe": 1, "clip": False}}
+    return predicting(built("I2SBModel", train__precision="fp32", **changes))
 
 
 def fed(net, x1, cond=None):

@@ -49,7 +49,7 @@ def test_one_comparison_goes_from_training_to_the_page(tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.endswith("1 units, 1 done already\n")
     monkeypatch.setattr("sys.argv", ["pages", "--docs", str(tmp_path / "docs"), *words])
     assert pages.main() == 0
-    assert "Not there yet" in (tmp_path / "docs/results/longer.md").read_text(), "of the comparisons that were left out"
+    assert "Missing: " in (tmp_path / "docs/results/longer.md").read_text(), "of the comparisons that were left out"
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
     run("pages", "--work", work, "--docs", docs)
     page = {path.stem: path.read_text() for path in (docs / "results").iterdir()}
     for name in ("super_resolution", "texture", "one_step", "ablations", "time_to_quality", "robustness"):
-        assert "Not there yet" not in page[name], "of the rest it does one seed"
+        assert "Missing: " not in page[name], "of the rest it does one seed"
     unknown = [line for line in page["claims"].splitlines() if "not known yet" in line]
     assert all(line.startswith("| Few steps lose little") for line in unknown), "it walks two steps at most"
     for name in ("results_sr4x.png", "results_inpaint_center.png", "results_robustness.jpg", "results_samplers.png"):

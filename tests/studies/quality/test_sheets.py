@@ -85,7 +85,7 @@ def test_pictures_out_of_the_training_range_are_restored_and_measured(work, tmp_
     assert (tmp_path / "results_robustness.jpg").stat().st_size < robustness.LIMIT
     page = text(tmp_path)
     assert (
-        "From above: text" in page
+        "From top to bottom: text" in page
         and "| grey, bicubic | exact | " in page
         and "- night: skimage.data.astronaut()" in page
     )
@@ -162,4 +162,4 @@ def test_walks_of_another_training_are_not_compared(tmp_path):
 def test_a_task_without_figures_has_no_time_to_quality(tmp_path):
     write(tmp_path, "samplers", "sr4x", 0, [method("ancestral", 5, lpips=[0.3] * 4)])
     assert time_to_quality.quickest(pages.Outcomes(tmp_path), "sr4x", "lpips") is None
-    assert "Not there yet: `python -m studies.quality.questions.time_to_quality" in text(tmp_path)
+    assert "Missing: `python -m studies.quality.questions.time_to_quality" in text(tmp_path)

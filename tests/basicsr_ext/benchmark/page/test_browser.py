@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_ext.benchmark.page import write
+from basicsr_ext.benchmark.page.build import write
 from tests.support import page_records
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (requirements-test.txt)")

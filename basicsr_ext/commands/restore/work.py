@@ -1,4 +1,4 @@
-"""``basicsr restore``: restore pictures by any registered model."""
+"""What ``basicsr restore`` does once its arguments are read."""
 
 import argparse
 import os
@@ -18,9 +18,8 @@ from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.batching import in_groups
 from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.common.seeds import MOST_SEED
-from basicsr_ext.common.text import path_text
-from basicsr_ext.images.pictures import FORMATS, Picture, write_picture
+from basicsr_ext.images.inventory import DEEP
+from basicsr_ext.images.pictures import Picture, write_picture
 from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
 from basicsr_ext.processes.group import init_dist
@@ -31,27 +30,20 @@ from basicsr_ext.restoring.restorer import Restorer
 
 Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
 Failure = tuple[Path, str]  # a picture, and why it could not be restored
-_DEEP = ("png", "tif")
 _FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, which spoil no other
 
 
-def run(argv: list[str]) -> int:
-    """Restore the pictures that the command line names; returns 1 if some could not be restored, else 0."""
-    parser = _parser()
-    if {"-h", "--help"} & set(argv):
-        _add_known_flags(parser)
-        parser.print_help()
-        return 0
-    args, rest = parser.parse_known_args(argv)
-    _check(args)
+def restore(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
+    """Restore the pictures of ``args``, checked; ``rest`` are the model's flags. Returns 1 if some failed, else 0."""
     here = find_launch(args.launcher)
     jobs = files.find_jobs(args.i, args.o, args.format, _say)
+    args.targets = {job.target for job in jobs}
     _load_toolkit()
     _join(here, args)
     args.checkpoint = args.checkpoint or _built_in(args)
     how = {name: vars(args)[name] for name in ("device", "tile", "overlap", "tile_batch")}
     restorer = Restorer.load(args.checkpoint, args.opt, **how, say=_say)
-    flags = _model_flags(restorer.offers.restore_flags, rest)
+    flags = _model_flags(restorer.offers.restore_flags, rest, parser)
     restorer.take(**flags)
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
@@ -67,76 +59,6 @@ def run(argv: list[str]) -> int:
     if failed:
         _say(f"{len(failed)} of {len(jobs)} could not be restored")
     return 1 if failed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="basicsr restore",
-        description="Restore pictures by a trained model: grey, RGB, RGBA; 8 and 16 bits; any size.",
-        epilog="Without --checkpoint the built-in network restores; it says what it does. "
-        "Results that are newer than their pictures are skipped, so that an interrupted run goes on where it stopped. "
-        "Exit code: 0 done, 1 some pictures could not be restored (they are listed), 2 bad input.",
-        add_help=False,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-h", "--help", action="store_true", help="show this, with the flags of every model")
-    add(
-        "-i",
-        type=path_text,
-        nargs="+",
-        required=True,
-        metavar="INPUT",
-        help="pictures, folders (with sub-folders) or patterns",
-    )
-    add(
-        "-o", type=path_text, required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture"
-    )
-    add(
-        "--checkpoint",
-        type=path_text,
-        help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)",
-    )
-    add(
-        "-opt",
-        type=path_text,
-        help="option file; without it, the one inside the checkpoint or of the run that wrote it",
-    )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    add("--seed", type=int, default=0, help="of the noise (default: 0)")
-    add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
-    add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
-    add("--tile_batch", type=int, default=1, help="tiles of a picture at once (default: 1)")
-    add("--batch", type=int, default=1, help="pictures of one size at once (default: 1)")
-    add(
-        "--mask",
-        type=path_text,
-        help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names",
-    )
-    add(
-        "--cond",
-        type=path_text,
-        nargs="+",
-        help="condition images, where the network was trained with some; or folders of them",
-    )
-    add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
-    add("--format", default="png", choices=tuple(FORMATS), help="of the results (default: png)")
-    add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
-    add("--overwrite", action="store_true", help="restore again what is restored already")
-    return parser
-
-
-def _check(args: argparse.Namespace) -> None:
-    kind = Path(args.o).suffix[1:].lower()
-    kind = {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
-    args.format = kind if kind in FORMATS else args.format
-    if args.bits == 16 and args.format not in _DEEP:
-        raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(_DEEP)}")
-    for name, least in (("batch", 1), ("seed", 0)):
-        if (value := vars(args)[name]) < least:
-            raise InputError(f"--{name} is {value}; it must be a whole number from {least}")
-    if args.seed > MOST_SEED:
-        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0 to {MOST_SEED}")
 
 
 def _built_in(args: argparse.Namespace) -> Path:
@@ -185,7 +107,7 @@ def _load_toolkit() -> None:
             _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
 
 
-def _add_known_flags(parser: argparse.ArgumentParser) -> None:
+def add_known_flags(parser: argparse.ArgumentParser) -> None:
     """Show the flags of all models in the help."""
     _load_toolkit()
     from basicsr.utils.registry import MODEL_REGISTRY
@@ -200,14 +122,14 @@ def _add_known_flags(parser: argparse.ArgumentParser) -> None:
         shown |= set(flags)
 
 
-def _model_flags(known: Flags, rest: Sequence[str]) -> dict[str, Any]:
+def _model_flags(known: Flags, rest: Sequence[str], shared: argparse.ArgumentParser) -> dict[str, Any]:
     """Read the flags that the model declares: text as it is, everything else as in an option file."""
     parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
     for name in known:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
     given, strange = parser.parse_known_args(rest)
     if strange:
-        names = [f"--{name}" for name in known] + [s for a in _parser()._actions for s in a.option_strings]
+        names = [f"--{name}" for name in known] + [s for a in shared._actions for s in a.option_strings]
         raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
     texts = vars(given)
     return {name: texts[name] if known[name][0] is str else parse_value(texts[name], f"--{name}") for name in texts}
@@ -247,16 +169,23 @@ def _restore_group(
         made = None
     if made is None:  # outside of `except`, whose traceback holds on to the memory of the failed call
         return sum([_restore_group(restorer, [one], args, flags) for one in given], [])
+    failed = []
     for one, results in zip(given, made):
-        _write(one.job.target, *results, args)
-    return []
+        try:
+            _write(one.job.target, *results, args)
+        except _FAILURES as error:
+            failed.append((one.job.source, str(error)))
+    return failed
 
 
 def _write(target: Path, restored: Picture, extras: Mapping[str, Picture], args: argparse.Namespace) -> None:
     """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
-    bits = args.bits or (restored.bits if args.format in _DEEP else 8)
+    bits = args.bits or (restored.bits if args.format in DEEP else 8)
     for name, picture in extras.items():
-        write_picture(target.with_name(f"{target.stem}_{name}.png"), replace(picture, bits=bits))
+        place = target.with_name(f"{target.stem}_{name}.png")
+        if place in args.targets:
+            raise InputError(f"cannot save {place}: another picture is restored to it; rename one of the two")
+        write_picture(place, replace(picture, bits=bits))
     write_picture(target, replace(restored, bits=bits))
 
 
