@@ -18,6 +18,7 @@ from basicsr_ext.images.headers import Header
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
 _BY_PILLOW = {2, 3, 4, 6, 7, 32771, 34712}  # TIFF compressions: fax, JPEG, JPEG 2000
+_SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks of a PNG that its pixels come from
 _RAW = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 
 
@@ -84,12 +85,17 @@ def _by_opencv(data: bytes, header: Header) -> np.ndarray | None:
 
 
 def _png(data: bytes, header: Header) -> np.ndarray | None:
-    pixels = _by_opencv(data, header)
+    chunks = list(headers.png_chunks(data))
+    kept = [data[place - 8 : place + length + 4] for name, place, length in chunks if name in _SHOWN]
+    if len(kept) < len(chunks):  # libpng stumbles over long texts, and over profiles that it thinks little of
+        pixels = _by_opencv(headers.PNG_MARK + b"".join(kept), header)
+    else:
+        pixels = _by_opencv(data, header)
     if pixels is None or header.channels != 2:
         return pixels
     if pixels.shape[2] == 4:
         return np.ascontiguousarray(pixels[:, :, [0, 3]])
-    place = next(place for name, place, _ in headers.png_chunks(data) if name == b"tRNS")
+    place = next(place for name, place, _ in chunks if name == b"tRNS")
     key, depth, full = int.from_bytes(data[place : place + 2], "big"), data[24], np.iinfo(pixels.dtype).max
     alpha = np.where(pixels == key * full // ((1 << depth) - 1), 0, full).astype(pixels.dtype)
     return np.concatenate([pixels, alpha], axis=2)

@@ -3,7 +3,7 @@
 How each kind is treated, here and by the decoder:
 
 - PNG: 1, 2, 4 and 8 bits become 8, 16 stay; a palette becomes RGB; a transparent colour (tRNS) becomes alpha.
-- JPEG: grey or RGB; CMYK is converted to RGB; of an MPO the first picture is read (the others are previews or depth).
+- JPEG: grey or RGB; CMYK is converted to RGB; behind it may lie smaller pictures, such as previews (MPO).
 - WebP: RGB or RGBA, 8 bits.
 - TIFF: grey, RGB or palette of 8 or 16 bits (less become 8), in strips or tiles, planes interleaved or apart, of either
   byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, further channels without a
@@ -11,8 +11,8 @@ How each kind is treated, here and by the decoder:
 - PBM, PGM, PPM, PAM: values are scaled from their largest one to 255, or to 65535 where it is above 255.
 - BMP, GIF, AVIF, JPEG 2000: 8 bits as Pillow reads them, 16 bits where grey.
 
-The EXIF orientation is applied in all of them. Refused by name are animations, several pages, floating-point and signed
-numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
+The EXIF orientation is applied in all of them. Refused by name are animations, several pages or pictures, signed and
+floating-point numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import re
 import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -33,10 +34,12 @@ from basicsr_ext.images import anymaps
 
 LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "RGB": 3, "RGBX": 3, "PA": 4, "RGBA": 4, "RGBa": 4}
-_TIFF_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # whole numbers, by their type in the file
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG's sizes
+_TIFF_CODES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # whole numbers, by their type in the file
 
 
 class Header(NamedTuple):
@@ -48,8 +51,9 @@ class Header(NamedTuple):
     bits: int  # 8 or 16
     format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it
     orientation: int = 1  # of the EXIF block, 1 to 8; already applied to height and width
-    profile: bool = False  # whether there is an ICC colour profile that fits the channels
+    profile: bool = False  # whether there is an ICC colour profile
     odd: str | None = None  # why the file is refused, and the cure, if it is
+    cmyk: bool = False  # whether the colours are converted from CMYK, which the profile describes
 
 
 class FileContent:
@@ -133,7 +137,9 @@ def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
 
 def _orientation(exif: bytes) -> int:
     found = Image.Exif()
-    with contextlib.suppress(Exception):  # a damaged EXIF block, which may raise nearly anything, spoils no pixel
+    # A damaged EXIF block, which may raise nearly anything, spoils no pixel
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
         found.load(exif)
         return found.get(_ORIENTATION, 1)
     return 1
@@ -162,6 +168,11 @@ def png_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:
             return
 
 
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG: its length, name, contents and checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 def _png(content: Content) -> Header | None:
     width, height, bits, kind = _unpack(">IIBB", content, 16)
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
@@ -183,31 +194,60 @@ def _png(content: Content) -> Header | None:
     return Header(height, width, channels, 16 if bits == 16 else 8, "PNG", orientation, profile, odd)
 
 
-def _jpeg(content: Content) -> Header | None:
-    place, frame, orientation, profile = 2, None, 1, False
+def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Marker of each segment up to the scan, where its contents begin, and how many bytes they are."""
+    place += 2
     while content[place : place + 1] == b"\xff":
         marker = content[place + 1 : place + 2][0]
         if marker == 0xFF:  # fill byte
             place += 1
             continue
         (length,) = _unpack(">H", content, place + 2)
-        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            frame = _unpack(">BHHB", content, place + 4)
-        elif marker == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":
-            orientation = _orientation(content[place + 10 : place + 2 + length])
-        elif marker == 0xE2 and content[place + 4 : place + 16] == b"ICC_PROFILE\0":
-            profile = True
-        elif marker == 0xDA:
-            break
+        yield marker, place + 4, length - 2
+        if marker == 0xDA:
+            return
         place += 2 + length
+
+
+def _jpeg(content: Content) -> Header | None:
+    place, frame, orientation, profile, several = 2, None, 1, False, False
+    for marker, place, length in _jpeg_segments(content):
+        if marker in _FRAMES:
+            frame = _unpack(">BHHB", content, place)
+        elif marker == 0xE1 and content[place : place + 6] == b"Exif\0\0":
+            orientation = _orientation(content[place + 6 : place + length])
+        elif marker == 0xE2 and content[place : place + 12] == b"ICC_PROFILE\0":
+            profile = True
+        elif marker == 0xE2 and content[place : place + 4] == b"MPF\0":
+            several = _is_album(content, place + 4, place + length)
     if frame is None:
         return None
     bits, height, width, count = frame
     odd = None if bits == 8 else f"is a JPEG of {bits} bits; save it with 8 bits, or as a PNG or TIFF with 16"
+    if several:
+        odd = "holds several pictures of one size (MPO); save the one that is meant as a file of its own"
     # the end mark; that of a thumbnail lies before the scan, and cameras add bytes behind it
     if not any(b"\xff\xd9" in content[start:] for start in (-2, max(place, len(content) - (1 << 16)), place)):
         odd = _cut(len(content))
-    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile and count != 4, odd)
+    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile, odd, count == 4)
+
+
+def _is_album(content: Content, start: int, end: int) -> bool:
+    """Whether the pictures behind a JPEG (its MPF index is ``content[start:end]``) are as large as the first one."""
+    with contextlib.suppress(*_DAMAGE):  # a damaged index spoils no pixel
+        index = content[start:end]
+        entries = bytes(next(tiff_pages(index), {})[0xB002])
+        places = [
+            struct.unpack_from("<I" if index[:2] == b"II" else ">I", entries, k + 8) for k in range(0, len(entries), 16)
+        ]
+        sizes = [
+            _unpack(">HH", content, place + 1)
+            for begin in (0, *(start + place for (place,) in places[1:]))
+            for marker, place, _ in _jpeg_segments(content, begin)
+            if marker in _FRAMES
+        ]
+        return sizes[0] in sizes[1:]
+    return False
 
 
 def _webp(content: Content) -> Header | None:
@@ -323,7 +363,7 @@ def _other(content: Content) -> Header | None:
 
 
 _READERS = {
-    b"\x89PNG\r\n\x1a\n": _png,
+    PNG_MARK: _png,
     b"\xff\xd8\xff": _jpeg,
     b"RIFF": _webp,
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),

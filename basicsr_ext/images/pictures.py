@@ -6,11 +6,11 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.decode import decode, to_tensor
-from basicsr_ext.images.headers import png_chunks, read_content
+from basicsr_ext.images.headers import PNG_MARK, png_chunk, png_chunks, read_content, tiff_pages
 from basicsr_ext.images.inventory import DEEP, FORMATS
 
 _LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
@@ -43,23 +43,55 @@ class Picture:
 def network_planes(picture: Picture, channels: int | None) -> Tensor:
     """What a network of so many channels sees of a picture: C,H,W; grey as RGB where it takes three or four.
 
-    Alpha is among the planes if they are then as many as the network takes.
+    Alpha is among the planes if they are then as many as the network takes. Colours where it is 0, which nobody sees,
+    are replaced by those of the visible pixels around: none of them gets into the result, nor darkens an edge.
     """
-    colours, alpha = picture.colours, picture.alpha
+    colours, alpha = _visible_colours(picture), picture.alpha
     if channels in (3, 4) and len(colours) == 1:
         colours = colours.expand(3, -1, -1)
     return torch.cat([colours, alpha]) if alpha is not None and channels == len(colours) + 1 else colours
 
 
 def with_planes(picture: Picture, planes: Tensor) -> Picture:
-    """The picture with the planes C,H,W that a network gave, 1 to 4; an alpha that is not among them is enlarged."""
-    alpha = picture.alpha
+    """The picture with the planes C,H,W that a network gave, 1 to 4; an alpha that is not among them is enlarged.
+
+    The colours are then moved by as much as bicubic enlargement of the picture before any ground moves them where alpha
+    changes: an edge is as bright as if the picture had been enlarged after it was put on its ground.
+    """
     if len(planes) in (2, 4):
-        planes, alpha = planes[:-1], planes[-1:]
-    elif alpha is not None and alpha.shape[1:] != planes.shape[1:]:
-        alpha = F.interpolate(alpha[None], planes.shape[1:], mode="bicubic", antialias=True)[0].clamp_(0, 1)
-    profile = picture.profile if len(planes) == len(picture.colours) else None
-    return replace(picture, colours=planes, alpha=alpha, profile=profile)
+        return replace(picture, colours=planes[:-1], alpha=planes[-1:])
+    alpha, size = picture.alpha, planes.shape[1:]
+    if alpha is not None and alpha.shape[1:] != size:
+        weighted, plain = (_enlarged(part, size) for part in (picture.colours * alpha, _visible_colours(picture)))
+        alpha = _enlarged(alpha, size)
+        moved = torch.where(alpha > 0, weighted / alpha - plain, 0)
+        planes = (planes + (moved if len(moved) in (1, len(planes)) else moved.mean(0))).clamp_(0, 1)
+    return replace(picture, colours=planes, alpha=alpha)
+
+
+def _visible_colours(picture: Picture) -> Tensor:
+    """The colours, those under full transparency replaced by the visible ones around."""
+    colours, alpha = picture.colours, picture.alpha
+    if alpha is None or alpha.all():
+        return colours
+    return torch.where(alpha > 0, colours, _spread((colours * alpha)[None], alpha[None])[0])
+
+
+def _spread(weighted: Tensor, weight: Tensor) -> Tensor:
+    """Means of colours by their weights (1,C,H,W and 1,1,H,W), over ever larger squares where those are 0."""
+    means = weighted / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+    if max(weight.shape[-2:]) == 1 or weight.all():
+        return means
+    coarser = _spread(*(F.avg_pool2d(planes, 2, ceil_mode=True) for planes in (weighted, weight)))
+    wide = F.interpolate(coarser, weight.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(weight > 0, means, wide)
+
+
+def _enlarged(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """C,H,W bicubically, one direction after the other and clamped each time, as Pillow does."""
+    for step in ((planes.shape[1], size[1]), size):
+        planes = F.interpolate(planes[None], tuple(step), mode="bicubic", antialias=True)[0].clamp_(0, 1)
+    return planes
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
@@ -80,6 +112,8 @@ def _profile(data: bytes) -> bytes | None:
             if name == b"iCCP":  # Pillow stumbles over long texts beside it
                 packed = data[place : place + length].split(b"\0\0", 1)[1]
                 return zlib.decompressobj().decompress(packed, _LONGEST_PROFILE)
+        if data[:2] in (b"II", b"MM"):  # of which Pillow opens some kinds alone
+            return bytes(next(tiff_pages(data))[34675]) or None
         with Image.open(io.BytesIO(data)) as image:
             return image.info.get("icc_profile")
     return None
@@ -88,7 +122,8 @@ def _profile(data: bytes) -> bytes | None:
 def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     """Store a picture, completely or not at all; the extension names the format, WebP is lossless, JPEG of quality 95.
 
-    A JPEG holds no alpha, it is left out; JPEG and WebP hold 8 bits. Values are clamped and rounded to the nearest.
+    A JPEG shows what is transparent on white; JPEG and WebP hold 8 bits, WebP no grey. The colour profile is kept if it
+    is one of the stored channels. Values are clamped and rounded to the nearest.
     Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
     bits.
     """
@@ -96,22 +131,25 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
     if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
         raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
-    planes = [picture.colours] + ([picture.alpha] if picture.alpha is not None and kind != "jpg" else [])
-    height, width = picture.colours.shape[1:]
+    colours, alpha = picture.colours, picture.alpha
+    height, width = colours.shape[1:]
     if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
         said = f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, not {height}x{width} (height x width)"
         raise InputError(f"cannot save {path}: {said}; choose png or tif")
+    if alpha is not None and kind == "jpg":
+        colours, alpha = colours * alpha + (1 - alpha), None
+    pixels = _to_pixels([colours] if alpha is None else [colours, alpha], picture.bits)
+    space = b"RGB " if len(colours) == 3 or kind == "webp" else b"GRAY"
+    profile = picture.profile if picture.profile and picture.profile[16:20] == space else None
     try:
-        data = _encode(_to_pixels(planes, picture.bits), kind, picture.profile)
-    except (OSError, struct.error, cv2.error) as error:  # what its encoder cannot hold
+        data = _encode(pixels, kind, profile)
+    except (OSError, struct.error) as error:  # what its encoder cannot hold
         raise InputError(f"cannot save {path} as {FORMATS[kind]}: {error}; choose another format") from error
     write_whole(path, data)
 
 
 def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
-    """H,W,C of uint8 or uint16; grey with alpha of 16 bits becomes RGBA, since OpenCV cannot store it."""
-    if bits == 16 and len(planes) == 2 and len(planes[0]) == 1:
-        planes = [planes[0].expand(3, -1, -1), planes[1]]
+    """H,W,C of uint8 or uint16."""
     full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     single = [(plane.clamp(0, 1) * full).round().numpy().astype(kind) for part in planes for plane in part]
     return np.stack(single, axis=2)
@@ -119,9 +157,7 @@ def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
 
 def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
     if pixels.dtype == np.uint16:
-        order = [0] if pixels.shape[2] == 1 else [2, 1, 0, 3][: pixels.shape[2]]
-        data = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, order]))[1].tobytes()
-        return _with_profile(data, profile) if kind == "png" and profile else data
+        return _deep_png(pixels, profile) if kind == "png" else _deep_tiff(pixels, profile)
     options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
     buffer = io.BytesIO()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -129,11 +165,30 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def _with_profile(png: bytes, profile: bytes) -> bytes:
-    """Put an iCCP chunk behind the head of a PNG."""
-    body = b"iCCPicc\0\0" + zlib.compress(profile)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[: 8 + 25] + chunk + png[8 + 25 :]  # signature, IHDR
+def _deep_png(pixels: np.ndarray, profile: bytes | None) -> bytes:
+    """A PNG of 16 bits; neither Pillow nor OpenCV writes grey with alpha, or a profile, into one."""
+    height, width, channels = pixels.shape
+    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
+    above = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))  # what differs from the row above: filter 2
+    lines = np.concatenate([np.full((height, 1), 2, np.uint8), above], axis=1)
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 3)), (b"IEND", b"")]
+    if profile:
+        chunks.insert(1, (b"iCCP", b"icc\0\0" + zlib.compress(profile)))
+    return PNG_MARK + b"".join(png_chunk(name, content) for name, content in chunks)
+
+
+def _deep_tiff(pixels: np.ndarray, profile: bytes | None) -> bytes:
+    import tifffile
+
+    buffer, channels = io.BytesIO(), pixels.shape[2]
+    colours = "rgb" if channels > 2 else "minisblack"
+    alpha = ["unassalpha"] if channels in (2, 4) else None
+    stored = pixels[:, :, 0] if channels == 1 else pixels
+    planes = "contig" if channels > 1 else None
+    tifffile.imwrite(buffer, stored, photometric=colours, planarconfig=planes, extrasamples=alpha, compression="lzw",
+                     predictor=True, iccprofile=profile, metadata=None)  # fmt: skip
+    return buffer.getvalue()
 
 
 def write_image(path: str | os.PathLike[str], image: Tensor, bits: int = 8) -> None:

@@ -15,13 +15,15 @@ import torch
 from basicsr.data import data_util, degradations
 from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.data.single_image_dataset import SingleImageDataset
-from basicsr.utils import file_client, img_util
+from basicsr.data.transforms import mod_crop
+from basicsr.utils import file_client, img_util, lmdb_util, scandir
 from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
-from basicsr_ext.images.decode import decode_pixels
+from basicsr_ext.images.decode import decode_pixels, read_pixels
+from basicsr_ext.images.headers import read_content
 from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names
 from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired
@@ -146,6 +148,33 @@ def _warn_of_loss(pixels: np.ndarray, place: str) -> None:
         _warn_once(0, f"{place} has 16 bits a channel and is read with 8; so are others like it.")
     if pixels.shape[2] == 4:
         _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
+
+
+@REPAIRS.replaces(data_util, "read_img_seq", "frames",
+                  "Frames of a video are read unlike other images, and a damaged one ends in an AttributeError.",
+                  "cv2.imread")  # fmt: skip
+def _read_img_seq(
+    path: str | list[str], require_mod_crop: bool = False, scale: int = 1, return_imgname: bool = False
+) -> Any:
+    """Read frames (their paths, or a folder of nothing else) as ``imfrombytes`` does: t,c,h,w in [0, 1], RGB."""
+    paths = path if isinstance(path, list) else sorted(scandir(path, full_path=True))
+    frames = []
+    for place in paths:
+        content = NamedBytes(read_content(place))
+        content.path = str(place)
+        frame = imfrombytes(content, float32=True)
+        frames.append(mod_crop(frame, scale) if require_mod_crop else frame)
+    planes = torch.stack(img_util.img2tensor(frames))
+    return (planes, [os.path.splitext(os.path.basename(place))[0] for place in paths]) if return_imgname else planes
+
+
+@REPAIRS.replaces(lmdb_util, "read_img_worker", "packed-images",
+                  "BasicSR's maker of LMDBs reads images unlike the data sets.", "cv2.imread")  # fmt: skip
+def _read_img_worker(path: str, key: str, compress_level: int) -> tuple[str, Any, tuple[int, ...]]:
+    """Return key, PNG and H,W,C of an image; InputError naming it if it is damaged or refused."""
+    pixels = read_pixels(path)
+    content = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, compress_level])[1]
+    return key, content, pixels.shape
 
 
 def _clamps_in_place() -> bool:

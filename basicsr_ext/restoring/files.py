@@ -1,5 +1,6 @@
 """Which pictures are restored, where the results go, and which masks belong to them."""
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,30 @@ def size_of(picture: Path) -> tuple[int, int] | None:
         return image_header(picture)[:2]
     except InputError:
         return None
+
+
+def find_losses(jobs: Sequence[Job], kind: str, deep: bool, channels: int | None) -> list[str]:
+    """What results of the format ``kind`` do not keep of the pictures, as far as their headers tell: a line for each.
+
+    ``deep`` is whether the results may have 16 bits, ``channels`` what the network gives.
+    """
+    lost: dict[str, list[Path]] = defaultdict(list)
+    for job in jobs:
+        with contextlib.suppress(InputError):  # which is said when its turn comes
+            header = image_header(job.source)
+            rgb = kind == "webp" or channels in (3, 4)
+            for what, applies in (
+                ("transparency is shown on white, since jpg holds none", header.channels in (2, 4) and kind == "jpg"),
+                (f"of 16 bits 8 are kept, since {kind} holds no more", header.bits == 16 and not deep),
+                (
+                    "the colour profile is left out, since it is one of grey",
+                    header.profile and header.channels < 3 and rgb,
+                ),
+                ("colours are converted from CMYK, without a colour profile", header.cmyk),
+            ):
+                if applies:
+                    lost[what].append(job.name)
+    return [f"{what}: {len(names)} of {len(jobs)} pictures ({listed(names)})" for what, names in lost.items()]
 
 
 def find_conditions(places: Sequence[str | Path], jobs: Sequence[Job]) -> dict[Path, list[Path]]:

@@ -152,7 +152,7 @@ class ImageSource:
         if self.kind == "lmdb" and not database:
             raise InputError(
                 f"{self.option} is {self.root}, which is no LMDB of BasicSR, nor another (a folder with "
-                "data.mdb); make one with basicsr.utils.lmdb_util or set io_backend.type: disk"
+                "data.mdb); make one with basicsr prepare or set io_backend.type: disk"
             )
         if self.kind == "disk" and database:
             cure = "an LMDB, but io_backend.type is disk; set io_backend.type: lmdb"

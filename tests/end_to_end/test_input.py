@@ -5,13 +5,15 @@ import re
 
 import lmdb
 import pytest
+from PIL import Image
 
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.preflight.data import check_dataset
 from basicsr_ext.preflight.every_image import data_faults
-from studies.reliability.inputs.fuzz_images import bomb, files
+from studies.reliability.inputs.fuzz_images import bomb
 from studies.reliability.inputs.pickles import Attack, torch_file
+from studies.reliability.inputs.zoo_files import pil
 from tests.support.cli_runs import bridge_options, options, run, write
 
 repairs.apply()
@@ -24,17 +26,22 @@ def spoilt(content: bytes) -> bytes:
     return content[:middle] + bytes(200) + content[middle + 200 :]
 
 
-GOOD = files()["rgb.png"]
-SOUND = {"good.png": GOOD, "palette.png": files()["palette.png"], "print.jpg": files()["cmyk.jpg"]}
+PHOTO = Image.effect_noise((50, 37), 60).convert("RGB")
+GOOD, PIXEL = pil(PHOTO, "PNG"), pil(PHOTO.resize((1, 1)), "PNG")
+SOUND = {
+    "good.png": GOOD,
+    "palette.png": pil(PHOTO.quantize(60), "PNG"),
+    "print.jpg": pil(PHOTO.convert("CMYK"), "JPEG"),
+}
 BAD = {  # name -> content, what the message says
     "corrupt.png": (spoilt(GOOD), "damaged"),
     "truncated.png": (GOOD[: len(GOOD) // 2], "cut short|truncated"),
-    "cut.jpg": (files()["rgb.jpg"][:600], "cut short|truncated"),
+    "cut.jpg": (pil(PHOTO, "JPEG")[:700], "cut short|truncated"),
     "empty.png": (b"", "is empty"),
     "text.png": (b"no image at all", "not an image|cannot be read as an image"),
     "bomb.png": (bomb(60_000, 60_000), "60000x60000 .* more than 178,956,970 pixels"),
-    "animated.png": (files()["animated.png"], r"an animation \(APNG\)"),
-    "cmyk.tif": (files()["cmyk.tif"], "CMYK"),
+    "animated.png": (pil(PHOTO, "PNG", save_all=True, append_images=[PHOTO.rotate(180)]), r"an animation \(APNG\)"),
+    "cmyk.tif": (pil(PHOTO.convert("CMYK"), "TIFF"), "CMYK"),
 }
 
 
@@ -57,7 +64,7 @@ KINDS = pytest.mark.parametrize("kind", ["PairedImageDataset", "PairedFolderData
 
 @KINDS
 def test_each_bad_file_is_named_once_and_the_others_are_read(kind, tmp_path):
-    sound = {**SOUND, "pixel.png": files()["one_pixel.png"]}
+    sound = {**SOUND, "pixel.png": PIXEL}
     for name, content in [*sound.items(), *((name, content) for name, (content, _) in BAD.items())]:
         (tmp_path / name).write_bytes(content)
     count, faults = data_faults("datasets.val", block_of(kind, str(tmp_path)), 0)
@@ -70,7 +77,7 @@ def test_each_bad_file_is_named_once_and_the_others_are_read(kind, tmp_path):
 
 @KINDS
 def test_a_pixel_is_too_small_for_a_crop_and_named_before_the_start(kind, tmp_path):
-    (tmp_path / "pixel.png").write_bytes(files()["one_pixel.png"])
+    (tmp_path / "pixel.png").write_bytes(PIXEL)
     block = block_of(kind, str(tmp_path), phase="train", gt_size=16, use_hflip=False, use_rot=False)
     faults = []
     check_dataset("datasets.train", block, faults, [])

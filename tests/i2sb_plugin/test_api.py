@@ -68,7 +68,7 @@ def test_options_of_one_call_do_not_stay_for_the_next(restorer):
 
 def test_grey_and_alpha_come_back_as_they_should(restorer):
     assert restorer(PHOTO[:, :, 0]).shape == (40, 53, 3), "the network makes RGB of it"
-    alpha = np.tile(np.linspace(0, 255, 53).astype(np.uint8), (40, 1))
+    alpha = np.tile(np.linspace(1, 255, 53).astype(np.uint8), (40, 1))
     restored = restorer(np.dstack([PHOTO, alpha]))
     assert (restored[:, :, 3] == alpha).all() and (restored[:, :, :3] == restorer(PHOTO)).all()
 

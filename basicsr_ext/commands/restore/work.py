@@ -51,6 +51,8 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     done = sum(collectives.gather_objects(len(mine) - len(waiting)))
     if done:
         _say(f"{done} of {len(jobs)} are restored already (--overwrite restores them again)")
+    for lost in files.find_losses(jobs, args.format, args.bits == 8 or args.format in DEEP, restorer.channels[1]):
+        _say(f"note: {lost}")
     failed = _restore_all(restorer, waiting, companions, args, flags)
     order = {job.source: k for k, job in enumerate(jobs)}
     failed = sorted(sum(collectives.gather_objects(failed), []), key=lambda entry: order[entry[0]])

@@ -1,13 +1,11 @@
 """Mutate real image files, and see that both decoders read each correctly or refuse it by name.
 
-Truncations, flipped bits, overwritten headers, pieces of one file in another, and sizes that are not true, of PNG,
-JPEG, WebP, TIFF, BMP, GIF and PNM with every kind of colours; through `decode_image`, BasicSR's `imfrombytes` and the
-look at headers before a run.
+Truncations, flipped bits, overwritten headers, pieces of one file in another, and sizes that are not true, of the files
+of `zoo_files`; through `decode_image`, BasicSR's `imfrombytes`, `restore` and the look at headers before a run.
 
     python -m studies.reliability.inputs.fuzz_images --cases 2000
 """
 
-import io
 import struct
 import sys
 import tempfile
@@ -16,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
 
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.headers import PNG_MARK, png_chunk
+from studies.reliability.inputs.zoo_files import zoo
 
 NAME = "photo.file"
 STEPS = st.tuples(
@@ -31,71 +29,18 @@ STEPS = st.tuples(
 )
 
 
-def _photograph() -> Image.Image:
-    from skimage import data
-
-    return Image.fromarray(data.astronaut()).crop((100, 0, 400, 220)).resize((50, 37))
-
-
 @lru_cache(maxsize=1)
 def files() -> dict[str, bytes]:
-    """Real files of every kind, by name."""
-    photo = _photograph()
-    grey = photo.convert("L")
-    frames = {"save_all": True, "append_images": [photo.rotate(90), photo.rotate(180)]}
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    palette = photo.convert("P", palette=Image.Palette.ADAPTIVE, colors=60)
-    plans: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
-        "rgb.png": (photo, "PNG", {}),
-        "grey.png": (grey, "PNG", {}),
-        "grey16.png": (deep, "PNG", {}),
-        "alpha.png": (photo.convert("RGBA"), "PNG", {}),
-        "grey_alpha.png": (photo.convert("LA"), "PNG", {}),
-        "palette.png": (palette, "PNG", {}),
-        "palette_transparent.png": (palette, "PNG", {"transparency": 3}),
-        "bits.png": (photo.convert("1"), "PNG", {}),
-        "animated.png": (photo, "PNG", frames),
-        "one_pixel.png": (photo.resize((1, 1)), "PNG", {}),
-        "rgb.jpg": (photo, "JPEG", {}),
-        "grey.jpg": (grey, "JPEG", {}),
-        "progressive.jpg": (photo, "JPEG", {"progressive": True}),
-        "cmyk.jpg": (photo.convert("CMYK"), "JPEG", {}),
-        "one_pixel.jpg": (photo.resize((1, 1)), "JPEG", {}),
-        "lossy.webp": (photo, "WEBP", {}),
-        "lossless.webp": (photo, "WEBP", {"lossless": True}),
-        "animated.webp": (photo, "WEBP", frames),
-        "rgb.tif": (photo, "TIFF", {}),
-        "lzw.tif": (photo, "TIFF", {"compression": "tiff_lzw"}),
-        "deflate.tif": (photo, "TIFF", {"compression": "tiff_deflate"}),
-        "jpeg.tif": (photo, "TIFF", {"compression": "jpeg"}),
-        "grey16.tif": (deep, "TIFF", {}),
-        "palette.tif": (palette, "TIFF", {}),
-        "cmyk.tif": (photo.convert("CMYK"), "TIFF", {}),
-        "float.tif": (photo.convert("F"), "TIFF", {}),
-        "rgb.bmp": (photo, "BMP", {}),
-        "palette.bmp": (palette, "BMP", {}),
-        "still.gif": (photo, "GIF", {}),
-        "animated.gif": (photo, "GIF", frames),
-        "rgb.ppm": (photo, "PPM", {}),
-    }
-    return {name: _encode(*plan) for name, plan in plans.items()} | {"empty": b""}
-
-
-def _encode(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    """The zoo: real files of every kind, by name."""
+    return {file.name: file.content for file in zoo()}
 
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few kilobytes that claims ``width`` x ``height`` pixels and holds the first rows of them, black."""
 
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(min(width * 3 + 1, 1 << 20) * min(height, 8)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return PNG_MARK + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
 
 
 def images() -> st.SearchStrategy:

@@ -194,6 +194,27 @@ def test_the_orientation_is_applied(here, capsys):
     assert opened("out/a.webp").shape == (106, 80, 3)
 
 
+def test_what_the_results_do_not_keep_is_said_before_the_start(here, capsys):
+    import cv2
+
+    checkpoint = run_folder(here, RRDB)
+    save(here / "in/clear.png", np.dstack([PHOTO, ALPHA])), save(here / "in/plain.png")
+    cv2.imwrite(str(here / "in/deep.png"), PHOTO.astype(np.uint16) * 257)
+    Image.fromarray(PHOTO).convert("CMYK").save(here / "in/print.jpg")
+    save(here / "in/grey.png", PHOTO[:, :, 0], icc_profile=b"x" * 16 + b"GRAY" + b"x" * 200)
+    arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "-o"]
+    _, _, png = run(capsys, *arguments, "png")
+    _, _, jpg = run(capsys, *arguments, "jpg", "--format", "jpg")
+    _, _, asked = run(capsys, *arguments, "asked", "--format", "jpg", "--bits", "8")
+    notes = [[line for line in said.splitlines() if line.startswith("note: ")] for said in (png, jpg, asked)]
+    assert [len(lines) for lines in notes] == [2, 4, 3]
+    for name, what in (("print.jpg", "CMYK"), ("grey.png", "profile")):
+        assert all(any(name in line and what in line for line in lines) for lines in notes)
+    assert any("clear.png" in line and "white" in line for line in notes[1])
+    assert any("deep.png" in line and "16 bits" in line for line in notes[1])
+    assert not any("plain.png" in line for lines in notes for line in lines)
+
+
 # ---- folders
 
 

@@ -1,11 +1,13 @@
 """Headers tell what is too large, animated, cut short or in other colours, before anything is decoded."""
 
 import io
+import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
 
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
@@ -14,44 +16,6 @@ from basicsr_ext.images.decode import decode_pixels
 from studies.reliability.inputs.fuzz_images import bomb, files
 
 repairs.apply()
-FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP", "tif": "TIFF", "bmp": "BMP", "gif": "GIF", "ppm": "PNM"}
-REFUSED = {
-    "animated.png": "is an animation (APNG)",
-    "animated.webp": "is an animation (WebP)",
-    "animated.gif": "is an animation (GIF)",
-    "cmyk.tif": "holds CMYK colours; convert it to RGB",
-    "float.tif": "holds 1 channel(s) of float32",
-    "empty": "the file is empty",
-}
-
-
-def by_pillow(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-@pytest.mark.parametrize("name", [name for name in files() if name != "empty"])
-def test_a_header_tells_format_and_size(name):
-    kind = headers.header_of(files()[name])
-    side = (1, 1) if name.startswith("one_pixel") else (50, 37)
-    assert (kind.format, kind.width, kind.height) == (FORMATS[name.split(".")[1]], *side)
-
-
-@pytest.mark.parametrize("name", [name for name in files() if name not in REFUSED and "16" not in name])
-def test_pixels_are_those_that_pillow_reads(name):
-    pixels = decode_pixels(files()[name], name)
-    colours = np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels[:, :, [2, 1, 0]]
-    assert np.abs(colours - by_pillow(files()[name])).max() <= 4  # JPEG and WebP decoders differ by a rounding
-    if name.split(".")[1] in ("png", "bmp", "gif", "ppm"):
-        assert (colours == by_pillow(files()[name])).all()
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_other_images_are_refused_by_name(name):
-    with pytest.raises(InputError) as error:
-        decode_pixels(files()[name], f"there/{name}")
-    assert str(error.value).startswith(f"there/{name}")
-    assert REFUSED[name] in str(error.value)
 
 
 @pytest.mark.parametrize("side", [13_378, 60_000, 2**31 - 1])
@@ -69,7 +33,7 @@ def test_an_image_below_the_limit_is_no_bomb():
 
 
 def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
-    content = files()["rgb.png"]
+    content = files()["plain_2_8_False_png.png"]
     place = content.index(b"IDAT") - 4
     claimed = content[:place] + (1 << 30).to_bytes(4, "big") + content[place + 4 :]
     with pytest.raises(InputError, match=r"x\.png: .*1,073,741,824"):
@@ -77,7 +41,6 @@ def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
 
 
 def test_a_planar_tiff_that_is_cut_short_is_refused():
-    tifffile = pytest.importorskip("tifffile")
     planes = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate")
@@ -88,11 +51,39 @@ def test_a_planar_tiff_that_is_cut_short_is_refused():
             decode_pixels(content[:end], "x.tif")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", files())
 def test_no_truncation_and_no_noise_confuses_the_reader(name):
     content, rng = files()[name], np.random.default_rng(zlib.crc32(name.encode()))
     for end in range(min(len(content), 300)):
-        assert headers.header_of(content[:end]) is None or end > 8
+        assert headers.header_of(content[:end]) is None or end > 7
         noisy = bytearray(content)
         noisy[end] = int(rng.integers(256))
         headers.header_of(bytes(noisy))
+
+
+def _with_index(order, sizes):
+    """A JPEG of 16 x 24 pixels with others behind it, and the index that says where (MPF)."""
+    first, *others = (cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes() for size in sizes)
+    length = 2 + 2 + 4 + 8 + 2 + 12 + 4 + 16 * len(sizes)
+    start = len(first) + length - 10  # counted from the index, which begins behind the start, the marker and its name
+    places = [0, *(start + sum(map(len, others[:k])) for k in range(len(others)))]
+    index = struct.pack(
+        f"{order}2sHIHHHIII", b"II" if order == "<" else b"MM", 42, 8, 1, 0xB002, 7, 16 * len(sizes), 26, 0
+    )
+    index += b"".join(struct.pack(f"{order}IIIHH", 0, 0, place, 0, 0) for place in places)
+    segment = b"\xff\xe2" + struct.pack(">H", 2 + 4 + len(index)) + b"MPF\0" + index
+    return first[:2] + segment + first[2:] + b"".join(others)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pictures_of_one_size_in_a_jpeg_are_refused_and_previews_are_not(order):
+    preview = headers.header_of(_with_index(order, [(16, 24), (8, 12), (4, 6)]))
+    assert preview[:4] == (16, 24, 3, 8) and preview.odd is None
+    several = headers.header_of(_with_index(order, [(16, 24), (8, 12), (16, 24)]))
+    assert several[:4] == (16, 24, 3, 8) and "several pictures" in several.odd
+    cut = _with_index(order, [(16, 24), (16, 24)])
+    for place in range(2, 60):  # an index that is damaged spoils no pixel
+        damaged = cut[:place] + bytes([cut[place] ^ 0xFF]) + cut[place + 1 :]
+        headers.header_of(damaged)
+    assert headers.header_of(cut[:2] + cut[2:].replace(b"MPF\0", b"MPX\0")).odd is None

@@ -1,16 +1,18 @@
 """Picture files: every format, depth, orientation and transparency, and the damaged ones."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.pictures import Picture, read_picture, write_picture
+from basicsr_ext.images.headers import PNG_MARK, image_header, png_chunk
+from basicsr_ext.images.pictures import Picture, network_planes, read_picture, with_planes, write_picture
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 20), dtype=np.uint8)
@@ -111,14 +113,108 @@ def test_palettes_bilevel_and_grey_with_alpha_are_read(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "again.png")) == RGBA[:, :, :2]).all()
 
 
-@pytest.mark.parametrize("bits, name", [(8, "a.png"), (8, "a.jpg"), (8, "a.tif"), (8, "a.webp"), (16, "a.png")])
-def test_the_colour_profile_is_kept(tmp_path, bits, name):
-    from PIL import ImageCms
-
+def profile_of(space):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    write_picture(tmp_path / name, Picture(torch.rand(3, 8, 8), bits=bits, profile=profile))
-    picture = read_picture(tmp_path / name)
-    assert picture.profile == profile and picture.bits == bits
+    return profile[:16] + space + profile[20:]
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "bits, name", [(8, "a.png"), (8, "a.jpg"), (8, "a.tif"), (8, "a.webp"), (16, "a.png"), (16, "a.tif")]
+)
+def test_a_format_keeps_depth_alpha_and_the_colour_profile_of_its_channels(tmp_path, bits, name, planes):
+    colours, alpha = torch.rand(1 if planes < 3 else 3, 8, 8), None if planes % 2 else torch.rand(1, 8, 8)
+    wanted, full = b"GRAY" if planes < 3 and name != "a.webp" else b"RGB ", (1 << bits) - 1
+    for space in (b"GRAY", b"RGB ", b"CMYK"):
+        write_picture(tmp_path / name, Picture(colours, alpha, bits, profile_of(space)))
+        picture = read_picture(tmp_path / name)
+        assert picture.profile == (profile_of(space) if space == wanted else None) and picture.bits == bits
+        assert (picture.alpha is None) == (alpha is None or name == "a.jpg")
+        if name in ("a.png", "a.tif"):
+            assert torch.equal((picture.colours * full).round(), (colours * full).round())
+            assert alpha is None or torch.equal((picture.alpha * full).round(), (alpha * full).round())
+
+
+def test_other_programs_read_what_is_written_with_sixteen_bits(tmp_path):
+    planes = torch.rand(4, 12, 20)
+    for count in (1, 3, 4):
+        wanted = (planes[:count] * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
+        for name in ("a.png", "a.tif"):
+            write_picture(tmp_path / name, Picture(planes[: min(count, 3)], planes[3:] if count == 4 else None, 16))
+            found = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED).reshape(12, 20, count)
+            assert (found[:, :, [2, 1, 0, 3][:count] if count > 1 else [0]] == wanted).all()
+    write_picture(tmp_path / "b.png", Picture(planes[:1], planes[3:], 16))
+    with Image.open(tmp_path / "b.png") as image:
+        levels = (planes[[0, 3]] * 65535).round().int().permute(1, 2, 0).numpy()
+        assert (np.asarray(image.convert("LA")) == levels >> 8).all()
+
+
+# ---- transparency
+
+
+def disc(edge, hidden):
+    """A textured disc, hard or soft at its edge, and what lies hidden around it."""
+    y, x = np.mgrid[:48, :48]
+    alpha = np.clip((18 - np.hypot(x - 23.5, y - 23.5)) / edge + 0.5, 0, 1)
+    ramp = np.stack([0.5 + 0.4 * np.sin(x / 5), 0.5 + 0.4 * np.cos(y / 4), 1 - x / 60], 2)
+    noise = np.random.default_rng(0).random(ramp.shape)
+    around = {"black": 0 * ramp, "white": 0 * ramp + 1, "noise": noise, "the same": ramp}[hidden]
+    colours = torch.from_numpy(np.where(alpha[:, :, None] > 0, ramp, around)).permute(2, 0, 1).float()
+    return Picture(colours, torch.from_numpy(alpha)[None].float())
+
+
+def enlarged(planes, scale=4):
+    for size in ((planes.shape[1], scale * planes.shape[2]), (scale * planes.shape[1], scale * planes.shape[2])):
+        planes = torch.nn.functional.interpolate(planes[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    return planes
+
+
+@pytest.mark.parametrize("edge", [1e-6, 1, 8])
+@pytest.mark.parametrize("hidden", ["black", "white", "noise", "the same"])
+def test_no_pixel_at_an_alpha_edge_is_darker_than_in_the_composite(edge, hidden):
+    picture = disc(edge, hidden)
+    restored = with_planes(picture, enlarged(network_planes(picture, 3)))
+    for ground in (0.0, 1.0):
+        wanted = enlarged(picture.colours * picture.alpha + ground * (1 - picture.alpha))
+        found = restored.colours * restored.alpha + ground * (1 - restored.alpha)
+        assert (found - wanted).min() > -8 / 255
+    twin = disc(edge, "the same")
+    assert torch.equal(restored.colours, with_planes(twin, enlarged(network_planes(twin, 3))).colours), "none is seen"
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_visible_colours_reach_a_network_unchanged_and_hidden_ones_never(channels):
+    picture = disc(1, "noise")
+    planes = network_planes(picture, channels)
+    clear = picture.alpha[0] == 0
+    assert torch.equal(planes[:3, ~clear], picture.colours[:, ~clear])
+    assert torch.equal(planes[:3], network_planes(disc(1, "black"), channels)[:3])
+    assert torch.equal(with_planes(picture, planes).colours, planes[:3]), "at the same size nothing is moved"
+    nothing = Picture(torch.rand(3, 5, 7), torch.zeros(1, 5, 7))
+    assert not network_planes(nothing, 3).any(), "nothing is visible"
+
+
+def test_a_jpeg_shows_transparency_on_white(tmp_path):
+    alpha = torch.ones(1, 32, 32)
+    alpha[:, :16] = 0
+    write_picture(tmp_path / "a.jpg", Picture(torch.zeros(3, 32, 32), alpha))
+    pixels = np.asarray(Image.open(tmp_path / "a.jpg"))
+    assert (pixels[:14] > 250).all() and (pixels[18:] < 5).all()
+
+
+def test_long_texts_and_odd_profiles_beside_the_pixels_are_passed_over(tmp_path, capfd):
+    (tmp_path / "a.png").write_bytes(
+        PNG_MARK + b"".join(
+            png_chunk(name, content)
+            for name, content in (
+                (b"IHDR", struct.pack(">IIBBBBB", 20, 12, 8, 0, 0, 0, 0)), (b"tEXt", b"w\0" + b"x" * 10_000_000),
+                (b"zTXt", b"w\0\0" + zlib.compress(b"x" * 2_000_000)), (b"iCCP", b"p\0\0" + zlib.compress(b"x" * 999)),
+                (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY))), (b"IEND", b""),
+            )
+        )
+    )  # fmt: skip
+    assert (stored(read_picture(tmp_path / "a.png").colours)[:, :, 0] == GREY).all()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_jpeg_is_written_without_alpha_and_values_are_rounded(tmp_path):

@@ -2,6 +2,7 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from basicsr_ext import repairs
@@ -247,3 +248,29 @@ def test_an_image_written_outside_of_a_validation_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"cannot save .*full\.png: Is a directory"):
         imwrite(smooth(), str(tmp_path / "full.png"))
     assert imwrite(smooth(), str(tmp_path / "new/a.png")) and (tmp_path / "new/a.png").is_file()
+
+
+def test_frames_and_images_to_be_packed_are_read_as_all_others(tmp_path):
+    from basicsr.data.data_util import read_img_seq
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+    from PIL import Image
+
+    pixels = smooth(4, np.uint16)[:, :32]
+    folder, exif = tmp_path / "frames", Image.Exif()
+    folder.mkdir()
+    exif[0x0112] = 6
+    Image.fromarray(textured()[:, :40]).save(folder / "a.png", exif=exif)
+    tifffile.imwrite(folder / "b.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    for name, wanted in (("a.png", np.rot90(textured()[:, :40], -1)), ("b.tif", pixels[:, :, :3] >> 8)):
+        frames, names = read_img_seq([str(folder / name)], require_mod_crop=True, scale=8, return_imgname=True)
+        assert names == [name[0]] and np.array_equal((frames[0] * 255).round().permute(1, 2, 0).numpy(), wanted)
+    make_lmdb_from_imgs(
+        str(folder), str(tmp_path / "x.lmdb"), ["a.png", "b.tif"], ["a", "b"], multiprocessing_read=True, n_thread=1
+    )
+    with lmdb.open(str(tmp_path / "x.lmdb"), lock=False) as stored, stored.begin() as packed:
+        content = {key: cv2.imdecode(np.frombuffer(packed.get(key), np.uint8), -1) for key in (b"a", b"b")}
+    assert np.array_equal(content[b"a"][:, :, ::-1], np.rot90(textured()[:, :40], -1))
+    assert np.array_equal(content[b"b"][:, :, [2, 1, 0, 3]], pixels)
+    (folder / "c.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"frames/c\.png: cannot be read as an image"):
+        read_img_seq(str(folder))

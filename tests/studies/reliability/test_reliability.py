@@ -111,4 +111,10 @@ def test_the_page_shows_the_recorded_figures():
     images = results["fuzz_images"]
     assert f"{images['outcomes']['accepted']:,} read, {images['outcomes']['refused']:,} refused by name" in page
     assert f"at most {images['peak_rss_mib']} MiB" in page
+    seen = results["zoo"]
+    assert f"| {seen['files']} image files of every kind, by {seen['readers']} readers |" in page
+    for name, row in seen["table"].items():
+        counts = [row["read"], row["refused"], len(row["wrong"]), len(row["disagrees"])]
+        (line,) = (line for line in page.splitlines() if line.startswith((f"| {name} |", f"| `{name}` |")))
+        assert line.endswith(f"| {' | '.join(map(str, counts))} |")
     assert f"{len(results['pickles']['places'])} of {len(results['pickles']['places'])} refused" in page
