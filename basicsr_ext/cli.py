@@ -1,6 +1,7 @@
 """The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -30,6 +31,20 @@ class Command:
     shared: bool = False
 
 
+_RIGHTS = "ask for the right to it, or choose another place"
+_SYSTEM = {  # what the system refuses -> what to do
+    errno.EMFILE: "raise the limit of open files, such as ulimit -n 4096",
+    errno.ENFILE: "end other programs: the machine has too many open files",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "correct the path",
+    errno.EISDIR: "correct the path",
+    errno.ELOOP: "correct the link",
+}
 _ROOM = "basicsr_ext.commands"
 COMMANDS = {
     "train": Command("train a model by an option file", f"{_ROOM}.train:train", shared=True),
@@ -87,6 +102,9 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
     """What to tell the user (None: the traceback), and the exit code."""
     if isinstance(error, InputError):
         return _plain(error), 2
+    if isinstance(error, OSError) and error.errno in _SYSTEM:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; {_SYSTEM[error.errno]}", 2
     return (str(error), 3) if isinstance(error, NonFiniteLoss) else (None, 1)
 
 
@@ -118,16 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_folder()
         return _run(name, known[name], words[1:])
-    except (InputError, NonFiniteLoss) as error:
+    except BrokenPipeError:  # the reader (head, say) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, NonFiniteLoss, OSError) as error:
         message, code = _verdict(error)
+        if message is None:
+            raise
         rank = rank_of_process()
         if rank:  # most faults are those of every rank: rank 0 says them, and torchrun ends the others
             time.sleep(ONLY_HERE)
         print(f"error: rank {rank}: {message}" if rank else f"error: {message}", file=sys.stderr, flush=True)
         return code
-    except BrokenPipeError:  # the reader (head, say) has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Interrupted:  # the log has said what was saved
         return 75
     except KeyboardInterrupt:

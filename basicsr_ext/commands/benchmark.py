@@ -5,6 +5,7 @@ import sys
 
 from basicsr_ext import repairs
 from basicsr_ext.common import folder_lock
+from basicsr_ext.common.text import path_text
 from basicsr_ext.processes import launch
 
 
@@ -13,7 +14,7 @@ def run(argv: list[str]) -> int:
     description = "Compare methods on data sets by metrics. An interrupted run goes on where it stopped."
     parser = argparse.ArgumentParser(prog="basicsr benchmark", description=description)
     arguments = parser.add_argument
-    arguments("-opt", type=str, required=True, help="option file of the benchmark (YAML)")
+    arguments("-opt", type=path_text, required=True, help="option file of the benchmark (YAML)")
     arguments("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
     arguments("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
     arguments("--force_yml", nargs="+", action="extend", metavar="a:b=v", help="set options, as manual_seed=1")

@@ -13,7 +13,7 @@ from basicsr_ext.options.arguments import add_arguments
 
 
 def _pipeline(name: str, rest: list[str]) -> int:
-    """Run one of BasicSR's pipelines by an option file; returns 0, or 1 if results of a test could not be saved."""
+    """Run one of BasicSR's pipelines by an option file; returns 1 if a test could not save or measure all, else 0."""
     parser = argparse.ArgumentParser(prog=f"basicsr {name}")
     add_arguments(parser)
     parser.parse_args(rest)  # wrong arguments and --help end here, before the toolkit is imported
@@ -29,11 +29,13 @@ def _pipeline(name: str, rest: list[str]) -> int:
     try:
         with loop_state.watched_run() as run, memory_advice.explained(run, name == "train"):
             pipeline(os.getcwd())
+            unmeasured = run.unmeasured
             unsaved: list[str] = sum(collectives.gather_objects(run.unsaved), [])
         if unsaved and name == "test":
             if collectives.is_main():
                 print(f"{len(unsaved)} results could not be saved", file=sys.stderr)
             return 1
+        return int(name == "test" and unmeasured)
     except Interrupted:
         group.leave()
         raise
@@ -44,7 +46,6 @@ def _pipeline(name: str, rest: list[str]) -> int:
         for handler in list(logger.handlers):  # so that a second run in this process begins a log of its own
             logger.removeHandler(handler)
             handler.close()
-    return 0
 
 
 train = functools.partial(_pipeline, "train")  # by an option file

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+MOST_SEED = 2**32 - 1  # that NumPy takes
+
 
 def seed_from(purpose: str, *numbers: int) -> int:
     """A seed in [0, 2**63) from a purpose and whole numbers; other numbers give an unrelated seed."""

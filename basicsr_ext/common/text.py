@@ -1,6 +1,14 @@
 """Words for messages."""
 
+import argparse
 from collections.abc import Iterable
+
+
+def path_text(text: str) -> str:
+    """A path on the command line; an empty one, as an empty variable of the shell gives it, is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path, such as . for the current folder")
+    return text
 
 
 def listed(names: Iterable[object], most: int = 3) -> str:

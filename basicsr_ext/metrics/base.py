@@ -17,6 +17,7 @@ from basicsr.utils.registry import METRIC_REGISTRY, Registry
 from basicsr_ext.common import registries
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import read_block
+from basicsr_ext.common.text import listed
 from basicsr_ext.common.versions import module_version
 from basicsr_ext.metrics.learned.weights import WeightsFile
 
@@ -64,6 +65,7 @@ class Metric:
     needs: frozenset[str] = frozenset({"gt"})  # what a sample must have beside `restored`: names of its fields
     per_image: bool = True  # whether an image has a figure of its own
     least: int = 1  # fewest images that give a figure
+    least_sides: tuple[int, int] = (1, 1)  # in pixels within `crop_border`: shorter and longer side that it measures
     packages: tuple[str, ...] = ()  # modules that must be installed
     extra: str = ""  # of this package, which installs them
     files: tuple[WeightsFile, ...] = ()  # of network weights that it reads
@@ -78,6 +80,11 @@ class Metric:
         """What is kept of each image, by its index; picklable."""
         return {}
 
+    @cached_property
+    def unmeasured(self) -> dict[int, tuple[float, str]]:
+        """By their index, the images that do not count in the figure of the set: NaN or infinity, and why."""
+        return {}
+
     def measure(self, sample: Sample) -> Any:
         """The figure of one image, or what is kept of it."""
         raise NotImplementedError
@@ -90,8 +97,7 @@ class Metric:
         """Take an image, or raises InputError if a part is missing or sizes differ; returns its figure, if any."""
         for need in sorted(self.needs):
             if vars(sample)[need] is None:
-                what, cure = _NEEDS[need]
-                raise InputError(f"{self.title} needs {what}, which {sample.name} does not have; {cure}")
+                raise InputError(self.refusal(need, sample.name))
         if "gt" in self.needs and sample.gt is not None and sample.gt.shape != sample.restored.shape:
             raise InputError(
                 f"{sample.name} is restored to {sample.restored.shape} but its ground truth has the shape "
@@ -100,6 +106,25 @@ class Metric:
         record = self.measure(sample)
         self.records[sample.index] = float(record) if self.per_image else record
         return self.records[sample.index] if self.per_image else None
+
+    def refusal(self, need: str, where: str) -> str:
+        """What to tell of a field of a sample that it needs, and ``where``, an image or a data set, does not have."""
+        what, cure = _NEEDS[need]
+        return f"{self.title} needs {what}, which {where} does not have; {cure}"
+
+    def take(self, sample: Sample) -> float | None:
+        """:meth:`update`, but an image that fails, in whatever way, or has no finite figure is left out and noted."""
+        try:
+            figure = self.update(sample)
+            said = odd(figure)
+        except Exception as error:  # functions of libraries fail as they like
+            figure = math.nan
+            said = cause_of(error)
+        if figure is None or math.isfinite(figure):
+            return figure
+        self.records.pop(sample.index, None)
+        self.unmeasured[sample.index] = figure, said if sample.name in said else f"{sample.name}: {said}"
+        return figure
 
     def merge(self, other: Metric) -> None:
         """Take over the images of another metric with the same options."""
@@ -132,6 +157,11 @@ class Metric:
     def notes(self) -> list[str]:
         """What a reader of the figure must know, such as too few images; after the images were taken."""
         return []
+
+    def all_notes(self) -> list[str]:
+        """:meth:`notes`, and of how many images the figure is where some have none."""
+        reasons = [self.unmeasured[index][1] for index in sorted(self.unmeasured)]
+        return [*self.notes(), *gaps(len(self.records), reasons)]
 
     @property
     def title(self) -> str:
@@ -167,12 +197,30 @@ class Metric:
     def provenance(self) -> dict[str, Any]:
         """Everything that another needs to get the same figure: :meth:`identity`, the images taken, and notes."""
         found = self.identity() | {"images": len(self.records)}
-        return found | ({"notes": self.notes()} if self.notes() else {})
+        return found | ({"notes": self.all_notes()} if self.all_notes() else {})
 
     @property
     def better(self) -> str:
         """Which figures are the better ones, ``higher`` or ``lower``, as BasicSR's option says it."""
         return "higher" if self.higher_is_better else "lower"
+
+
+def gaps(measured: int, reasons: Sequence[str]) -> list[str]:
+    """A line on how many images a figure is the mean of, and why not of the others; none where it is that of all."""
+    if not reasons:
+        return []
+    return [f"the figure is that of {measured} of {measured + len(reasons)} image(s); without {listed(reasons)}"]
+
+
+def odd(figure: float | None) -> str:
+    """What to tell of a figure that is no number that counts."""
+    return f"{figure}, as for equal images" if figure in (math.inf, -math.inf) else f"{figure}"
+
+
+def cause_of(error: Exception) -> str:
+    """The first line of an error's message; with its kind, where it is not ours."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, InputError) else f"{line} ({type(error).__name__})".lstrip()
 
 
 _NEEDS = {  # field of a sample -> what it is, and what to do where there is none

@@ -14,6 +14,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import call_faults
 from basicsr_ext.metrics.base import Metric, Sample
 
+_SIDES = {"calculate_niqe": (96, 192), "calculate_ssim": (11, 11)}  # two blocks of 96 x 96; a window
 _LOWER = ("niqe", "lpips", "dists", "fid")  # words in the names of metrics whose lower figures are the better ones
 
 
@@ -48,6 +49,8 @@ class BasicSRMetric(Metric):
         self._takes = [name for name in ("img", "img2") if name in inspect.signature(found).parameters]
         self.unit, self.digits = ("dB", 2) if "psnr" in self.name.lower() else ("", 4)
         self.needs = frozenset({"gt"} if "img2" in self._takes else ())
+        self.crop_border = self.arguments.get("crop_border", 0)
+        self.least_sides = _SIDES.get(self.name, (1, 1))
 
     def measure(self, sample: Sample) -> float:
         """The figure of one image."""

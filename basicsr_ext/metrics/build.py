@@ -1,6 +1,7 @@
 """Metrics from their options, and what they measured."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,24 +58,28 @@ def build_metrics(
 
 def share_records(metrics: Mapping[str, Metric]) -> None:
     """Give the metrics of every process the images of all."""
-    for records in collectives.gather_objects({name: metric.records for name, metric in metrics.items()}):
+    mine = {name: (metric.records, metric.unmeasured) for name, metric in metrics.items()}
+    for shared in collectives.gather_objects(mine):
         for name, metric in metrics.items():
-            metric.records.update(records[name])
+            metric.records.update(shared[name][0])
+            metric.unmeasured.update(shared[name][1])
 
 
 def collect(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Merge the metrics over all processes and compute each on rank 0: the same figures, or InputError, everywhere."""
+    """Merge the metrics over all processes and compute each on rank 0: the same figures everywhere.
+
+    They are means over the images that have a finite figure; where none has, infinity or NaN. Warnings say why.
+    """
     share_records(metrics)
-    outcome: dict[str, float] | InputError = {}
-    if collectives.is_main():
+    found: dict[str, float] = {}
+    for name, metric in metrics.items() if collectives.is_main() else ():
+        notes = metric.all_notes()
         try:
-            outcome = {name: metric.compute() for name, metric in metrics.items()}
-            for name, metric in metrics.items():
-                for note in metric.notes():
-                    get_root_logger().warning(f"{name}: {note}")
-        except InputError as error:
-            outcome = error
-    outcome = collectives.broadcast_object(outcome)
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome
+            found[name] = metric.compute()
+        except Exception as error:  # as a metric of single images
+            alone = metric.unmeasured and not metric.records
+            notes += [] if alone else [str(error)]
+            found[name] = sum(figure for figure, _ in metric.unmeasured.values()) if alone else math.nan
+        for note in notes:
+            get_root_logger().warning(f"{name}: {note}")
+    return collectives.broadcast_object(found)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
     the figures of every image go to ``metrics.json`` beside the images. Where memory does not suffice, fewer images
     are restored at once. When a signal stops the run, the validation is dropped, on every process.
 
-    Raises InputError if a metric needs a ground truth that the data set lacks, or memory does not suffice for one
-    image, and NonFiniteLoss if the network gave NaN or infinite values.
+    What a metric cannot measure is logged and left out of its mean. Raises InputError if memory does not suffice for
+    one image, and NonFiniteLoss if the network gave NaN or infinite values.
     """
     val, name = model.opt["val"], dataset.opt["name"]
     metrics = build_metrics(val.get("metrics"))
@@ -60,7 +61,8 @@ def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
     records = _records(model, dataset, min(len(dataset), val.get("curve_images", 8)), metrics)
     if records is None:
         raise Interrupted
-    return {name: sum(record[name] for record in records) / len(records) for name in metrics}
+    found = {name: [record[name] for record in records if math.isfinite(record[name])] for name in metrics}
+    return {name: sum(figures) / len(figures) if figures else math.nan for name, figures in found.items()}
 
 
 def _records(
@@ -166,12 +168,7 @@ def _measure(
     parameters = sum(parameter.numel() for parameter in model.eval_net.parameters())
     cost = Cost(seconds, parameters=parameters, network_calls=model.network_calls)
     sample = sample_of(dataset, model.batch, k, index, image, cost)
-    if sample.gt is not None and sample.gt.shape != image.shape:
-        raise InputError(
-            f"datasets.{dataset.opt['name']}: {model.batch['lq_path'][k]} is restored to {image.shape[:2]} but its "
-            f"ground truth measures {sample.gt.shape[:2]} (height, width); their sizes must differ by `scale` exactly"
-        )
-    figures = {name: metric.update(sample) for name, metric in metrics.items()}
+    figures = {name: metric.take(sample) for name, metric in metrics.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -187,6 +184,8 @@ def _publish(
 ) -> None:
     """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
     seconds, means = mean_seconds(records), collect(metrics)
+    loop_state.current().unmeasured |= any(math.isnan(f) for m in metrics.values() for f, _ in m.unmeasured.values())
+    loop_state.current().unmeasured |= any(map(math.isnan, means.values()))
     means |= {metric: seconds for metric, measured in metrics.items() if isinstance(measured, Seconds)}
     if metrics:
         model._initialize_best_metric_results(name)

@@ -2,11 +2,13 @@
 
 import argparse
 
+from basicsr_ext.common.text import path_text
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser BasicSR's flags for train and test."""
     add = parser.add_argument
-    add("-opt", type=str, required=True, help="option file (YAML)")
+    add("-opt", type=path_text, required=True, help="option file (YAML)")
     add("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
     add("--auto_resume", action="store_true", help="go on from the newest state of this run")
     add("--debug", action="store_true", help="name debug_*, log each iteration, validate every 8")

@@ -7,6 +7,7 @@ from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.options import parts
 from basicsr_ext.options.basicsr_keys import PHASES, SECTIONS, Findings, check_section, fields_of, known_in, phase_of
 
@@ -105,6 +106,8 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
         add(f"name is {name!r}; it names a folder, so write it without slashes")
     elif len(name.encode("utf-8", "surrogatepass")) > 160:  # logs, locks and images add to it; file systems take 255
         add(f"name has {len(name)} characters; it names files and folders, so shorten it to 160 bytes")
+    if isinstance(seed := opt.get("manual_seed"), int) and seed > MOST_SEED:
+        add(f"manual_seed is {seed}; it must be a whole number from 0 to {MOST_SEED}")
     if not opt.get("datasets"):
         add("datasets is missing; give at least one data set")
     needed = registries.needed_keys(model) if model else {"": {"network_g"}, "train": set()}

@@ -140,7 +140,6 @@ def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], to
 def check_metric(name: str, block: Any, model: type | None, found: Findings) -> None:
     """Check a metric, what it needs, and that the model can take it; one of BasicSR's is tried on an image."""
     import numpy as np
-    from basicsr.metrics import calculate_metric
     from basicsr.utils.registry import METRIC_REGISTRY
 
     from basicsr_ext.metrics import build_metrics
@@ -158,7 +157,7 @@ def check_metric(name: str, block: Any, model: type | None, found: Findings) -> 
     elif metric is not None and metric.__module__.startswith("basicsr."):
         image = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)  # NIQE needs two blocks of 96
         images = {key: image for key in ("img", "img2") if key in inspect.signature(metric).parameters}
-        found.faults.extend(_refusal(where, lambda: calculate_metric(images, _without(block, "better"))))
+        found.faults.extend(_refusal(where, lambda: metric(**images, **_without(block, "type", "better"))))
 
 
 def _named(registry: Any, where: str, block: Mapping[str, Any], found: Findings) -> Any | None:

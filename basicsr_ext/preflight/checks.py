@@ -1,15 +1,20 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from basicsr_ext.checkpoints.resumable import resumable_iterations
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
+from basicsr_ext.metrics import build_metrics
 from basicsr_ext.options.check import model_class
-from basicsr_ext.preflight import data, networks
+from basicsr_ext.preflight import data, measures, networks
+from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
 
@@ -42,6 +47,41 @@ def device_faults(opt: Mapping[str, Any], here: Launch) -> list[str]:
     return faults
 
 
+def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) -> None:
+    """Refuse a start that would put a folder aside in which inputs of its own lie; InputError names them."""
+    folder = opt["path"]["experiments_root" if is_train else "results_root"]
+    goes_on = is_train and (opt["path"].get("resume_state") or (opt["auto_resume"] and resumable_iterations(opt)))
+    if goes_on or launch.is_restart() or not os.path.lexists(folder):
+        return
+    named = [("-opt", option_file), *_texts({key: value for key, value in opt.items() if key != "path"})]
+    named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith("pretrain")]
+    inside = [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]
+    if inside:
+        cure = "give --auto_resume to go on with that run, or " if is_train else ""
+        raise InputError(
+            f"{folder} is there already and is put aside by a new start, with inputs of this one: {listed(inside)}; "
+            f"{cure}choose another name, or copy the inputs elsewhere"
+        )
+
+
+def _texts(block: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in nested options, each with its dotted name."""
+    if isinstance(block, str):
+        yield where, block
+    items = block.items() if isinstance(block, Mapping) else enumerate(block) if isinstance(block, list) else ()
+    for key, value in items:
+        yield from _texts(value, f"{where}.{key}" if where else str(key))
+
+
+def _lies_in(text: str, folder: str) -> bool:
+    """Whether a text is the path of something in ``folder``, by its name or by where links lead."""
+    path, root = os.path.expanduser(text), os.path.realpath(folder)
+    if not os.path.exists(path):
+        return False
+    parents = (os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.realpath(path))
+    return any(os.path.commonpath([root, parent]) == root for parent in parents)
+
+
 def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:
     """Check options against data, checkpoints and live runs, writing nothing; notes for the log, or InputError."""
     faults: list[str] = []
@@ -50,12 +90,15 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     if here.is_main and (owner := folder_lock.held_by(folder)) is not None:
         faults.append(folder_lock.refusal(folder, owner))
     faults.extend(networks.network_faults(opt))
+    metrics = build_metrics((opt.get("val") or {}).get("metrics"))
     built = not any(fault.startswith("network_g") for fault in faults)
     for name, block in opt["datasets"].items():
         where = f"datasets.{name}"
         dataset, item = data.check_dataset(where, block, faults, notes)
         if name == "train" and dataset is not None and len(dataset):
             faults.extend(data.training_size_faults(opt, len(dataset), here.world_size))
+        if item is not None and name != "train":
+            faults.extend(measures.metric_faults(where, "val.metrics", metrics, dataset, block, item))
         if block.get("phase") != "train" and dataset is not None and (opt.get("val") or {}).get("save_img"):
             faults.extend(data.result_faults(where, block, dataset, Path(opt["path"]["visualization"])))
         if item is not None and built:

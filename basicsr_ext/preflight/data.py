@@ -128,7 +128,7 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) 
         notes.append(f"{where}: {SCANNED} of {len(entries)} images were looked at before the start")
         looked_at = [k * len(entries) // SCANNED for k in range(SCANNED)]
     entries = [entries[k] for k in looked_at]
-    sizes, unreadable = _read_sizes(block, entries)
+    sizes, unreadable = read_sizes(block, entries)
     allowed = (block.get("skip_bad") or 0) * len(entries) if block.get("phase") == "train" else 0
     files = f"{len(unreadable)} unreadable file(s)"
     if len(unreadable) > allowed:
@@ -146,8 +146,8 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) 
     return faults
 
 
-def _read_sizes(block: Mapping[str, Any], entries: list[Files]) -> tuple[Sizes, list[str]]:
-    """The sizes, and what cannot be read."""
+def read_sizes(block: Mapping[str, Any], entries: list[Files]) -> tuple[Sizes, list[str]]:
+    """The sizes of files as their headers tell them, and what cannot be read."""
     sizes: Sizes = {}
     if _is_lmdb(block):
         for side in ("lq", "gt"):

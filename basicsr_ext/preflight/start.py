@@ -9,6 +9,7 @@ from typing import Any
 
 from basicsr_ext.common import folder_lock, plugins
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.options.arguments import add_arguments
 from basicsr_ext.options.check import inspect_options, known_names
 from basicsr_ext.options.file import apply_overrides, load_yaml
@@ -33,6 +34,7 @@ def parse_options(
     args = parser.parse_args(sys.argv[1:])
     here = launch.find_launch(args.launcher)
     opt, notes = prepare(args, root_path, is_train, here)
+    checks.check_put_aside(opt, args.opt, is_train)
     notes += checks.check_run(opt, is_train, here)
     if here.is_main:
         folder_lock.hold(opt["path"]["experiments_root" if is_train else "results_root"])
@@ -84,4 +86,4 @@ def _start_processes(opt: dict[str, Any], here: Launch) -> None:
     if opt.get("manual_seed") is None:
         opt["manual_seed"] = collectives.broadcast_object(random.randint(1, 10000))
         opt["manual_seed_drawn"] = True  # a resumed run takes that of its save
-    set_random_seed(opt["manual_seed"] + opt["rank"])
+    set_random_seed((opt["manual_seed"] + opt["rank"]) % (MOST_SEED + 1))

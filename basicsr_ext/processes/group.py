@@ -22,7 +22,8 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         timeout: seconds that a collective may wait; None keeps torch's default.
         port: of the first node under Slurm; None takes ``MASTER_PORT``, or else 29500.
 
-    Raises InputError if the launcher's variables are missing, a value is not allowed, or the machine lacks GPUs.
+    Raises InputError if the launcher's variables are missing, a value is not allowed, the machine lacks GPUs, or the
+    processes cannot meet.
     """
     if launcher not in ("pytorch", "slurm"):
         raise InputError(f"--launcher is {launcher!r}; it must be none, pytorch or slurm")
@@ -40,7 +41,14 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         _take_gpu(local_rank)
     rank, world_size = _variable("RANK", launcher), _variable("WORLD_SIZE", launcher)
     further: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
-    dist.init_process_group(backend, rank=rank, world_size=world_size, **further, **_store(world_size))
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=world_size, **further, **_store(world_size))
+    except (RuntimeError, ValueError, OSError, OverflowError) as error:
+        place = " and ".join(f"{name}={os.environ.get(name, '')}" for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise InputError(
+            f"the {world_size} process(es) cannot meet at {place}: {str(error).splitlines()[0]}; choose a free port "
+            f"that all of them reach (torchrun --master-port N; dist_params.port with Slurm), or {_cure(launcher)}"
+        ) from error
     if collectives.world_size() > 1:
         lifeline.begin(collectives.gather_objects)
 
@@ -61,9 +69,15 @@ def _store(world_size: int) -> dict[str, Any]:
 def _variable(name: str, launcher: str) -> int:
     value = os.environ.get(name, "")
     if not value.isdigit():
-        start = "torchrun --nproc-per-node N -m basicsr_ext" if launcher == "pytorch" else "srun"
-        raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}; start the run with {start}")
+        raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}; {_cure(launcher)}")
     return int(value)
+
+
+def _cure(launcher: str) -> str:
+    if launcher == "slurm":
+        return "start the run with srun"
+    start = "torchrun --nproc-per-node N -m basicsr_ext"
+    return f"start the run with {start}, or unset RANK and WORLD_SIZE and leave --launcher out for one process"
 
 
 def _take_gpu(local_rank: int) -> None:

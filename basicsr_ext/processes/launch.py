@@ -27,33 +27,44 @@ class Launch:
 def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Launch:
     """Work out rank and number of processes; ``none`` under torchrun becomes ``pytorch``.
 
-    Raises InputError if a launcher is asked for but its environment variables are absent.
+    Raises InputError if a launcher is asked for but its environment variables are absent or no numbers.
     """
     environ = os.environ if environ is None else environ
     note = None
-    if launcher == "none" and "RANK" in environ and "WORLD_SIZE" in environ:
+    if launcher == "none" and environ.get("RANK") and environ.get("WORLD_SIZE"):
         launcher = "pytorch"
         note = "started by torchrun without --launcher: --launcher pytorch is assumed"
     if launcher == "none":
         return Launch()
     names = ("RANK", "WORLD_SIZE") if launcher == "pytorch" else ("SLURM_PROCID", "SLURM_NTASKS")
-    missing = [name for name in names if name not in environ]
+    missing = [name for name in names if not environ.get(name)]
     if missing:
         starter = "torchrun --nproc-per-node N -m basicsr_ext train ..." if launcher == "pytorch" else "srun"
         raise InputError(
             f"--launcher {launcher}: the environment has no {' and no '.join(missing)}; start with {starter}, "
             "or leave --launcher out for one process"
         )
+    for name in names:
+        if not environ[name].isdigit():
+            raise InputError(
+                f"the environment variable {name} is {environ[name]!r}, but a launcher sets it to a whole number; "
+                f"unset {' and '.join(names)} to start one process"
+            )
     rank, world_size = (int(environ[name]) for name in names)
+    if rank >= world_size:
+        raise InputError(
+            f"the environment variables say {names[0]} {rank} of {names[1]} {world_size}; ranks count from 0 to "
+            f"{names[1]} - 1: correct them, or unset both to start one process"
+        )
     return Launch(launcher, rank, world_size, note)
 
 
 def rank_of_process() -> int:
     """The rank that torchrun or Slurm gave this process; 0 without them."""
     rank = os.environ.get("RANK")
-    if rank is None and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    if rank is None and os.environ.get("SLURM_NTASKS", "1") != "1":
         rank = os.environ.get("SLURM_PROCID")
-    return int(rank or 0)
+    return int(rank) if rank and rank.isdigit() else 0
 
 
 def is_restart() -> bool:

@@ -12,7 +12,7 @@ from basicsr_ext.repairs.repair import Repair, Status
 
 __all__ = ["Repair", "Status", "all_repairs", "apply", "status"]
 
-_MODULES = ("startup", "models", "real_esrgan", "checkpoints", "resume", "training_loop", "images")
+_MODULES = ("startup", "models", "shared_validation", "real_esrgan", "checkpoints", "resume", "training_loop", "images")
 
 
 def all_repairs() -> list[Repair]:

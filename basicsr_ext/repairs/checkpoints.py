@@ -1,6 +1,10 @@
 """Repairs to BasicSR's BaseModel: what it saves, loads and resumes."""
 
-import math
+import collections
+import copy
+import json
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +16,7 @@ from basicsr.utils.logger import get_root_logger
 
 from basicsr_ext.checkpoints.networks import check_fit
 from basicsr_ext.checkpoints.resumable import load_best, save_best
-from basicsr_ext.checkpoints.run_record import option_text
+from basicsr_ext.checkpoints.run_record import changed_options, option_text
 from basicsr_ext.checkpoints.saves import saves_of
 from basicsr_ext.checkpoints.storage import CONFIGURATION, atomic_save, load_weights, plain, save_safetensors
 from basicsr_ext.common.contracts import RestorerContract
@@ -130,45 +134,105 @@ def _position(opt: Mapping[str, Any], iteration: int) -> int | None:
 
 
 @REPAIRS.replaces(BaseModel, "resume_training", "resume-training",
-                  "A resumed run forgets its best metrics, and a changed learning rate is ignored without a word.",
+                  "A resumed run forgets its best metrics, and ignores changes of the learning rate, the schedule and "
+                  "the optimiser's settings without a word.",
                   "resume_state['optimizers']")  # fmt: skip
 def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
-    """Restore optimisers, schedulers and best metrics; random streams follow from seed and iteration alone.
+    """Restore moments, counters and best metrics; random streams follow from seed and iteration alone.
+
+    Schedules and settings of the optimisers are those of the options: the schedule is walked from the first iteration,
+    so that a run whose options have changed goes on as if it had had them from there, and one whose options have not
+    bit by bit. A model that sets its learning rates in a way of its own goes on with those of the state.
 
     Raises InputError if the state belongs to another set of optimisers or schedulers.
     """
     source = self.opt["path"].get("resume_state") or "the training state"
     for kind, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
-        saved = resume_state[kind]
-        if len(saved) != len(mine):
+        if len(resume_state[kind]) != len(mine):
             raise InputError(
-                f"path.resume_state: {source} holds {len(saved)} {kind}, the options make {len(mine)}; "
+                f"path.resume_state: {source} holds {len(resume_state[kind])} {kind}, the options make {len(mine)}; "
                 "resume with the options of the run that saved it"
             )
-        if kind == "optimizers":
-            _say_kept_learning_rates(mine, saved)
-        for one, state in zip(mine, saved):
-            try:
-                one.load_state_dict(state)
-            except (ValueError, KeyError) as error:
-                raise InputError(
-                    f"path.resume_state: {source} does not fit train.optim_g: {error}; "
-                    "resume with the options of the run that saved it"
-                ) from error
+    follows = type(self).update_learning_rate is BaseModel.update_learning_rate
+    if follows:
+        _walk_schedule(self, resume_state["iter"])
+        _say_what_follows(self, resume_state)
+    else:
+        for scheduler, state in zip(self.schedulers, resume_state["schedulers"]):
+            scheduler.load_state_dict(state)
+    for optimizer, state in zip(self.optimizers, resume_state["optimizers"]):
+        try:
+            _load_moments(optimizer, state, follows)
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"path.resume_state: {source} does not fit train.optim_g: {error}; "
+                "resume with the options of the run that saved it"
+            ) from error
     _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
     if isinstance(self, RestorerContract):
         self.load_training_state_extras(resume_state.get("extras") or {})
 
 
-def _say_kept_learning_rates(optimizers: list[Any], saved: list[Any]) -> None:
-    for optimizer, state in zip(optimizers, saved):
-        for group, old in zip(optimizer.param_groups, state["param_groups"]):
-            new_lr, old_lr = group.get("initial_lr", group["lr"]), old.get("initial_lr", old["lr"])
-            if not math.isclose(new_lr, old_lr):
-                get_root_logger().warning(
-                    f"The options say lr {new_lr:g}, the resumed state {old_lr:g}: the state's is kept. "
-                    "To train on with another lr, start a new run from path.pretrain_network_g."
-                )
+def _walk_schedule(model: Any, iteration: int) -> None:
+    """Take the learning rates to where they are after an iteration; a million take a few seconds."""
+    step = vars(BaseModel.update_learning_rate).get("unrepaired", BaseModel.update_learning_rate)
+    train = model.opt["train"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch misses the optimiser's own steps
+        for k in range(1, min(iteration, int(train.get("total_iter", iteration))) + 1):
+            step(model, k, warmup_iter=train.get("warmup_iter", -1))
+
+
+def _say_what_follows(model: Any, resume_state: Mapping[str, Any]) -> None:
+    rates = [
+        [f"{group['lr']:.6g}" for one in optimizers for group in one["param_groups"]]
+        for optimizers in (resume_state["optimizers"], [vars(optimizer) for optimizer in model.optimizers])
+    ]
+    changed = []
+    if resume_state.get("options") and model.opt.get("resolved"):
+        lines = changed_options(resume_state["options"], json.loads(model.opt["resolved"]))
+        changed = [line for line in lines if re.match(r"train\.(optim_|scheduler|warmup_iter)", line)]
+    if changed or rates[0] != rates[1]:
+        before, now = (", ".join(dict.fromkeys(some)) for some in rates)
+        get_root_logger().info(
+            "Optimiser and schedule are those of the options, as if the run had had them from its first iteration; "
+            f"moments and counters are those of the state. {'; '.join([*changed, ''])}"
+            f"lr of iteration {resume_state['iter']}: {before} -> {now}"
+        )
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], own_settings: bool) -> None:
+    """Load a state of ``optimizer``, which keeps its own settings (or takes the saved ones).
+
+    Moments that the saved settings had no use for (``amsgrad``, say) begin at zero. Raises ValueError or KeyError if
+    the state is that of other parameters or of another optimiser.
+    """
+    own, groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
+    if own_settings and len(own) == len(groups):
+        groups = [{**mine, "params": old["params"]} for mine, old in zip(own, groups)]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+    for group, old in zip(optimizer.param_groups, saved["param_groups"]):
+        if all(group[k] == old.get(k) for k in group if k not in ("params", "lr", "initial_lr")):
+            continue
+        for parameter in group["params"]:
+            if held := optimizer.state.get(parameter):
+                needed = _first_moments(optimizer, group, parameter)
+                if needed and not needed.keys() & held.keys():
+                    kind = type(optimizer).__name__
+                    raise ValueError(f"it holds {', '.join(held)}, but {kind} needs {', '.join(needed)}")
+                held.update({name: value for name, value in needed.items() if name not in held})
+
+
+def _first_moments(
+    optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: torch.Tensor
+) -> dict[str, Any]:
+    """What the optimiser holds of a parameter after a first step with a gradient of zero."""
+    stand_in = torch.zeros_like(parameter, requires_grad=True)
+    stand_in.grad = torch.zeros_like(stand_in)
+    twin = copy.copy(optimizer)
+    twin.state, twin.param_groups = collections.defaultdict(dict), [{**group, "params": [stand_in]}]
+    twin.step()
+    return twin.state[stand_in]
 
 
 def _restore_best(model: Any, saved: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -68,9 +69,13 @@ def _settle_buckets(net: DistributedDataParallel) -> None:
                   "come, and its random draws change the training that follows.",
                   "self.dist_validation(dataloader")  # fmt: skip
 def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-    """Validate on bare networks, shared out over the ranks, leaving the random streams of training where they were."""
+    """Validate on bare networks, shared out over the ranks, leaving the random streams of training where they were.
+
+    What was fed last is forgotten: where the data set has no ground truth, that of the training crop would stay.
+    """
     wrapped = {k: v for k, v in vars(self).items() if isinstance(v, DataParallel | DistributedDataParallel)}
-    shared = self.opt["dist"] and can_share(self)
+    shared = can_share(self)
+    vars(self).pop("gt", None)
     validate = self.dist_validation if self.opt["dist"] else self.nondist_validation
     if shared:
         validate = functools.partial(validate_shared, self)
@@ -164,12 +169,13 @@ def _model_ema(self: Any, decay: float = 0.999) -> None:
 
 
 @REPAIRS.replaces(BaseModel, "_update_best_metric_result", "best-metric-ties",
-                  "A tie moves the best metric to the later iteration.", "val >=")  # fmt: skip
+                  "A tie moves the best metric to the later iteration, and an infinite figure stays the best for ever.",
+                  "val >=")  # fmt: skip
 def _update_best(self: Any, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
     """Keep the first iteration that reached the best value, so that a tie does not move it; for a resumed run too."""
     best = self.best_metric_results[dataset_name][metric]
     better = val > best["val"] if best["better"] == "higher" else val < best["val"]
-    if better:
+    if better and math.isfinite(val):
         best["val"], best["iter"] = float(val), current_iter
     if self.opt.get("is_train") and collectives.is_main() and self.opt["path"].get("training_states"):
         saves_of(self).keep_metrics(self.opt, self.best_metric_results, current_iter)

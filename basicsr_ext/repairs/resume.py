@@ -32,8 +32,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     and what differs from its options. Writes ``opt['start']`` (epoch, iteration, position in the data),
     ``opt['path']['resume_state']`` and the paths of the networks.
 
-    Raises InputError if ``path.resume_state`` is no training state or its networks are missing, or if the run's folder
-    holds states, of which not one loads.
+    Raises InputError if ``path.resume_state`` is no training state or its networks are missing, if the run's folder
+    holds states, of which not one loads, or if the options name another optimiser than the state's.
     """
     opt["start"] = {"epoch": 0, "iter": 0, "position": 0}
     wanted = _goes_on(opt)
@@ -42,6 +42,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     if path is None:
         return None
     state = load_state(path, "path.resume_state")
+    _refuse_other_optimizers(opt, state, path)
     opt["path"]["resume_state"] = str(path)
     opt["start"] = {"epoch": state["epoch"], "iter": state["iter"], "position": state.get("position")}
     if opt.get("manual_seed_drawn") and (state.get("random") or {}).get("manual_seed") is not None:
@@ -90,6 +91,20 @@ def _newest_in_run(opt: dict[str, Any]) -> str | None:
     return None
 
 
+def _refuse_other_optimizers(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
+    """The moments of one optimiser mean something else to another one, where it takes them at all."""
+    saved = json.loads(state.get("options") or "{}").get("train") or {}
+    for key, block in opt["train"].items():
+        if not key.startswith("optim_") or not isinstance(saved.get(key), dict):
+            continue
+        before, now = saved[key].get("type"), block["type"]
+        if before not in (None, now):
+            raise InputError(
+                f"train.{key}.type is {now}, but {path} holds the moments of {before}; set train.{key}.type: {before}, "
+                "or begin a run of another name with the network of the save as path.pretrain_network_g"
+            )
+
+
 def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
     """List the options and versions that differ from those of the save, before the run goes on with the new ones."""
     logger = get_root_logger()
@@ -99,9 +114,7 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
         return
     changed = [f"  {line}" for line in changed_options(state["options"], opt)]
     if changed:
-        logger.warning(
-            "\n".join(["Options that differ from those of the save (the new ones hold, but for lr):", *changed])
-        )
+        logger.warning("\n".join(["Options that differ from those of the save (the new ones hold):", *changed]))
     saved = json.loads(state["options"])
     before, now = (o.get("world_size", 1) for o in (saved, opt))
     if before != now:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 import uuid
 from argparse import Namespace
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from basicsr.utils import logger as basicsr_logger
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
 from basicsr_ext.processes import collectives, launch
 from basicsr_ext.processes.group import init_dist
-from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
+from basicsr_ext.repairs.repair import Repairs, source_says
 
 REPAIRS = Repairs()
 
@@ -76,13 +77,20 @@ def make_folders(paths: Mapping[str, Any]) -> None:
 
 
 @REPAIRS.replaces(options, "copy_opt_file", "option-copy",
-                  "Every rank writes the copy of the option file, and before rank 0 has made its folder.",
+                  "Every rank writes the copy of the option file, and before rank 0 has made its folder; a pipe, the "
+                  "copy itself or a line break in the command end the run.",
                   "rank", absent=True)  # fmt: skip
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Copy the option file, and sign the run's folder with the torchrun that trains in it, on rank 0 alone."""
     starters = collectives.gather_objects(launch.starter())
     if collectives.is_main():
-        unrepaired(copy_opt_file)(opt_file, experiments_root)
+        source = Path(opt_file).expanduser()
+        target = Path(experiments_root, source.name)
+        if source.is_file() and source.resolve() != target.resolve():
+            command = " ".join(" ".join(sys.argv).split())
+            head = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {command}\n\n"
+            text = head + source.read_text(encoding="utf-8-sig")
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
         Path(experiments_root, STARTERS).write_text(json.dumps([name for name in starters if name]))
 
 

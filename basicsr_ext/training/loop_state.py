@@ -34,6 +34,7 @@ class TrainingRun:
     val_loaders: list[Any] = field(default_factory=list)
     tb_logger: Any = None
     abandoned: str | None = None
+    unmeasured: bool = False  # whether a metric failed, at an image or at all
     results: Results | None = None  # of the validation under way, if BasicSR's own code makes it
     unsaved: list[str] = field(default_factory=list)  # results of this process that could not be saved, and why
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +16,28 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.training.loop_state import TrainingRun
 from basicsr_ext.training.memory import cause, is_out_of_memory
 
-_WORKER = (
-    "a worker of the data loader was killed by the system, as it does when the machine's memory runs out: lower "
-    "datasets.train.num_worker_per_gpu, or end what else fills the memory; then go on with --auto_resume"
-)
+_FEWER = "lower datasets.train.num_worker_per_gpu"
+_WORKERS = {  # what a loader with workers says -> what is the matter
+    r"is killed by signal: Killed": "a worker of the data loader was killed by the system, as it does when the "
+    f"machine's memory runs out: {_FEWER}, or end what else fills the memory",
+    r"Too many open files|items of ancdata": f"too many open files: raise their limit (ulimit -n 4096), or {_FEWER}",
+    r"[Bb]us error|shared memory|torch_\d+\S*: (No space|Cannot allocate)": "the shared memory (/dev/shm), through "
+    f"which workers of the data loader hand on batches, is full: enlarge it (docker run --shm-size 2g), or {_FEWER}; "
+    "0 needs none",
+    r"worker \(pid\(s\) .* exited unexpectedly": f"a worker of the data loader ended, see above: {_FEWER}",
+}
 
 
 @contextmanager
 def explained(run: TrainingRun, training: bool) -> Iterator[None]:
-    """Turn lack of memory into InputError, with what the run takes and the options that lower it."""
+    """Turn lack of memory, shared memory or open files into InputError, with the options that lower it."""
     try:
         yield
         return
-    except (RuntimeError, MemoryError) as error:
-        if training and "is killed by signal: Killed" in str(error):
-            raise InputError(_WORKER) from error
+    except (RuntimeError, MemoryError, OSError) as error:
+        if found := [said for pattern, said in _WORKERS.items() if re.search(pattern, str(error))]:
+            onward = "; then go on with --auto_resume" if training and run.iteration else ""
+            raise InputError(found[0] + onward) from error
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the values of the failed call, which fill the memory

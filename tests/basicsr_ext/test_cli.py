@@ -52,6 +52,24 @@ def test_wrong_words_end_with_usage_and_code_2(words, capsys):
     assert "usage: basicsr" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["restore", "-i", "", "-o", "x"],
+        ["restore", "-i", "x", "-o", ""],
+        ["restore", "-i", "x", "-o", "y", "--checkpoint", ""],
+        ["prepare", "-i", "", "-o", "x"],
+        ["prepare", "-i", "x", "-o", ""],
+        ["train", "-opt", ""],
+        ["report", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2 and "is empty; give a path" in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_answered_by_the_nearest(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["tran", "-opt", "x.yml"])
@@ -79,6 +97,16 @@ def test_the_module_is_the_command(program):
         (NonFiniteLoss("iteration 7: the loss is nan"), 3, "error: iteration 7: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
+            PermissionError(13, "Permission denied", "runs"),
+            2,
+            "error: runs: Permission denied; ask for the right to it, or choose another place\n",
+        ),
+        (
+            OSError(24, "Too many open files"),
+            2,
+            "error: Too many open files; raise the limit of open files, such as ulimit -n 4096\n",
+        ),
+        (
             InputError(
                 "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
                 '  File "x.py", line 3, in y\n    raise InputError(text)\n'
@@ -97,12 +125,13 @@ def test_each_end_has_its_code_and_message(error, code, said, monkeypatch, capsy
     assert run(capsys, "list") == (code, "", said)
 
 
-def test_other_exceptions_keep_their_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, FileNotFoundError])
+def test_other_exceptions_keep_their_traceback(error, monkeypatch):
     def fail(rest):
-        raise ZeroDivisionError
+        raise error
 
     replace_list(monkeypatch, fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         cli.main(["list"])
 
 

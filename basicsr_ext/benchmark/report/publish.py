@@ -17,7 +17,7 @@ def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """
     for result in records["results"]:
         for name, reason in result.get("refused", {}).items():
-            yield f"note: no {name} of {result['method']}: {reason}"
+            yield f"note: {name} of {result['method']}: {reason}"
     path = folder / "records.json"
     write_whole(path, json_text(records))
     for name, text in (("table.md", tables.markdown), ("table.csv", tables.csv_text), ("table.tex", tables.latex)):

@@ -93,7 +93,13 @@ def markdown(records: Records) -> str:
     for dataset in records["datasets"]:
         head, *body = _rows(records, dataset["name"], _MARKDOWN)
         name, count = _escaped_markdown(dataset["name"]), len(dataset["images"])
-        parts.append(f"{name}, {count} images:\n\n{markdown_lines(head, body)}\n")
+        gaps = [
+            _escaped_markdown(f"{metric} of {result['method']}: {reason}")
+            for result in records["results"]
+            for metric, reason in result.get("refused", {}).items()
+            if result["dataset"] == dataset["name"]
+        ]
+        parts.append("\n\n".join([f"{name}, {count} images:", markdown_lines(head, body), *gaps]) + "\n")
     return "\n".join(parts)
 
 

@@ -26,7 +26,7 @@ from basicsr_ext.processes import collectives
 class Figures(NamedTuple):
     """Of one method on one data set: by metric, the figure of each image in order, and that of the whole set.
 
-    None stands where there is no figure; ``refusals`` says why, by metric. ``notes`` are those of the images.
+    None stands where there is no finite figure; ``refusals`` says why, by metric. ``notes`` are those of the images.
     """
 
     values: dict[str, list[float | None]]
@@ -63,22 +63,23 @@ def _measure(bench: Benchmark, method: Method, images: list[Image], facts: Facts
     found = Figures({}, {}, {}, [])
     for metric in bench.metrics.values():
         metric.records.clear()
+        metric.unmeasured.clear()
     keys = {name: hash_of(metric.identity()) for name, metric in bench.metrics.items()}
     for k in collectives.shard_indices(len(images)):
         cost = _cost_at(facts, images[k], images[0]) if facts else None
-        _measure_image(bench, method, images[k], cost, keys, found.refusals)
-    for shared in collectives.gather_objects(found.refusals):
-        found.refusals.update({name: reason for name, reason in shared.items() if name not in found.refusals})
+        _measure_image(bench, method, images[k], cost, keys)
     share_records(bench.metrics)
     for name, metric in bench.metrics.items():
         if metric.per_image:
-            found.values[name] = [finite(metric.records.get(image.index)) for image in images]  # PSNR may be infinite
+            found.values[name] = [metric.records.get(image.index) for image in images]
         found.sets[name] = None
-        if name not in found.refusals:
-            try:
-                found.sets[name] = finite(metric.compute())
-            except InputError as error:
-                found.refusals[name] = str(error)
+        if metric.unmeasured:
+            first = metric.unmeasured[min(metric.unmeasured)][1]
+            found.refusals[name] = metric.all_notes()[-1] if metric.records else first
+        try:
+            found.sets[name] = finite(metric.compute())
+        except Exception as error:  # as a metric of single images
+            found.refusals.setdefault(name, str(error))
     files = (bench.store.restored(method.name, image.dataset, image.name) for image in images)
     found.notes.extend(bench.store.read_note(file) or {} for file in files)
     return found
@@ -90,9 +91,7 @@ def _cost_at(facts: Facts, image: Image, first: Image) -> Cost:
     return Cost(None, None, facts.parameters, facts.flops * share, facts.network_calls)
 
 
-def _measure_image(
-    bench: Benchmark, method: Method, image: Image, cost: Cost | None, keys: dict[str, str], refusals: dict[str, str]
-) -> None:
+def _measure_image(bench: Benchmark, method: Method, image: Image, cost: Cost | None, keys: dict[str, str]) -> None:
     """Let every metric take an image, or what its note holds under the key of the metric and the image."""
     path = bench.store.restored(method.name, image.dataset, image.name)
     note = bench.store.read_note(path) or {}
@@ -103,10 +102,8 @@ def _measure_image(
             metric.records[image.index] = held
             continue
         sample = sample or _sample(bench, path, image, note, cost)
-        try:
-            metric.update(sample)
-        except InputError as error:
-            refusals.setdefault(name, str(error))
+        metric.take(sample)
+        if image.index in metric.unmeasured:
             continue
         file = bench.store.root / "measured" / method.name / image.dataset / f"{image.name}.{name}"
         known[name] = kept_record(metric.records[image.index], place, bench.store, file)

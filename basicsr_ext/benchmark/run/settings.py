@@ -10,12 +10,13 @@ from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
+from basicsr_ext.common.seeds import MOST_SEED
 from basicsr_ext.metrics import Metric, build_metrics
 from basicsr_ext.options.check import Findings
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.parts import check_dataset, name_faults
 from basicsr_ext.options.resolve import raise_faults, resolve_dataset
-from basicsr_ext.preflight import checks, data
+from basicsr_ext.preflight import checks, data, measures
 from basicsr_ext.processes.launch import Launch
 
 _LEAST = {"scale": 1, "manual_seed": 0, "tile": 0, "batch_size": 1, "draws": 2, "resamples": 100}
@@ -48,6 +49,8 @@ class BenchmarkOptions:
         for name, least in _LEAST.items():
             if vars(self)[name] < least:
                 raise ValueError(f"{name} is {vars(self)[name]}; it must be a whole number from {least}")
+        if self.manual_seed > MOST_SEED:
+            raise ValueError(f"manual_seed is {self.manual_seed}; it must be a whole number from 0 to {MOST_SEED}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
     methods = _methods(options, folder, faults)
     metrics = _metrics(options, faults)
     faults += checks.device_faults({"num_gpu": options.num_gpu}, here)
-    datasets = _datasets(options, methods, faults, notes)
+    datasets = _datasets(options, methods, metrics, faults, notes)
     raise_faults(Findings(faults), str(path))
     root = Path(options.results_root or "results").expanduser()
     device = "cpu" if options.num_gpu == 0 else "auto"
@@ -140,7 +143,13 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
     return built
 
 
-def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str], notes: list[str]) -> dict[str, Any]:
+def _datasets(
+    options: BenchmarkOptions,
+    methods: list[Method],
+    metrics: dict[str, Metric],
+    faults: list[str],
+    notes: list[str],
+) -> dict[str, Any]:
     from basicsr.data import build_dataset
 
     found = Findings([] if options.datasets else ["datasets is missing; give at least one data set"])
@@ -162,6 +171,7 @@ def _datasets(options: BenchmarkOptions, methods: list[Method], faults: list[str
         if item is not None:
             built[name] = build_dataset(block)  # anew: looking at its first image may have closed its files
             wrong += _item_faults(where, item, methods)
+            wrong += measures.metric_faults(where, "metrics", metrics, built[name], block, item, ("draws", "gt"))
     faults.extend(wrong)
     return built
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import path_text
 from basicsr_ext.images.inventory import DEEP, FORMATS
 
 
@@ -35,18 +36,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this, with the flags of every model")
-    add("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
-    add("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
-    add("--checkpoint", help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)")
-    add("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
+    add(
+        "-i",
+        type=path_text,
+        nargs="+",
+        required=True,
+        metavar="INPUT",
+        help="pictures, folders (with sub-folders) or patterns",
+    )
+    add(
+        "-o", type=path_text, required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture"
+    )
+    add(
+        "--checkpoint",
+        type=path_text,
+        help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)",
+    )
+    add(
+        "-opt",
+        type=path_text,
+        help="option file; without it, the one inside the checkpoint or of the run that wrote it",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
     add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
     add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
     add("--tile_batch", type=int, default=1, help="tiles of a picture at once (default: 1)")
     add("--batch", type=int, default=1, help="pictures of one size at once (default: 1)")
-    add("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
-    add("--cond", nargs="+", help="condition images, where the network was trained with some; or folders of them")
+    add(
+        "--mask",
+        type=path_text,
+        help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names",
+    )
+    add(
+        "--cond",
+        type=path_text,
+        nargs="+",
+        help="condition images, where the network was trained with some; or folders of them",
+    )
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
     add("--format", default="png", choices=tuple(FORMATS), help="of the results (default: png)")
     add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
@@ -63,3 +90,5 @@ def _check(args: argparse.Namespace) -> None:
     for name, least in (("batch", 1), ("seed", 0)):
         if (value := vars(args)[name]) < least:
             raise InputError(f"--{name} is {value}; it must be a whole number from {least}")
+    if args.seed >= 2**32:
+        raise InputError(f"--seed is {args.seed}; it must be a whole number from 0 to {2**32 - 1}")

@@ -162,6 +162,9 @@ def test_a_folder_of_the_first_version_goes_on_where_it_stopped(tmp_path, restor
     before = records(tmp_path)
     assert run() == 0 and restorations == []
     after = records(tmp_path)
+    for result in after["results"]:  # it did not say why equal images have no figure
+        if "inf" in result.get("refused", {}).get("psnr", ""):
+            del result["refused"]["psnr"]
     assert after["results"] == before["results"] and after["methods"] == before["methods"]
     assert list(after) == list(before) and after["datasets"] == before["datasets"]
     (tmp_path / "results/bench/restored/rrdb/pairs/001.png").unlink()

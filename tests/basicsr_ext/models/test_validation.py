@@ -1,6 +1,7 @@
 """Validation and test through RestorationModel: figures, images, metrics.json."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -13,11 +14,13 @@ repairs.apply()
 
 from basicsr.data import build_dataset  # noqa: E402
 from basicsr.metrics import calculate_psnr  # noqa: E402
+from basicsr.models.sr_model import SRModel  # noqa: E402
+from basicsr.utils.registry import METRIC_REGISTRY  # noqa: E402
 
 from basicsr_ext.common.contracts import DatasetContract  # noqa: E402
-from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.images import arrays  # noqa: E402
 from basicsr_ext.models import register, validation  # noqa: E402
+from basicsr_ext.training import loop_state  # noqa: E402
 from tests.support.models import built  # noqa: E402
 
 register.register()
@@ -51,6 +54,9 @@ class Pairs(DatasetContract, torch.utils.data.Dataset):
 class Loader:
     def __init__(self, dataset):
         self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
 
 
 def model(tmp_path, kind="I2SBModel", is_train=False, **val):
@@ -112,8 +118,9 @@ def test_the_operator_of_the_data_set_is_measured_and_every_metric_says_what_it_
     assert {name: about["images"] for name, about in found["metrics"].items()} == dict.fromkeys(blocks, 5)
     assert found["metrics"]["psnr"]["library"] == ["basicsr 1.4.2"]
     del dataset.degradation
-    with pytest.raises(InputError, match=r"consistency .*operator.*\b0\b"):
-        run(net, dataset, tmp_path)
+    found = run(net, dataset, tmp_path)
+    assert found["mean"]["consistency"] is None and found["mean"]["psnr"] > 0
+    assert "consistency needs a degradation whose operator is known" in found["metrics"]["consistency"]["notes"][0]
 
 
 def test_the_shards_of_three_ranks_give_the_whole(tmp_path, monkeypatch):
@@ -158,8 +165,53 @@ def test_to_image_rounds_and_orders_like_basicsr():
 
 
 def test_a_size_that_differs_from_the_ground_truth_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"datasets\.pairs: /a/0\.png .*\(16, 24\)"):
-        run(model(tmp_path, "RestorationModel"), Pairs(gt_shift=1), tmp_path)
+    found = run(model(tmp_path, "RestorationModel"), Pairs(gt_shift=1), tmp_path)
+    assert found["mean"]["psnr"] is None
+    assert "0 is restored to (16, 24, 3) but its ground truth" in found["metrics"]["psnr"]["notes"][0]
+
+
+def fails_at_one_size(img, img2):
+    if len(img) != 16:
+        raise np.linalg.LinAlgError("SVD did not converge")
+    return float("inf") if np.array_equal(img, img2) else 1.0 + float(img[0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["RestorationModel", "SRModel"])
+def test_images_that_a_metric_cannot_measure_are_named_and_left_out_of_its_mean(tmp_path, kind, monkeypatch, caplog):
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, "fragile", fails_at_one_size)
+    net = model(tmp_path, "RestorationModel", metrics={"fragile": {"type": "fragile"}, **METRICS}, save_img=False)
+    if kind == "SRModel":
+        net.__class__ = SRModel
+    net.is_train, net.opt["is_train"] = False, False
+    dataset = Pairs()
+    dataset.items[1]["gt"] = net.net_g(dataset.items[1]["lq"][None])[0].clamp(0, 1)  # restored perfectly
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
+    with loop_state.watched_run() as watched:
+        net.validation(Loader(dataset), "t", None, False)
+        assert watched.unmeasured
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (line,) = (line for line in lines if line.startswith("fragile: "))
+    assert "3 of 5" in line and "1: inf" in line and "3: SVD did not converge (LinAlgError)" in line
+    assert any(line.startswith("psnr: ") and "4 of 5" in line for line in lines)
+    figures = net.metric_results
+    assert all(np.isfinite(list(figures.values())))
+    best = net.best_metric_results["pairs"]
+    assert all(best[name]["val"] == figures[name] for name in figures)
+    if kind == "RestorationModel":
+        text = (tmp_path / "metrics.json").read_text()
+        found = json.loads(text, parse_constant=pytest.fail)["datasets"]["pairs"]
+        assert [image["fragile"] is None for image in found["images"]] == [False, True, False, True, False]
+        assert found["metrics"]["fragile"]["images"] == 3
+
+
+def test_a_validation_without_ground_truth_does_not_measure_the_training_crop(tmp_path):
+    net = model(tmp_path, "RestorationModel", metrics={"psnr": METRICS["psnr"]})
+    net.__class__ = SRModel
+    net.gt = torch.rand(1, 3, 16, 24)
+    dataset = Pairs()
+    dataset.items = [{"lq": item["lq"], "lq_path": item["lq_path"]} for item in dataset.items]
+    net.validation(Loader(dataset), "t", None, False)
+    assert np.isnan(net.metric_results["psnr"])
 
 
 def test_a_network_that_gives_nan_is_not_measured(tmp_path):

@@ -238,6 +238,7 @@ def test_every_missing_section_is_named():
     [
         ({"name": None}, "name is empty, but it must be a text"),
         ({"num_gpu": "two"}, "num_gpu is 'two' (str), but it must be auto or a whole number"),
+        ({"manual_seed": 2**32}, "manual_seed is 4294967296; it must be a whole number from 0 to 4294967295"),
         ({"manual_seed": {"value": 1}}, "manual_seed is a block with value, but it must be a whole number or ~"),
     ],
 )

@@ -1,5 +1,7 @@
 """What is looked at before a run starts: images, sizes of batches, checkpoints and channels."""
 
+import re
+
 import lmdb
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
+from basicsr_ext.metrics import build_metrics
 from basicsr_ext.preflight import data
-from basicsr_ext.preflight.checks import check_run, device_faults
+from basicsr_ext.preflight.checks import check_put_aside, check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
+from basicsr_ext.preflight.measures import metric_faults
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.processes.launch import Launch
 from tests.support.cli_runs import options, write_images
@@ -311,6 +315,54 @@ def test_weights_of_which_nothing_fits_are_refused_even_loosely(tmp_path):
     opt["path"]["pretrain_network_g"] = str(tmp_path / "other.pth")
     (fault,) = network_faults(opt)
     assert "path.pretrain_network_g" in fault and "1 unknown: netG.weight" in fault and "strict_load" not in fault
+
+
+@pytest.mark.parametrize("place", ["-opt", "path.pretrain_network_g", "datasets.train.dataroot_gt", "link"])
+def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
+    run, outside = tmp_path / "experiments" / "run", write_images(tmp_path / "gt", 2, 8)
+    (run / "training_states").mkdir(parents=True)
+    inside = write_images(run / "pictures", 2, 8)
+    paths = {"experiments_root": str(run), "training_states": str(run / "training_states"), "models": str(run)}
+    opt = {"name": "run", "auto_resume": False, "path": paths, "datasets": {"train": {"dataroot_gt": str(outside)}}}
+    check_put_aside(opt, str(outside), True)
+    option_file = str(inside) if place == "-opt" else str(outside)
+    if place == "path.pretrain_network_g":
+        opt["path"]["pretrain_network_g"] = str(inside)
+    elif place == "datasets.train.dataroot_gt":
+        opt["datasets"]["train"]["dataroot_gt"] = [str(outside), str(inside)]
+    elif place == "link":
+        (run / "link").symlink_to(outside)
+        opt["datasets"]["train"]["dataroot_gt"] = inside = str(run / "link")
+    with pytest.raises(InputError, match=f"{'dataroot_gt' if place == 'link' else place}.*{inside}.*--auto_resume"):
+        check_put_aside(opt, option_file, True)
+    (run / "training_states" / "4.state").touch()
+    check_put_aside({**opt, "auto_resume": True}, option_file, True)
+    check_put_aside({**opt, "path": paths | {"results_root": str(tmp_path / "none")}}, option_file, False)
+
+
+@pytest.mark.parametrize(
+    "metric, said",
+    [
+        ({"type": "calculate_psnr", "crop_border": 20}, r"crop_border 20 .*but 1 of 3 .*2\.png \(40x120\)"),
+        ({"type": "calculate_ssim", "crop_border": 15}, r"crop_border 15 .*41 x 41.*2\.png \(40x120\)"),
+        ({"type": "calculate_niqe", "crop_border": 1}, r"98 x 194 pixels.*but 3 of 3"),
+        ({"type": "calculate_psnr", "crop_border": -1}, r"crop_border is -1.*from 0"),
+        ({"type": "calculate_psnr", "crop_border": 0}, "needs the ground truth.*dataroot_gt"),
+        ({"type": "consistency"}, "needs a degradation whose operator is known"),
+    ],
+)
+def test_what_metrics_need_is_asked_of_all_images_before_the_start(metric, said, tmp_path):
+    from basicsr.data import build_dataset
+
+    (tmp_path / "lq").mkdir()
+    for k, size in enumerate((120, 104, 40)):
+        Image.fromarray(noise((size, 120, 3))).save(tmp_path / f"lq/{k}.png")
+    block = {"type": "SingleImageDataset", "name": "s", "phase": "test", "scale": 1}
+    block |= {"dataroot_lq": str(tmp_path / "lq"), "io_backend": {"type": "disk"}}
+    dataset = build_dataset(block)
+    item = {"lq": None} if "ground truth" in said else {"lq": None, "gt": None}
+    faults = metric_faults("datasets.test", "val.metrics", build_metrics({"m": metric}), dataset, block, item)
+    assert len(faults) == 1 and re.search(said, faults[0]) and "val.metrics.m" in faults[0]
 
 
 def checked(opt, root):

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ repairs.apply()
 from basicsr.utils import dist_util  # noqa: E402
 from basicsr.utils import options as basicsr_options  # noqa: E402
 
-from basicsr_ext.processes import group  # noqa: E402
+from basicsr_ext.processes import group, launch  # noqa: E402
 
 
 @pytest.fixture
@@ -128,3 +129,34 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, joined):
     gpus(monkeypatch, 1)
     with pytest.raises(InputError, match="local rank 1 .*GPU.* 1"):
         dist_util.init_dist("pytorch")
+
+
+@pytest.mark.parametrize(
+    "environ, said",
+    [
+        ({"RANK": "x", "WORLD_SIZE": "1"}, "RANK is 'x'.*unset RANK and WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2 of WORLD_SIZE 2.*unset both"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_refused_by_name(environ, said, monkeypatch):
+    with pytest.raises(InputError, match=said):
+        launch.find_launch("none", environ)
+    assert launch.find_launch("none", {"RANK": "", "WORLD_SIZE": ""}) == launch.Launch()
+    monkeypatch.setenv("RANK", environ["RANK"])
+    assert launch.rank_of_process() == int(environ["RANK"] if environ["RANK"].isdigit() else 0)
+
+
+@pytest.mark.parametrize("port", [None, "no", "taken"])
+def test_processes_that_cannot_meet_say_where_and_how_to(port, monkeypatch):
+    gpus(monkeypatch, 0)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with socket.socket() as busy:
+        busy.bind(("localhost", 0))
+        busy.listen()
+        if port:
+            monkeypatch.setenv("MASTER_PORT", str(busy.getsockname()[1]) if port == "taken" else port)
+        with pytest.raises(InputError, match="MASTER_ADDR=localhost and MASTER_PORT=.*port.*torchrun"):
+            group.init_dist("pytorch")

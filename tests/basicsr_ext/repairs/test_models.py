@@ -168,6 +168,8 @@ def test_the_first_of_equal_best_values_is_kept(better, values):
     model._initialize_best_metric_results("set")
     for iteration, value in enumerate(values):
         model._update_best_metric_result("set", "m", np.float64(value), iteration)
+    for value in (np.inf, -np.inf, np.nan):
+        model._update_best_metric_result("set", "m", value, 9)
     best = model.best_metric_results["set"]["m"]
     assert best["iter"] == 1 and type(best["val"]) is float
     BaseModel._update_best_metric_result.unrepaired(model, "set", "m", best["val"], 9)

@@ -1,5 +1,7 @@
 import importlib.util
 import logging
+import os
+import shutil
 import sys
 import types
 from collections import OrderedDict
@@ -46,6 +48,22 @@ def test_test_runs_get_the_results_folder(tmp_path):
     path = {"results_root": str(tmp_path / "r"), "log": str(tmp_path / "r"), "visualization": str(tmp_path / "r" / "v")}
     basicsr.test.make_exp_dirs({"is_train": False, "path": path})
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["v"]
+
+
+def test_the_option_file_is_copied_whatever_file_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["basicsr", "--force_yml", "notes=two\nlines"])
+    folder, given = tmp_path / "run", tmp_path / "o.yml"
+    folder.mkdir()
+    given.write_bytes(b"\xef\xbb\xbfname: x\r\n")
+    options.copy_opt_file(str(given), str(folder))
+    copied = (folder / "o.yml").read_text()
+    assert yaml.safe_load(copied) == {"name": "x"} and "--force_yml notes=two lines" in copied
+    options.copy_opt_file(str(folder / "o.yml"), str(folder))
+    assert (folder / "o.yml").read_text() == copied
+    with pytest.raises(shutil.SameFileError):
+        options.copy_opt_file.unrepaired(str(folder / "o.yml"), str(folder))
+    os.mkfifo(tmp_path / "pipe.yml")
+    options.copy_opt_file(str(tmp_path / "pipe.yml"), str(folder))
 
 
 def test_runs_put_aside_within_one_second_keep_apart(tmp_path, monkeypatch):

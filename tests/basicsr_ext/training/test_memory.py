@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from basicsr_ext import cli, repairs
-from basicsr_ext.training import memory
+from basicsr_ext.common.errors import InputError
+from basicsr_ext.training import loop_state, memory, memory_advice
 from tests.support.cli_runs import bridge_options, options, write
 
 GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB. Long advice."
@@ -120,6 +121,22 @@ def test_a_worker_that_the_system_killed_is_told(here, monkeypatch, capfd):
     monkeypatch.setattr(owner_of(False), "optimize_parameters", killed)
     assert cli.main(["train", "-opt", str(path)]) == 2
     assert "lower datasets.train.num_worker_per_gpu" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "error, cure",
+    [
+        (RuntimeError("Too many open files. Communication with the workers is no longer possible."), "ulimit -n"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. It is possible"), "--shm-size"),
+        (RuntimeError("unable to write to file </torch_12_3_0>: No space left on device (28)"), "--shm-size"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "see above"),
+    ],
+)
+def test_what_workers_lack_is_told_with_its_cure(error, cure):
+    said = f"{cure}.*lower datasets.train.num_worker_per_gpu"
+    with pytest.raises(InputError, match=said), memory_advice.explained(loop_state.TrainingRun(), True):
+        raise error
 
 
 def test_a_rehearsal_tells_of_lack_of_memory_and_of_bad_steps(here, monkeypatch, capfd):
