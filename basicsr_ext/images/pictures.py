@@ -169,7 +169,7 @@ def _deep_png(pixels: np.ndarray, profile: bytes | None) -> bytes:
     """A PNG of 16 bits; neither Pillow nor OpenCV writes grey with alpha into one."""
     import imagecodecs
 
-    data = imagecodecs.png_encode(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, level=3)
+    data = bytes(imagecodecs.png_encode(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, level=3))
     chunk = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b""
     return data[:33] + chunk + data[33:]  # behind the mark and IHDR
 
