@@ -78,7 +78,7 @@ def test_images_are_shown_side_by_side(events):
         ("val:curve_images=0", "curve_images is 0; it must be a whole number from 1"),
     ],
 )
-def test_a_curve_that_can_not_be_is_refused(capsys, tmp_path, monkeypatch, option, message):
+def test_a_curve_that_cannot_be_is_refused(capsys, tmp_path, monkeypatch, option, message):
     monkeypatch.chdir(tmp_path)
     code = cli.main(["check", "-opt", str(OPTIONS / "i2sb_sr4x.yml"), "--force_yml", option])
     assert code == 2

@@ -166,7 +166,7 @@ def test_spacings_are_told_apart_by_where_they_are_dense():
         ({"first": 1.0}, "first is 1.0 at nfe 5; it must be a time in"),
     ],
 )
-def test_grids_that_can_not_be_are_refused(arguments, message):
+def test_grids_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         step_grid(BRIDGE, 5, **arguments)
 

@@ -154,7 +154,7 @@ def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path
         ({"keep_best": "psnr", "save_checkpoint_freq": 3}, r"val_freq is 1000 and logger\.save_checkpoint_freq is 3"),
     ],
 )
-def test_what_keep_best_can_not_do_is_refused_before_the_run(tmp_path, logger, said):
+def test_what_keep_best_cannot_do_is_refused_before_the_run(tmp_path, logger, said):
     opt = options(tmp_path)
     opt["logger"].update(logger)
     with pytest.raises(InputError, match=said):

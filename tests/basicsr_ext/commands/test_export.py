@@ -70,7 +70,7 @@ def test_half_is_half_the_size_and_rounds_once(here, capsys):
     assert np.abs(whole - half).max() <= 1
 
 
-def test_what_can_not_be_is_refused(here, capsys):
+def test_what_cannot_be_is_refused(here, capsys):
     checkpoint = run_folder(here, TRAINED)
     large = weights(TRAINED)
     large["out.2.bias"] += 70_000

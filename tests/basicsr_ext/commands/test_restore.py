@@ -218,7 +218,7 @@ def test_what_the_results_do_not_keep_is_said_before_the_start(here, capsys):
 # ---- folders
 
 
-def test_a_folder_is_mirrored_and_what_can_not_be_read_is_listed(here, capsys):
+def test_a_folder_is_mirrored_and_what_cannot_be_read_is_listed(here, capsys):
     checkpoint = run_folder(here, RRDB)
     code, _, said = run(capsys, "restore", "-i", folder(here), "-o", "out", "--checkpoint", checkpoint)
     assert code == 1

@@ -229,7 +229,7 @@ def test_a_jpeg_is_written_without_alpha_and_values_are_rounded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.gif"])
-def test_what_a_format_can_not_hold_is_refused(tmp_path, name):
+def test_what_a_format_cannot_hold_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="16 bits"):
         write_picture(tmp_path / name, Picture(torch.rand(3, 8, 8), bits=16))
 
@@ -251,13 +251,13 @@ def damaged():
 
 
 @pytest.mark.parametrize("name, data", damaged().items(), ids=damaged())
-def test_what_can_not_be_read_is_named(tmp_path, name, data):
+def test_what_cannot_be_read_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):
         read_picture(tmp_path / name)
 
 
-def test_a_file_that_can_not_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot save .*file/a\.png: .*choose another folder"):
         write_picture(tmp_path / "file" / "a.png", Picture(torch.rand(3, 8, 8)))

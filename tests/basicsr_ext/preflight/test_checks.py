@@ -173,7 +173,7 @@ def test_the_key_of_the_averaged_weights_is_preferred(tmp_path):
     assert best_key(saved(tmp_path, opt, params_ema={})) == "params_ema"
 
 
-def test_a_network_that_can_not_be_built_is_a_fault(tmp_path):
+def test_a_network_that_cannot_be_built_is_a_fault(tmp_path):
     opt = network_options(tmp_path)
     opt["network_g"] = {"type": "SwinIR", "embed_dim": 60, "depths": [2], "num_heads": [7], "upscale": 2}
     assert network_faults(opt)[0].startswith("network_g: SwinIR ")

@@ -73,7 +73,7 @@ def test_a_truncated_lmdb_is_named_before_it_kills_a_process(tmp_path):
     assert faults
 
 
-def test_a_data_set_that_can_not_be_built_is_one_fault(tmp_path):
+def test_a_data_set_that_cannot_be_built_is_one_fault(tmp_path):
     block = {"type": "PairedDegradationDataset", "phase": "val", "dataroot_gt": str(tmp_path / "nothing")}
     count, faults = data_faults("datasets.val", block, 1)
     assert count == 0

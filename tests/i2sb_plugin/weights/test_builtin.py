@@ -103,7 +103,7 @@ def test_restore_without_a_checkpoint_takes_it_in_any_folder_and_offline(astrona
 
 
 @pytest.mark.parametrize("flag", ["-opt", "--mask", "--cond"])
-def test_what_it_can_not_do_is_refused(flag, tmp_path, monkeypatch, capsys):
+def test_what_it_cannot_do_is_refused(flag, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32)).save("a.png")
     code, _, said = run(capsys, "restore", "-i", "a.png", "-o", "out", flag, "a.png")

@@ -129,7 +129,7 @@ def test_photographs_of_the_test_sets_are_left_out_of_training(tmp_path):
     ("size", "said"),
     [(None, "val holds no .jpg or .png"), (40, "3.jpg is 40 x 40 pixels"), (0, "3.jpg .*be read")],
 )
-def test_photographs_that_can_not_be_used_are_named(tmp_path, size, said):
+def test_photographs_that_cannot_be_used_are_named(tmp_path, size, said):
     for folder in ("train", "val"):
         (tmp_path / "BSDS500" / folder).mkdir(parents=True)
     path = tmp_path / "BSDS500/val/3.jpg"

@@ -70,7 +70,7 @@ def test_a_quality_makes_the_page_smaller(tmp_path):
     assert 32 < cv2.PSNR(before, after) < 60
 
 
-def test_pictures_that_browsers_can_not_show_are_converted(tmp_path):
+def test_pictures_that_browsers_cannot_show_are_converted(tmp_path):
     path = page_records.write_records(tmp_path / "in", count=1)
     records = json.loads(path.read_text())
     row = records["results"][0]["images"][0]
