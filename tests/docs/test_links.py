@@ -86,3 +86,14 @@ def test_every_page_is_reached_from_the_readme():
             if name in TEXTS and name not in reached:
                 ways.append(name)
     assert set(TEXTS) - reached == set()
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_test_that_is_named_is_there(page):
+    named = re.findall(r"`(tests/[a-z0-9_/]+\.py)(?:::(\w+))?`", TEXTS[page])  # not test_NAME.py, which is yet to be
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or (name and f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8"))
+    ]
+    assert not missing
