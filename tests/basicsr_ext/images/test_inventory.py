@@ -1,6 +1,7 @@
 """One walker of folders: links, loops, brackets, hidden files and lists of names."""
 
 import os
+import tempfile
 
 import pytest
 from PIL import Image
@@ -91,7 +92,9 @@ def nobody():
 
 
 def test_what_nobody_may_read_is_named_and_never_a_traceback(folder, tmp_path, nobody):
-    for place in (tmp_path, *tmp_path.parents[:2]):
+    for place in (tmp_path, *tmp_path.parents):
+        if str(place) in (tempfile.gettempdir(), "/"):
+            break
         place.chmod(0o755)
     (folder / "sub").chmod(0)
     nobody()

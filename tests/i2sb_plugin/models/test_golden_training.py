@@ -122,7 +122,9 @@ def test_first_gradients_are_the_recorded_ones(kind):
 @of_each_kind
 def test_gradient_norms_of_all_steps_are_the_recorded_ones(kind):
     ours, theirs = torch.stack(training(kind).grad_norm), recording(kind)["grad_norm"]
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
+    # After it weights whose gradient is rounding have gone +-lr, which differs from one kind of processor to another
+    torch.testing.assert_close(ours[1:], theirs[1:], rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("step", "tolerance"), [(1, 1e-7), (5, 1e-5)])

@@ -141,7 +141,7 @@ def test_a_quick_study_walks_few_steps(run):
         (["--workers", "0"], "--workers is 0; it must be above 0"),
         (["--minutes", "-1"], "--minutes is -1.0; it must be above 0"),
         (["--iterations", "0"], "--iterations is 0; it must be above 0"),
-        (["--data", "nowhere"], "nowhere/BSDS500/train is not there"),
+        (["--data", "nowhere"], "nowhere/BSDS500/train is missing"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(run, capsys, words, said):
