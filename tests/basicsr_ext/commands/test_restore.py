@@ -2,6 +2,7 @@
 
 import copy
 import os
+import unicodedata
 from importlib import metadata
 
 import numpy as np
@@ -580,3 +581,10 @@ def test_two_masks_of_one_picture_are_refused(here, capsys):
         save(here / name)
     said = refused(here, capsys, "--mask", "masks")
     assert "--mask masks: masks/a.bmp, masks/a.png all fit in/a.png; keep one" in said
+
+
+def test_a_mask_is_found_whatever_the_form_of_its_letters(here):
+    for name, form in (("in", "NFC"), ("masks", "NFD")):
+        save(here / name / unicodedata.normalize(form, "caf\u00e9.png"))
+    (job,) = files.find_jobs(["in"], "out")
+    assert files.find_masks("masks", [job])[job.source].parent.name == "masks"
