@@ -205,7 +205,7 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
         loaded = loaded[known[0]]
     bare = {re.sub(r"^(module\.)+", "", str(name).replace("_orig_mod.", "")): value for name, value in loaded.items()}
     bare.pop("n_averaged", None)
-    return bare
+    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in bare.items()}
 
 
 def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:

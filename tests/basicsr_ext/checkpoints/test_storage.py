@@ -166,6 +166,7 @@ WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
         for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
     ]
     + [{**WEIGHTS, "n_averaged": torch.tensor(3)}, {"state_dict": WEIGHTS, "epoch": 3}, {"params_ema": WEIGHTS}]
+    + [{"state_dict": {name: value.numpy() for name, value in WEIGHTS.items()}}]
     + [{"model": WEIGHTS}, {"params": {"n_averaged": torch.tensor(3), "module.a.weight": 0, "module.a.bias": 0}}],
     ids=lambda content: "-".join(content),
 )
