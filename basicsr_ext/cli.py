@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
@@ -129,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     system does it (130 or 143). Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone
     known = _commands()
@@ -154,6 +156,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rank_of_process():
             print("interrupted", file=sys.stderr, flush=True)
         return 130
+
+
+def _open_streams() -> None:
+    """Let what is written to a stream that was closed at the start go nowhere, and not into the next file opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by descriptor, each the lowest free one
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _check_folder() -> None:

@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent: atomic saves, safe loads, and the newest pair to resume from."""
 
+import argparse
 import json
 import os
 import pickle
@@ -22,6 +23,14 @@ CONFIGURATION = "config"  # key of the options beside the weights
 _CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
 _CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
 _DAMAGE = (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error)
+_NUMPY = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]  # what makes numbers and arrays
+_FOREIGN: list[Any] = [  # beside the weights of other toolkits; none of it runs code
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['AllFloat']}"},
+    *((make, f"numpy.{core}.multiarray.{make.__name__}") for make in _NUMPY for core in ("core", "_core")),
+]
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
@@ -135,7 +144,8 @@ def _torch_load(path: Path, mmap: bool) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
+    with torch.serialization.safe_globals(_FOREIGN):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
 
 
 def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
@@ -143,8 +153,8 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
 
     They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts. A file
     that ends in ``.safetensors`` is a bare state dict. ``option`` names the file in messages; with ``mmap`` tensors are
-    mapped from the file instead of read. Raises InputError if the file is missing, empty, cut short, damaged, or holds
-    pickled objects of other kinds.
+    mapped from the file instead of read. NumPy's numbers and arrays and an ``argparse.Namespace`` count as plain.
+    Raises InputError if the file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
     """
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
@@ -195,7 +205,7 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
         loaded = loaded[known[0]]
     bare = {re.sub(r"^(module\.)+", "", str(name).replace("_orig_mod.", "")): value for name, value in loaded.items()}
     bare.pop("n_averaged", None)
-    return bare
+    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in bare.items()}
 
 
 def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:

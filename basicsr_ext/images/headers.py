@@ -347,7 +347,11 @@ def _other(content: Content) -> Header | None:
     """By Pillow; all but AVIF and JPEG 2000 of 8 bits."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged header may raise nearly anything
         warnings.simplefilter("ignore")  # of large pictures and of odd metadata
-        with Image.open(io.BytesIO(content[:]), formats=OTHERS) as image:
+        try:
+            opened = Image.open(io.BytesIO(content[:]), formats=OTHERS)
+        except Image.DecompressionBombError:
+            return Header(1, 1, 1, 8, "", odd=f"holds more than {LARGEST:,} pixels; cut it into parts, or remove it")
+        with opened as image:
             image.load()  # these formats do not say where they end
             mode, (width, height), name = image.mode, image.size, image.format or ""
             channels, bits = _MODES.get(mode, 1), 16 if mode.startswith("I;16") else 8

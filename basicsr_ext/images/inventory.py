@@ -9,6 +9,7 @@ import fnmatch
 import glob
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,11 @@ class Paths(list):
 def is_image(name: str | os.PathLike[str]) -> bool:
     """Whether the extension is that of an image."""
     return os.fspath(name).lower().endswith(EXTENSIONS)
+
+
+def same_letters(name: object) -> str:
+    """A name to compare by: composed letters (NFC), since macOS, and archives made there, take them apart (NFD)."""
+    return unicodedata.normalize("NFC", str(name))
 
 
 def images_below(folder: str | os.PathLike[str], *results: Path) -> Inventory:

@@ -24,7 +24,7 @@ from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels, read_pixels
 from basicsr_ext.images.headers import read_content
-from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names
+from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names, same_letters
 from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired
 from basicsr_ext.training import loop_state
@@ -250,9 +250,11 @@ def _pairs_of_a_list(
 def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -> Paths:
     """Pair the images of ``folders`` (lq, gt) by name; InputError lists those that have no partner."""
     found = [images_below(folder) for folder in folders]
-    there_lq = {str(name) for _, name in found[0].files}
-    partners = [(str(_partner(name, filename_tmpl)), str(name)) for _, name in found[1].files]
-    lonely = [sorted(there_lq.difference(lq for lq, _ in partners)), [gt for lq, gt in partners if lq not in there_lq]]
+    there_lq = {same_letters(name): str(name) for _, name in found[0].files}
+    partners = [(same_letters(_partner(name, filename_tmpl)), str(name)) for _, name in found[1].files]
+    taken = {there_lq.get(lq) for lq, _ in partners}
+    lonely = [[str(name) for _, name in found[0].files if str(name) not in taken],
+              [gt for lq, gt in partners if lq not in there_lq]]  # fmt: skip
     said = [
         f"{len(alone)} in dataroot_{key} ({folder}) without a partner: {listed(alone, 5)}"
         for key, folder, alone in zip(keys, folders, lonely)
@@ -261,7 +263,7 @@ def _pairs_of_folders(folders: list[str], keys: list[str], filename_tmpl: str) -
     if said:
         rule = f"LQ and GT do not match by name (filename_tmpl {filename_tmpl!r})"
         raise InputError("; ".join([rule, *said]))
-    places = [(os.path.join(folders[0], lq), os.path.join(folders[1], gt)) for lq, gt in partners]
+    places = [(os.path.join(folders[0], there_lq[lq]), os.path.join(folders[1], gt)) for lq, gt in partners]
     return _with_left_out(({f"{key}_path": path for key, path in zip(keys, place)} for place in places),
                           keys, found)  # fmt: skip
 

@@ -109,6 +109,11 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
     """List the options and versions that differ from those of the save, before the run goes on with the new ones."""
     logger = get_root_logger()
     logger.warning(f"Resuming from {path}, iteration {state['iter']}.")
+    if not opt["auto_resume"] and (later := [i for i in resumable_iterations(opt) if i > state["iter"]]):
+        logger.warning(
+            f"{opt['path']['training_states']} holds later saves of another course (up to {later[0]}.state): "
+            "--auto_resume would go on from the newest of them; move them away before it is given."
+        )
     if "options" not in state:
         logger.warning("The state does not hold the options that it was saved with; changes cannot be listed.")
         return

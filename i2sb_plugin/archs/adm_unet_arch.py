@@ -276,8 +276,11 @@ class ADMUNet(NetworkContract, nn.Module):
         self._check(x, t, cond)
         height, width = x.shape[2:]
         h = x if cond is None else torch.cat([x, cond], dim=1)
-        if height % self.multiple or width % self.multiple:
-            h = F.pad(h, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        down, right = -height % self.multiple, -width % self.multiple
+        if height + down == width + right == self.multiple and GROUPS in self.layout.widths[-2:]:
+            right += self.multiple  # a group of one value has no norm
+        if down or right:
+            h = F.pad(h, (0, right, 0, down), mode="replicate")
         with _float32(x):
             emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(_dtype(self.time_embed)))
         h = self._torso(h.to(_dtype(self.input_blocks)), emb)

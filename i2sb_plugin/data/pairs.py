@@ -5,6 +5,7 @@ from collections import Counter
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.images.inventory import same_letters
 from i2sb_plugin.data.image_source import ImageSource
 
 
@@ -44,11 +45,11 @@ def _unique_stems(source: ImageSource) -> list[str]:
 
 
 def _stem(name: str, kind: str) -> str:
-    return name if kind == "lmdb" else os.path.splitext(name)[0]
+    return name if kind == "lmdb" else same_letters(os.path.splitext(name)[0])
 
 
 def _expected_stem(name: str, template: str, kind: str) -> str:
     if kind == "lmdb":  # BasicSR uses the same key on both sides
         return name
     folder, _, stem = _stem(name, kind).rpartition("/")
-    return f"{folder}/{template.format(stem)}" if folder else template.format(stem)
+    return same_letters(f"{folder}/{template.format(stem)}" if folder else template.format(stem))

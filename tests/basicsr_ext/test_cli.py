@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import types
 
@@ -14,6 +15,10 @@ from basicsr_ext import cli
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from tests.support.cli_runs import bridge_options, files_below, options, run, write, write_images
 from tests.support.toolkit import python
+
+CONFIGURATION = json.dumps(
+    {"model_type": "RestorationModel", "scale": 2, "network_g": {"type": "Interpolation", "scale": 2}}
+)
 
 
 def test_help_is_quick_and_imports_no_torch():
@@ -295,6 +300,16 @@ def test_a_terminal_that_does_not_know_a_letter_ends_nothing(tmp_path, monkeypat
     assert cli.main(list(map(str, words))) == 0
     sys.stdout.flush()
     assert b"1 broken link (caf\\udce9.png)" in sys.stdout.buffer.getvalue()
+
+
+@pytest.mark.parametrize("closed", [["stderr"], ["stdout", "stderr"], ["stdin", "stdout", "stderr"]])
+def test_streams_that_are_closed_end_nothing(tmp_path, closed):
+    write_images(tmp_path / "in", 2, 16)
+    torch.save({"params": {}, "config": CONFIGURATION}, tmp_path / "net.pth")
+    shut = " ".join({"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}[name] for name in closed)
+    script = f'exec "$0" -m basicsr_ext restore -i in -o out --checkpoint net.pth {shut}'
+    assert subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, check=False).returncode == 0
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["0.png", "1.png"]
 
 
 def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):

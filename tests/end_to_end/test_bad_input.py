@@ -242,6 +242,7 @@ FILES = {
     "a number as a key": (b"name: x\n1: 2\n", [":2:", "the key 1", "quotes"]),
     "a list at the top": (b"- a\n- b\n", ["list", "`key: value`"]),
     "a text at the top": (b"hello\n", ["str", "`key: value`"]),
+    "a word for true as a key": (b"name: x\non: 2\n", [":2:", "the key on", "quotes"]),
     "nothing": (b"", ["empty", "`key: value`"]),
     "a mapping that is none": (b"name: !!map [1]\n", [":1:", "`key: value`"]),
     "a time that is none": (b"name: !!timestamp x\n", ["correct it, or quote it"]),

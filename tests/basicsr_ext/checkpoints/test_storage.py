@@ -1,6 +1,10 @@
+import argparse
+import io
 import os
+import pathlib
 import pickle
 import signal
+import zipfile
 from collections import Counter, OrderedDict
 
 import numpy as np
@@ -59,7 +63,7 @@ def test_a_save_into_a_missing_folder_names_it(tmp_path):
         storage.atomic_save({}, tmp_path / "gone" / "x.pth")
 
 
-def test_plain_state_loads_without_running_code(tmp_path):
+def test_plain_state_loads_without_running_code(tmp_path, monkeypatch):
     state = {
         "lr": np.float64(0.5),
         "counts": Counter({3: 1}),
@@ -68,6 +72,8 @@ def test_plain_state_loads_without_running_code(tmp_path):
         "pair": (np.float32(1), None, True),
     }
     storage.atomic_save(state, tmp_path / "raw.state")
+    assert storage.load_checkpoint(tmp_path / "raw.state")["lr"] == 0.5
+    monkeypatch.setattr(storage, "_FOREIGN", [])
     with pytest.raises(InputError, match=r"numpy.* can run code"):
         storage.load_checkpoint(tmp_path / "raw.state")
     storage.atomic_save(storage.plain(state), tmp_path / "plain.state")
@@ -160,6 +166,7 @@ WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
         for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
     ]
     + [{**WEIGHTS, "n_averaged": torch.tensor(3)}, {"state_dict": WEIGHTS, "epoch": 3}, {"params_ema": WEIGHTS}]
+    + [{"state_dict": {name: value.numpy() for name, value in WEIGHTS.items()}}]
     + [{"model": WEIGHTS}, {"params": {"n_averaged": torch.tensor(3), "module.a.weight": 0, "module.a.bias": 0}}],
     ids=lambda content: "-".join(content),
 )
@@ -167,6 +174,35 @@ WEIGHTS = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}
 def test_weights_are_unwrapped(tmp_path, content, key):
     torch.save(content, tmp_path / "net.pth")
     assert set(storage.load_weights(tmp_path / "net.pth", key)) == set(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [np.float64(31.2), np.bool_(True), np.zeros((2, 2), np.uint8), [np.float16(1)], argparse.Namespace(a=np.int32(2))],
+    ids=lambda beside: type(beside).__name__,
+)
+def test_figures_and_arguments_beside_weights_do_not_keep_them_from_loading(tmp_path, beside):
+    torch.save({"state_dict": WEIGHTS, "best_psnr": beside}, tmp_path / "net.pth")
+    assert set(storage.load_weights(tmp_path / "net.pth")) == set(WEIGHTS)
+
+
+def test_figures_of_the_other_numpy_load(tmp_path):
+    data = pickle.dumps({"state_dict": {}, "best": np.float64(1)}, protocol=2)
+    own, other = (b"numpy._core", b"numpy.core")[:: 1 if b"numpy._core" in data else -1]
+    buffer = io.BytesIO()
+    torch.save({"state_dict": WEIGHTS, "best": np.float64(1)}, buffer)
+    with zipfile.ZipFile(buffer) as whole, zipfile.ZipFile(tmp_path / "net.pth", "w") as changed:
+        for name in whole.namelist():
+            part = whole.read(name)
+            changed.writestr(name, part.replace(own, other) if name.endswith("data.pkl") else part)
+    assert set(storage.load_weights(tmp_path / "net.pth")) == set(WEIGHTS)
+
+
+def test_objects_inside_arrays_and_other_classes_are_refused(tmp_path):
+    for k, beside in enumerate((np.array([os.getcwd], object), pathlib.PurePosixPath("a"), np.float64)):
+        torch.save({"state_dict": WEIGHTS, "best_psnr": beside}, tmp_path / f"{k}.pth")
+        with pytest.raises(InputError, match=rf"{k}\.pth"):
+            storage.load_weights(tmp_path / f"{k}.pth")
 
 
 @pytest.mark.parametrize("key", ["config", "i2sb", "configuration", "of another toolkit"])

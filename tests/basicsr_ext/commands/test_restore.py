@@ -2,6 +2,7 @@
 
 import copy
 import os
+import unicodedata
 from importlib import metadata
 
 import numpy as np
@@ -278,7 +279,7 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         held[0] -= not path.stem.endswith("_std")
         write(path, picture)
 
-    arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "-o"]
+    arguments = ["restore", "-i", "in", "--checkpoint", checkpoint, "--tile", "32", "-o"]
     code, _, alone = run(capsys, *arguments, "single")
     monkeypatch.setattr(restorer.Restorer, "restore", counted)
     monkeypatch.setattr(files, "read_picture", reading)
@@ -580,3 +581,19 @@ def test_two_masks_of_one_picture_are_refused(here, capsys):
         save(here / name)
     said = refused(here, capsys, "--mask", "masks")
     assert "--mask masks: masks/a.bmp, masks/a.png all fit in/a.png; keep one" in said
+
+
+def test_a_dot_within_a_name_is_no_extension(here):
+    names = ["a.0001.png", "a.0002.png", "v1.5.png"]
+    for name in names:
+        save(here / "in" / name), save(here / "masks" / name)
+    jobs = files.find_jobs(["in"], "out")
+    assert [job.target.name for job in jobs] == names
+    assert [mask.name for mask in files.find_masks("masks", jobs).values()] == names
+
+
+def test_a_mask_is_found_whatever_the_form_of_its_letters(here):
+    for name, form in (("in", "NFC"), ("masks", "NFD")):
+        save(here / name / unicodedata.normalize(form, "caf\u00e9.png"))
+    (job,) = files.find_jobs(["in"], "out")
+    assert files.find_masks("masks", [job])[job.source].parent.name == "masks"

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
@@ -26,6 +27,20 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side, tmp_path):
     for read in (lambda: decode_pixels(path.read_bytes(), str(path)), lambda: headers.image_header(path)):
         with pytest.raises(InputError, match=r"bomb\.png: .*178,956,970"):
             read()
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF"])
+def test_a_large_picture_that_pillow_reads_is_refused_for_its_size(kind, tmp_path):
+    path = tmp_path / f"large.{kind.lower()}"
+    Image.new("1" if kind == "BMP" else "L", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    if kind == "BMP":
+        content[18:26] = struct.pack("<ii", 20_000, 10_000)
+    else:
+        content[6:10] = struct.pack("<HH", 20_000, 10_000)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"large\.{kind.lower()}: .*178,956,970 pixels"):
+        headers.image_header(path)
 
 
 def test_an_image_below_the_limit_is_no_bomb():

@@ -25,6 +25,7 @@ def options(is_train, *datasets, suffix=None):
     (["gt/1.png", "gt/2.png"], ["1", "2"]),
     (["gt/a/1.png", "gt/b/1.png"], ["a/1", "b/1"]),
     (["gt/a_1.png", "gt/a/1.png", "gt/./b.png"], ["a_1", "a/1", "b"]),
+    (["gt/a.0001.png", "gt/a.0002.png", "gt/v1.5.png"], ["a.0001", "a.0002", "v1.5"]),
     (["0001", "x/0001"], ["0001", "x/0001"]),  # the keys of an LMDB
     ([], []),
 ])  # fmt: skip

@@ -513,6 +513,21 @@ def test_each_command_takes_its_data_sets(monkeypatch, tmp_path):
     assert list(tested["datasets"]) == ["val"]
 
 
+@pytest.mark.parametrize("place", [
+    "logger:print_freq", "logger:save_checkpoint_freq", "val:val_freq", "train:total_iter",
+    "datasets:train:batch_size_per_gpu", "datasets:train:dataset_enlarge_ratio",
+])  # fmt: skip
+def test_what_the_loop_divides_by_is_no_zero(tmp_path, place):
+    opt = options(tmp_path)
+    *keys, last = place.split(":")
+    block = opt
+    for key in keys:
+        block = block[key]
+    block[last] = 0
+    (fault,) = check(opt, True)
+    assert place.replace(":", ".") in fault and "at least 1" in fault
+
+
 # ---- names of results
 
 

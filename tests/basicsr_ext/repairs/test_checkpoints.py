@@ -187,6 +187,21 @@ def test_the_newest_whole_pair_is_resumed_from_any_folder(tmp_path, monkeypatch)
     assert not (states / ".30.state.unfinished").exists()
 
 
+def test_later_saves_of_another_course_are_said(tmp_path, monkeypatch):
+    opt = options(tmp_path)
+    model = stepped({**opt, "resolved": json.dumps(opt)})
+    for iteration in (4, 8, 12):
+        model.save(1, iteration)
+    said = []
+    log = type("Log", (), {"warning": staticmethod(said.append)})
+    monkeypatch.setattr("basicsr_ext.repairs.resume.get_root_logger", lambda: log)
+    for iteration, later in ((4, True), (12, False)):
+        opt["path"]["resume_state"] = f"{opt['path']['training_states']}/{iteration}.state"
+        resumed(opt, auto=False)
+        assert any("up to 12.state" in line and "move them away" in line for line in said) is later
+        said.clear()
+
+
 def test_a_run_with_damaged_states_only_is_not_started_afresh(tmp_path):
     opt = options(tmp_path)
     stepped(opt).save(0, 5)

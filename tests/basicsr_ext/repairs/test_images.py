@@ -1,3 +1,6 @@
+import os
+import unicodedata
+
 import cv2
 import lmdb
 import numpy as np
@@ -241,6 +244,15 @@ def test_pairs_of_folders_are_found_below_and_without_what_is_no_image(tmp_path)
     (tmp_path / "gt/sub/001.png").rename(tmp_path / "gt/001.png")
     with pytest.raises(InputError, match=r"1 in dataroot_lq .*: sub/001x2\.png; 1 in dataroot_gt .*: 001\.png"):
         data_util.paired_paths_from_folder(roots, ["lq", "gt"], "{}x2")
+
+
+def test_pairs_of_folders_are_found_whatever_the_form_of_their_letters(tmp_path):
+    roots = [str(tmp_path / "lq"), str(tmp_path / "gt")]
+    for root, form in zip(roots, ("NFD", "NFC")):
+        write_images(tmp_path / root, 1, 16)
+        (tmp_path / root / "000.png").rename(tmp_path / root / unicodedata.normalize(form, "caf\u00e9.png"))
+    (pair,) = data_util.paired_paths_from_folder(roots, ["lq", "gt"], "{}")
+    assert all(os.path.isfile(path) for path in pair.values())
 
 
 def test_an_image_written_outside_of_a_validation_is_refused_by_name(tmp_path):

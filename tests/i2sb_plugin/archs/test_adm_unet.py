@@ -319,3 +319,10 @@ def test_options_that_cannot_be_built_are_named(options, says):
 def test_inputs_that_do_not_fit_are_named(x, t, cond, says):
     with pytest.raises(ValueError, match=says):
         ADMUNet(cond_channels=1, **SMALL)(x, t, cond)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 9)])
+@pytest.mark.parametrize("mult", [[1], [1, 1], [1, 2], [1, 1, 2]])
+def test_the_smallest_images_have_a_norm_too(size, mult):
+    net = awake(preset="tiny", model_channels=32, channel_mult=mult)
+    assert net(image(1, 3, *size), times(1)).isfinite().all()

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import unicodedata
 
 import basicsr_ext  # noqa: F401  (makes basicsr importable)
 
@@ -392,6 +393,18 @@ def test_names_are_paired_by_template_whatever_the_extension(tmp_path):
     write_image(tmp_path / "lq/deep/ax2.tif", picture(3, 10, 10))
     dataset = PairedFolderDataset(pair_options(tmp_path, filename_tmpl="{}x2"))
     assert dataset.paths == [{"gt_path": f"{tmp_path}/gt/deep/a.png", "lq_path": f"{tmp_path}/lq/deep/ax2.tif"}]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_paired_and_listed_whatever_the_form_of_their_letters(tmp_path, form):
+    fill_pairs(tmp_path, count=1)
+    other = "NFD" if form == "NFC" else "NFC"
+    for side, its in (("gt", form), ("lq", other)):
+        (file,) = (tmp_path / side).iterdir()
+        file.rename(file.with_name(unicodedata.normalize(its, "caf\u00e9.png")))
+    assert len(PairedFolderDataset(pair_options(tmp_path))) == 1
+    (tmp_path / "list.txt").write_text(unicodedata.normalize(other, "caf\u00e9.png"), encoding="utf-8")
+    assert len(PairedFolderDataset(pair_options(tmp_path, meta_info_file=str(tmp_path / "list.txt")))) == 1
 
 
 def test_a_meta_info_file_takes_some_pairs(tmp_path):
