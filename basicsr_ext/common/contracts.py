@@ -50,7 +50,8 @@ class RestorerContract:
         return 1
 
     def take_options(self, opt: dict[str, Any]) -> None:
-        """Take the options that may change from one restoration to the next, those of ``restore_flags``."""
+        """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
+        self.opt = opt
 
     def training_state_extras(self) -> dict[str, Any]:
         """What a save holds besides networks, optimisers and schedules."""

@@ -6,11 +6,12 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 
 
+@dataclass
 class _CostMetric(Metric):
     """The number of ``sample.cost`` that has the metric's name, divided by ``scale``."""
 
     needs = frozenset({"cost"})
-    scale: float = 1.0
+    scale = 1.0
 
     def measure(self, sample: Sample) -> float:
         """The number of one image."""
@@ -21,7 +22,6 @@ class _CostMetric(Metric):
 
 
 @METRICS.register("seconds")
-@dataclass
 class Seconds(_CostMetric):
     """Mean wall-clock time of a restoration, of the network and its sampler alone."""
 
@@ -29,7 +29,6 @@ class Seconds(_CostMetric):
 
 
 @METRICS.register("peak_memory")
-@dataclass
 class PeakMemory(_CostMetric):
     """The most memory that any image needed: of the GPU, or of the process on a CPU."""
 
@@ -41,7 +40,6 @@ class PeakMemory(_CostMetric):
 
 
 @METRICS.register("parameters")
-@dataclass
 class Parameters(_CostMetric):
     """Parameters of the networks."""
 
@@ -49,7 +47,6 @@ class Parameters(_CostMetric):
 
 
 @METRICS.register("flops")
-@dataclass
 class FLOPs(_CostMetric):
     """Floating-point operations of a whole restoration, all network calls together; a product and its sum are two."""
 
@@ -57,7 +54,6 @@ class FLOPs(_CostMetric):
 
 
 @METRICS.register("network_calls")
-@dataclass
 class NetworkCalls(_CostMetric):
     """Network evaluations of a restoration (NFE)."""
 

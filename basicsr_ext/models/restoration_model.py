@@ -26,8 +26,6 @@ from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
 from basicsr_ext.training.nonfinite import Guard, Step, poisoned
 
-__all__ = ["RestorationModel", "ema_decay_at"]
-
 Batch = dict[str, Any]
 
 
@@ -58,12 +56,7 @@ class RestorationModel(RestorerContract, SRModel):
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Build an optimiser of torch, as one kernel where there is one."""
-        kwargs = self.acceleration.optimizer_options(optim_type, kwargs)
-        return super().get_optimizer(optim_type, params, lr, **kwargs)
-
-    def take_options(self, opt: dict) -> None:
-        """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
-        self.opt = opt
+        return super().get_optimizer(optim_type, params, lr, **self.acceleration.optimizer_options(optim_type, kwargs))
 
     # ---- the two hooks
 
@@ -107,9 +100,8 @@ class RestorationModel(RestorerContract, SRModel):
         self.loss_by_time = LossByTime()  # `training_loss` may add to it
         self._validated: set[tuple[str, int | str]] = set()
         self.guard = Guard(self, self.scaler.is_enabled())
-        get_root_logger().info(
-            "\n  ".join([f"A batch is taken in {self.accumulate} part(s).", *self.acceleration.lines()])
-        )
+        chosen = [f"A batch is taken in {self.accumulate} part(s).", *self.acceleration.lines()]
+        get_root_logger().info("\n  ".join(chosen))
 
     def init_losses(self) -> None:
         """Build the losses that :meth:`training_loss` uses."""
@@ -139,7 +131,9 @@ class RestorationModel(RestorerContract, SRModel):
         batch = self.batch | {"generators": self._generators(current_iter)}
         parts = list(_split(batch, self.accumulate))
         for k, (part, share) in enumerate(parts):
-            with self._gradient_sync(k == len(parts) - 1):
+            # only the last part of a batch exchanges gradients between ranks
+            apart = k < len(parts) - 1 and isinstance(self.net_g, nn.parallel.DistributedDataParallel)
+            with self.net_g.no_sync() if apart else contextlib.nullcontext():
                 with self.autocast():
                     part_losses = self.training_loss(part)
                 self.scaler.scale(poisoned(reduce(add, part_losses.values()) * share)).backward()
@@ -192,13 +186,6 @@ class RestorationModel(RestorerContract, SRModel):
         """Save the networks, then the training state; refuses to save after a bad step."""
         self.guard.settle()
         super().save(epoch, current_iter)
-
-    @contextlib.contextmanager
-    def _gradient_sync(self, last: bool) -> Iterator[None]:
-        """Let only the last part of a batch exchange gradients between ranks."""
-        skip = not last and isinstance(self.net_g, nn.parallel.DistributedDataParallel)
-        with self.net_g.no_sync() if skip else contextlib.nullcontext():
-            yield
 
     def autocast(self) -> torch.autocast:
         """The context of a network call at the model's precision."""

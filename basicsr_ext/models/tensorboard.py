@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as nnf
 from basicsr.utils import get_root_logger
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 
 from basicsr_ext.processes import collectives
 
@@ -22,18 +23,12 @@ def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
     size = restored.shape[-2:]
     parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
     parts += [gt.float()] if gt is not None and gt.shape[-2:] == size else []
-    return torch.cat([_middle(_rgb(part)).clamp(0, 1).cpu() for part in parts], dim=-1)
+    shown = [min(side, SIDE) for side in size]
+    return torch.cat([center_crop(_rgb(part), shown).clamp(0, 1).cpu() for part in parts], dim=-1)
 
 
 def _rgb(image: Tensor) -> Tensor:
-    """The first three channels, or the first one as grey."""
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-
-
-def _middle(image: Tensor) -> Tensor:
-    height, width = (min(side, SIDE) for side in image.shape[-2:])
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return image[:, top : top + height, left : left + width]
 
 
 def log_comparisons(
@@ -78,7 +73,6 @@ def log_curve(
 
 
 def _log_figure(board: Any, tag: str, metric: str, points: dict[str, float], iteration: int | str) -> None:
-    """Plot the curve, if matplotlib is there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -52,10 +52,7 @@ def validate(model: Any, dataset: Any, current_iter: int | str, tb_logger: Any, 
 
 
 def _means_of_some(model: Any, dataset: Any) -> dict[str, float]:
-    """Means over the first ``val.curve_images`` images, of the metrics that single images have.
-
-    Raises Interrupted on all processes if a signal stopped one of them.
-    """
+    """Means over the first ``val.curve_images`` images, of the metrics that single images have."""
     val = model.opt["val"]
     metrics = {name: metric for name, metric in build_metrics(val["metrics"]).items() if metric.per_image}
     records = _records(model, dataset, min(len(dataset), val.get("curve_images", 8)), metrics)
@@ -75,10 +72,7 @@ def _records(
     save_img: bool = False,
     pbar: bool = False,
 ) -> list[dict] | None:
-    """Restore the first ``count`` images and measure them: a record of each, in order, the same on every process.
-
-    Returns None if a signal stopped one of them.
-    """
+    """Restore and measure the first ``count`` images: a record of each, in order; None if a signal stopped a rank."""
     name, mine = dataset.opt["name"], collectives.shard_indices(count)
     names = result_names(dataset)
     records: list[dict] = []
@@ -109,7 +103,9 @@ def _records(
 
 def _restored(model: Any, net: nn.Module, dataset: Any, mine: list[int]) -> Iterator[tuple[list[int], Tensor, float]]:
     """The indices of some images that were restored together, their restorations, and the seconds of each."""
-    for indices, batch in _batches(dataset, mine, model.opt["val"].get("batch_size", 8)):
+    loaded = zip(mine, DataLoader(Subset(dataset, mine), batch_size=None))
+    for group in in_groups(loaded, lambda pair: shapes_of(pair[1]), model.opt["val"].get("batch_size", 8)):
+        indices, batch = [index for index, _ in group], default_collate([item for _, item in group])
 
         def restore(part: slice, indices: list[int] = indices) -> tuple[Tensor, float]:
             with loop_state.current().abandonable():
@@ -129,13 +125,6 @@ def _save(model: Any, path: Path, image: np.ndarray, k: int) -> dict[str, str]:
         loop_state.current().not_saved(error, model.is_train)
         return {}
     return {"file": str(path)}
-
-
-def _batches(dataset: Any, indices: list[int], size: int) -> Iterator[tuple[list[int], dict]]:
-    """Group images of one size into batches of at most ``size``."""
-    loaded = zip(indices, DataLoader(Subset(dataset, indices), batch_size=None))
-    for group in in_groups(loaded, lambda pair: shapes_of(pair[1]), size):
-        yield [index for index, _ in group], default_collate([item for _, item in group])
 
 
 def _timed_restore(model: Any, net: nn.Module, indices: list[int]) -> tuple[Tensor, float]:
@@ -179,9 +168,7 @@ def mean_seconds(records: list[dict]) -> float:
     return sum(timed) / len(timed)
 
 
-def _publish(
-    model: Any, name: str, metrics: dict[str, Metric], records: list[dict], current_iter: int | str, tb: Any
-) -> None:
+def _publish(model: Any, name: str, metrics: dict[str, Metric], records: list[dict], iteration: Any, tb: Any) -> None:
     """Keep the best figures, log those of the set, and in a test run write ``metrics.json``."""
     seconds, means = mean_seconds(records), collect(metrics)
     loop_state.current().unmeasured |= any(math.isnan(f) for m in metrics.values() for f, _ in m.unmeasured.values())
@@ -190,9 +177,9 @@ def _publish(
     if metrics:
         model._initialize_best_metric_results(name)
         for metric, value in means.items():
-            model._update_best_metric_result(name, metric, value, current_iter)
+            model._update_best_metric_result(name, metric, value, iteration)
         model.metric_results = means
-        model._log_validation_metric_values(current_iter, name, tb if collectives.is_main() else None)
+        model._log_validation_metric_values(iteration, name, tb if collectives.is_main() else None)
     if not model.is_train and collectives.is_main():
         path = Path(model.opt["path"]["results_root"]) / "metrics.json"
         stored = {"name": model.opt["name"], "datasets": {}}

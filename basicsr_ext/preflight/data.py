@@ -6,6 +6,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from basicsr.utils.registry import DATASET_REGISTRY
+
 from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import DatasetContract, dataset_of
 from basicsr_ext.common.errors import InputError
@@ -64,8 +66,6 @@ def check_dataset(where: str, block: Mapping[str, Any], faults: list[str], notes
 
     Adds to ``faults`` what a run would stumble over, and to ``notes`` what is worth saying in the log.
     """
-    from basicsr.utils.registry import DATASET_REGISTRY
-
     cls = registries.find(DATASET_REGISTRY, block["type"])
     try:
         dataset = cls(deepcopy(dict(block)))  # type: ignore[misc]
@@ -97,10 +97,6 @@ def _said(where: str, error: Exception) -> str:
     if isinstance(error, KeyError) and not isinstance(error, ValueError):
         return f"{where}.{text} is missing: the data set needs it; give it"
     return f"{where} cannot be read: {text or type(error).__name__}"
-
-
-def _is_lmdb(block: Mapping[str, Any]) -> bool:
-    return (block.get("io_backend") or {}).get("type") == "lmdb"
 
 
 def files_of(dataset: Any) -> list[Files]:
@@ -149,7 +145,7 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) 
 def read_sizes(block: Mapping[str, Any], entries: list[Files]) -> tuple[Sizes, list[str]]:
     """The sizes of files as their headers tell them, and what cannot be read."""
     sizes: Sizes = {}
-    if _is_lmdb(block):
+    if (block.get("io_backend") or {}).get("type") == "lmdb":
         for side in ("lq", "gt"):
             root = block.get(f"dataroot_{side}")
             if isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt")):
@@ -194,7 +190,7 @@ def _size_faults(where: str, block: Mapping[str, Any], entries: list[Files], siz
 def training_size_faults(opt: Mapping[str, Any], count: int, world_size: int) -> list[str]:
     """Refuse a training set of ``count`` images that does not fill one batch: it could never reach total_iter."""
     block = opt["datasets"]["train"]
-    ratio, batch = block["dataset_enlarge_ratio"], block["batch_size_per_gpu"]
+    ratio, batch = block.get("dataset_enlarge_ratio", 1), block["batch_size_per_gpu"]
     batch_here = batch if opt["dist"] else batch * max(1, opt["num_gpu"])
     per_rank = -(-count * ratio // world_size)
     if not count * ratio <= _LONGEST_EPOCH:  # not a number either

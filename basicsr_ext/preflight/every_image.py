@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -18,8 +19,6 @@ def data_faults(where: str, block: Mapping[str, Any], workers: int) -> tuple[int
     A data set of ours is asked to ``read`` them, without cropping or degrading; of others the whole item is made.
     ``skip_bad`` is set aside. Shows a progress bar on stderr.
     """
-    from basicsr.utils.registry import DATASET_REGISTRY
-
     options = {key: value for key, value in block.items() if key != "skip_bad"}
     try:
         dataset = registries.find(DATASET_REGISTRY, block["type"])(options)  # type: ignore[misc]

@@ -1,7 +1,6 @@
 """From the command line to a run that is checked: the last moment before anything is written."""
 
 import argparse
-import os
 import random
 import sys
 from pathlib import Path
@@ -21,9 +20,7 @@ from basicsr_ext.processes.launch import Launch
 _EARLY = ("plugins", "model_type")  # these decide which other options exist
 
 
-def parse_options(
-    root_path: str | os.PathLike[str], is_train: bool = True
-) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse_options(root_path: str | Path, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
     """Take the place of BasicSR's ``parse_options``: read ``sys.argv``, check everything, then resolve.
 
     ``root_path`` is the folder below which ``experiments`` and ``results`` lie. Nothing is written before all checks
@@ -47,7 +44,7 @@ def parse_options(
 
 
 def prepare(
-    args: argparse.Namespace, root_path: str | os.PathLike[str], is_train: bool, here: Launch
+    args: argparse.Namespace, root_path: str | Path, is_train: bool, here: Launch
 ) -> tuple[dict[str, Any], list[str]]:
     """Load, override, load plugins, check and resolve; also the notes. Reads no data and starts no process."""
     opt = load_yaml(args.opt)

@@ -4,6 +4,7 @@ Each repair probes for its fault, never for a version, and leaves the disk alone
 standard library only, so that the installer can run before anything is installed.
 """
 
+import functools
 import importlib
 
 from basicsr_ext.common.errors import InputError
@@ -21,17 +22,12 @@ def all_repairs() -> list[Repair]:
     return [repair for module in modules for repair in module.REPAIRS]
 
 
-_statuses: list[Status] | None = None
-
-
+@functools.cache
 def apply() -> list[Status]:
     """Import BasicSR and make every repair whose fault is present; a second call changes nothing.
 
     Raises InputError if BasicSR is not installed.
     """
-    global _statuses
-    if _statuses is not None:
-        return list(_statuses)
     repair_imports()
     if folder_of("basicsr") is None:
         raise InputError("BasicSR is not installed; install version 1.4.2 with: python -m basicsr_ext.install")
@@ -43,10 +39,9 @@ def apply() -> list[Status]:
         if faulty:
             repair.apply()
         found.append(Status(repair.name, repair.fault, faulty))
-    _statuses = found
-    return list(found)
+    return found
 
 
 def status() -> list[Status]:
     """What :func:`apply` did, or an empty list if it has not run in this process."""
-    return list(_statuses or [])
+    return apply() if apply.cache_info().currsize else []

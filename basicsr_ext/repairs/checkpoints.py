@@ -37,10 +37,7 @@ REPAIRS = Repairs()
 def _load_network(
     self: Any, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
 ) -> None:
-    """Load weights into a network; if not strict, what fits.
-
-    Raises InputError if the file is missing or damaged, lacks the key or does not fit; if not strict, if nothing fits.
-    """
+    """Load weights into a network; if not strict, what fits, which must not be nothing."""
     option = next((f"path.{k}" for k, v in self.opt["path"].items() if v == load_path), "load_path")
     net = self.get_bare_model(net)
     weights = load_weights(load_path, param_key, option)
@@ -143,8 +140,6 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
     Schedules and settings of the optimisers are those of the options: the schedule is walked from the first iteration,
     so that a run whose options have changed goes on as if it had had them from there, and one whose options have not
     bit by bit. A model that sets its learning rates in a way of its own goes on with those of the state.
-
-    Raises InputError if the state belongs to another set of optimisers or schedulers.
     """
     source = self.opt["path"].get("resume_state") or "the training state"
     for kind, mine in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):

@@ -79,7 +79,6 @@ def _lmdb_init(self: Any, db_paths: str | list[str], client_keys: str | list[str
     """Open LMDB folders, sharing those that are open in this process.
 
     A handle that came with a fork is closed first, which leaves the parent's alone: LMDB allows one in a process.
-    Raises InputError if a folder is no LMDB, or there are not as many keys as folders.
     """
     keys = [client_keys] if isinstance(client_keys, str) else list(client_keys)
     self.db_paths = [str(p) for p in db_paths] if isinstance(db_paths, list) else [str(db_paths)]
@@ -94,14 +93,11 @@ def _lmdb_init(self: Any, db_paths: str | list[str], client_keys: str | list[str
 def _open_lmdb(path: str, options: dict[str, Any]) -> Any:
     import lmdb  # only those who read LMDB need it
 
-    name = (os.path.realpath(path), *sorted(options.items()))
-    here = os.getpid()
-    key = (here, *name)
+    key = (os.getpid(), os.path.realpath(path), *sorted(options.items()))
     environment = _environments.get(key)
     if environment is None:
-        for (owner, *rest), inherited in list(_environments.items()):
-            if owner != here and rest == list(name):
-                inherited.close()
+        for inherited in [one for other, one in _environments.items() if other[1:] == key[1:]]:
+            inherited.close()
         try:
             environment = lmdb.open(path, **options)
         except lmdb.Error as error:
@@ -136,18 +132,14 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
     if flag == "unchanged":
         image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     else:
-        _warn_of_loss(pixels, place)
+        if pixels.dtype == np.uint16:
+            _warn_once(0, f"{place} has 16 bits a channel and is read with 8; so are others like it.")
+        if pixels.shape[2] == 4:
+            _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
         image = to_bgr(pixels)
         if flag == "grayscale":
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if pixels.shape[2] > 1 else image[:, :, 0]
     return image.astype(np.float32) / 255.0 if float32 else np.require(image, requirements=["C", "W"])
-
-
-def _warn_of_loss(pixels: np.ndarray, place: str) -> None:
-    if pixels.dtype == np.uint16:
-        _warn_once(0, f"{place} has 16 bits a channel and is read with 8; so are others like it.")
-    if pixels.shape[2] == 4:
-        _warn_once(1, f"{place} has an alpha channel, which is dropped; so are others like it.")
 
 
 @REPAIRS.replaces(data_util, "read_img_seq", "frames",
@@ -188,7 +180,6 @@ def _clamps_in_place() -> bool:
 def _tensor2img(
     tensor: Any, rgb2bgr: bool = True, out_type: type = np.uint8, min_max: tuple[float, float] = (0, 1)
 ) -> Any:
-    """Call BasicSR's tensor2img on copies, since it clamps what it is given."""
     if torch.is_tensor(tensor):
         tensor = [tensor]
     if isinstance(tensor, list) and all(torch.is_tensor(t) for t in tensor):
@@ -203,10 +194,7 @@ def _tensor2img(
                   "run without its name and cause, or by a segmentation fault if its name is no UTF-8.",
                   "raise IOError('Failed in writing images.')")  # fmt: skip
 def _imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> bool:
-    """Write an image whole or not at all; in a validation to its own place, and one that cannot be saved ends nothing.
-
-    Outside of a validation, InputError names the file and the cause.
-    """
+    """Write an image whole or not at all; in a validation to its own place, and none that cannot be saved ends it."""
     run = loop_state.current()
     try:
         write_pixels(run.results.place(file_path) if run.results else file_path, img, params)
@@ -222,7 +210,6 @@ def _imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bo
                   "add_jpg_compression passes a fractional quality, which OpenCV refuses.",
                   "IMWRITE_JPEG_QUALITY), quality]")  # fmt: skip
 def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
-    """Compress an image (H,W,C in [0, 1]) as JPEG at a whole quality, which is all that OpenCV takes."""
     return unrepaired(_add_jpg_compression)(img, round(float(quality)))
 
 
@@ -235,8 +222,7 @@ def _pairs_of_a_list(
     """Pair the files of ``folders`` (lq, gt) by a list of names, which may hold spaces and a byte-order mark."""
     pairs = []
     for name in listed_names(meta_info_file, "meta_info_file"):
-        stem, extension = os.path.splitext(os.path.basename(name))
-        names = f"{filename_tmpl.format(stem)}{extension}", name
+        names = str(_partner(PurePosixPath(os.path.basename(name)), filename_tmpl)), name
         pairs.append({f"{key}_path": os.path.join(*place) for key, place in zip(keys, zip(folders, names))})
     return pairs
 

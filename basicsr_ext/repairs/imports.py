@@ -87,7 +87,6 @@ def folder_of(package: str) -> Path | None:
 
 
 def _is_dropped(module: str) -> bool:
-    """True if the installed stack lacks the module."""
     top, _, rest = module.partition(".")
     if top == "distutils":
         return importlib.machinery.PathFinder.find_spec("distutils") is None and "_distutils_hack" not in sys.modules
@@ -98,17 +97,15 @@ def _is_dropped(module: str) -> bool:
 def _is_missed(module: str, asked_in: str) -> bool:
     """True if that file of BasicSR imports a module that the installed stack lacks."""
     folder = folder_of("basicsr")
-    if folder is None or not (folder / asked_in).exists():
-        return False
-    return module in (folder / asked_in).read_text(encoding="utf-8") and _is_dropped(module)
+    asks = folder is not None and (folder / asked_in).exists() and module in (folder / asked_in).read_text("utf-8")
+    return asks and _is_dropped(module)
 
 
 def import_repairs() -> list[Repair]:
     """The repairs that make ``import basicsr`` work."""
-    repairs = []
-    for module, (_, file) in _DROPPED.items():
-        fault = f"import basicsr fails: the installed Python or packages no longer have {module}."
-        if file:
-            probe = functools.partial(_is_missed, module, file)
-            repairs.append(Repair(f"import-{module.partition('.')[0]}", fault, probe, repair_imports))
-    return repairs
+    fault = "import basicsr fails: the installed Python or packages no longer have {}."
+    asked = [(module, file) for module, (_, file) in _DROPPED.items() if file]
+    return [
+        Repair(f"import-{m.partition('.')[0]}", fault.format(m), functools.partial(_is_missed, m, file), repair_imports)
+        for m, file in asked
+    ]

@@ -107,10 +107,7 @@ def _validation(self: Any, dataloader: Any, current_iter: int | str, tb_logger: 
                   "Training goes on after a NaN or infinite loss and ends with exit code 0.",
                   "value.mean().item()")  # fmt: skip
 def _reduce_loss_dict(self: Any, loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Mean of each loss over the processes; all processes get it, with one wait for the device.
-
-    Raises NonFiniteLoss if a loss or a gradient is NaN or infinite.
-    """
+    """Mean of each loss over the processes; all processes get it, with one wait for the device."""
     if not loss_dict:
         return {}
     with torch.no_grad():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.utils import DiffJPEG, USMSharp, img_process_util
 
 from basicsr_ext.common.errors import InputError
@@ -15,10 +16,7 @@ REPAIRS = Repairs()
 
 
 def _pool(self: Any) -> None:
-    """Exchange the batch for one drawn from the last ``queue_size`` pairs, once so many have been seen.
-
-    Raises InputError if the batch size does not divide ``queue_size``.
-    """
+    """Exchange the batch for one drawn from the last ``queue_size`` pairs, once so many have been seen."""
     size, batch = self.queue_size, len(self.lq)
     if size % batch:
         raise InputError(f"queue_size is {size}, which the batch size {batch} does not divide; set a multiple of it")
@@ -49,10 +47,7 @@ def _follow_the_data(cls: type) -> None:
 
 
 def _needs_gpu() -> bool:
-    from basicsr.models import realesrgan_model
-
-    followed = "__wrapped__" in vars(USMSharp.forward)
-    return source_says(realesrgan_model.RealESRGANModel, ".cuda()") and not followed
+    return source_says(RealESRGANModel, ".cuda()") and "__wrapped__" not in vars(USMSharp.forward)
 
 
 @REPAIRS.cures("real-esrgan-anywhere",

@@ -69,8 +69,6 @@ class FollowedImages:
         return len(self.loader if self.indices is None else self.indices)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":
-            raise AttributeError(name)
         return getattr(self.loader, name)
 
 

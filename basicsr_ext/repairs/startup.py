@@ -11,6 +11,7 @@ import time
 import uuid
 from argparse import Namespace
 from collections.abc import Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,6 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
 # ---- logger
 
 
-class _Early(logging.Handler):
-    """Keeps what is logged before the log file is opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: collections.deque[logging.LogRecord] = collections.deque(maxlen=100)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 class _File(logging.FileHandler):
     """Says once that it cannot be written, such as on a full disk."""
 
@@ -139,7 +129,8 @@ def get_root_logger(
         stream = logging.StreamHandler()
         stream.setFormatter(logging.Formatter(_FORMAT))
         logger.addHandler(stream)
-        logger.addHandler(_Early())
+        # keeps what is logged before the log file is opened
+        logger.addHandler(MemoryHandler(1000, logging.CRITICAL + 1, logging.NullHandler()))
         logger.propagate = False
     basicsr_logger.initialized_logger[logger_name] = True
     if not collectives.is_main():
@@ -155,10 +146,9 @@ def _open_file(logger: logging.Logger, log_level: int, log_file: str) -> None:
     file.setFormatter(logging.Formatter(_FORMAT))
     file.setLevel(log_level)
     for handler in list(logger.handlers):
-        if isinstance(handler, _Early):
-            for record in handler.records:
-                file.emit(record)
-        if isinstance(handler, _Early | logging.FileHandler):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+        if isinstance(handler, MemoryHandler | logging.FileHandler):
             logger.removeHandler(handler)
             handler.close()
     logger.addHandler(file)
@@ -253,8 +243,7 @@ def init_wandb_logger(opt: dict[str, Any]) -> None:
     import wandb
 
     chosen = opt["logger"]["wandb"]
-    name, known = uuid.uuid4().hex[:8], chosen.get("resume_id")
-    resume = "allow" if known else "never"
-    project = chosen["project"]
-    wandb.init(id=known or name, resume=resume, name=opt["name"], config=opt, project=project, sync_tensorboard=True)
-    get_root_logger().info(f"Weights & Biases follows: id {known or name}, project {project}.")
+    known, project = chosen.get("resume_id"), chosen["project"]
+    name, resume = known or uuid.uuid4().hex[:8], "allow" if known else "never"
+    wandb.init(id=name, resume=resume, name=opt["name"], config=opt, project=project, sync_tensorboard=True)
+    get_root_logger().info(f"Weights & Biases follows: id {name}, project {project}.")

@@ -1,9 +1,7 @@
 """Repairs to BasicSR's training loop: its seeds, its budget of iterations, its prefetchers, its log and its clock."""
 
 import functools
-import math
 import random
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +21,7 @@ from basicsr_ext.common import folder_lock
 from basicsr_ext.common.contracts import dataset_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
+from basicsr_ext.preflight.data import training_size_faults
 from basicsr_ext.processes import collectives
 from basicsr_ext.repairs import apply
 from basicsr_ext.repairs.repair import Repairs, source_says, unrepaired
@@ -57,9 +56,7 @@ class BudgetLoader:
     BasicSR's prefetchers call ``iter(loader)`` twice before the first epoch.
     """
 
-    def __init__(
-        self, loader: Any, sampler: PositionSampler, seed: int, complete: Callable[[Any], Any] | None = None
-    ) -> None:
+    def __init__(self, loader: Any, sampler: PositionSampler, seed: int, complete: Callable | None = None) -> None:
         self.loader = loader
         self.complete = complete or (lambda batch: batch)  # what the data set left to the device
         self.budget = sampler
@@ -90,8 +87,6 @@ class BudgetLoader:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":
-            raise AttributeError(name)
         return getattr(self.loader, name)  # BasicSR and torch ask a loader for what they like
 
 
@@ -107,15 +102,12 @@ def _without_traceback(message: str) -> str:
 def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, Any, list[Any], int, int]:
     """Build the loaders, with a training loader that delivers ``total_iter`` iterations, no more and no less.
 
-    Raises InputError if an epoch has no whole batch, or a validation set is empty.
+    Raises InputError if an epoch has no whole batch.
     """
-    loader, sampler, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
-    for val_loader in val_loaders:
-        if len(val_loader.dataset) == 0:
-            name = val_loader.dataset.opt["name"]
-            raise InputError(f"validation set {name} is empty; correct its folders, or remove it and the val section")
+    loader, _, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
     loop_state.current().val_loaders = val_loaders
-    _refuse_empty_epoch(opt, loader, sampler)
+    for fault in training_size_faults(opt, len(loader.dataset), opt["world_size"]):
+        raise InputError(fault)
     check_options(opt)
     start = opt.setdefault("start", {"epoch": 0, "iter": 0, "position": 0})
     if collectives.is_main():
@@ -145,19 +137,6 @@ def _loading(loader: Any, deferred: bool) -> str:
     return f"Images are loaded by {who}; batches are {'' if loader.pin_memory else 'not '}page-locked{done}."
 
 
-def _refuse_empty_epoch(opt: dict[str, Any], loader: Any, sampler: Any) -> None:
-    if len(loader):
-        return
-    data = opt["datasets"]["train"]
-    ratio = data.get("dataset_enlarge_ratio", 1)
-    needed = math.ceil(loader.batch_size * opt["world_size"] / max(len(loader.dataset), 1))
-    raise InputError(
-        f"datasets.train.batch_size_per_gpu is {data['batch_size_per_gpu']}, but an epoch has {len(sampler)} images "
-        f"per process ({len(loader.dataset)} images x dataset_enlarge_ratio {ratio} / {opt['world_size']} processes): "
-        f"not one batch of {loader.batch_size}; lower the batch size, or set dataset_enlarge_ratio to {needed} or more"
-    )
-
-
 # ---- an iteration
 
 
@@ -178,14 +157,8 @@ def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -
 # ---- prefetchers
 
 
-def _prefetcher_loses_errors() -> bool:
-    """Prefetch from a generator that fails, without starting the thread whose traceback would be printed."""
-    generator = prefetch_dataloader.PrefetchGenerator
-    return issubclass(generator, threading.Thread) and not source_says(generator.run, "except")
-
-
 @REPAIRS.cures("prefetch-errors", "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
-               _prefetcher_loses_errors)  # fmt: skip
+               lambda: not source_says(prefetch_dataloader.PrefetchGenerator.run, "except"))  # fmt: skip
 def _repair_prefetcher() -> None:
     generator = prefetch_dataloader.PrefetchGenerator
     generator.run, generator.__next__ = _generator_run, _generator_next

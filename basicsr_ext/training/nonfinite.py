@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,11 @@ def _named_parameters(networks: Mapping[str, nn.Module]) -> dict[str, nn.Paramet
 
 
 @torch.no_grad()
-def gradient_norm(parameters: Sequence[nn.Parameter], device: torch.device) -> tuple[Tensor, Tensor]:
-    """L2 norm of the gradient of each parameter, N, and of all of them, a scalar; both on the device."""
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> tuple[Tensor, Tensor]:
+    """L2 norm of the gradient of each parameter, N, and of all of them, a scalar; on their device, if there are any."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
-        return torch.zeros(0, device=device), torch.zeros((), device=device)
+        return torch.zeros(0), torch.zeros(())
     norms = torch.stack(torch._foreach_norm(gradients))
     return norms, torch.linalg.vector_norm(norms)
 
@@ -54,16 +54,11 @@ class Step:
     """What one training step was made of, kept until ``norm``, the L2 norm of its gradient, is known on the host."""
 
     def __init__(
-        self,
-        iteration: int,
-        batch: Mapping[str, Any],
-        losses: Mapping[str, Tensor],
-        parameters: Mapping[str, nn.Parameter],
-        device: torch.device,
+        self, iteration: int, batch: dict[str, Any], losses: dict[str, Tensor], parameters: dict[str, nn.Parameter]
     ) -> None:
         self.iteration, self.batch, self.losses = iteration, batch, losses
         self.parameters = {name: p for name, p in parameters.items() if p.grad is not None}
-        self._norms, self.norm = gradient_norm(list(self.parameters.values()), device)
+        self._norms, self.norm = gradient_norm(self.parameters.values())
         self._event = None
         if self.norm.device.type == "cuda":
             self._host = torch.empty((), dtype=self.norm.dtype, pin_memory=True)
@@ -106,11 +101,11 @@ class Guard:
         self._steps: deque[Step] = deque()
         self._failure: NonFiniteLoss | None = None
 
-    def step(self, iteration: int, batch: Mapping[str, Any], losses: Mapping[str, Tensor]) -> Step:
+    def step(self, iteration: int, batch: dict[str, Any], losses: dict[str, Tensor]) -> Step:
         """The step whose gradient ``net_g`` holds, of the batch and its losses."""
         if not self._parameters:
             self._parameters = _named_parameters({"net_g": self.model.get_bare_model(self.model.net_g)})
-        return Step(iteration, batch, losses, self._parameters, self.model.device)
+        return Step(iteration, batch, losses, self._parameters)
 
     def refuses(self, step: Step) -> bool:
         """True if the step has to be left out, which must be asked before the optimiser takes it.
@@ -157,7 +152,7 @@ def trained_norm(model: Any) -> Tensor:
     """L2 norm of all gradients of a BasicSR model, a scalar on its device; 0 before it has optimisers."""
     optimizers = vars(model).get("optimizers", ())
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    return gradient_norm(parameters, model.device)[1].float().to(model.device)
+    return gradient_norm(parameters)[1].float().to(model.device)
 
 
 def check_reduced(model: Any, losses: Mapping[str, float], norm: float) -> None:

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from basicsr_ext.training.sample_order import global_batch_size
+
 
 class Progress:
     """One line about the training run: losses, speed, the share of waiting for data, memory, time left.
@@ -26,8 +28,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._start_iter, self._start_time = start_iter, time.perf_counter()
         self._total = int(opt["train"]["total_iter"])
-        data = (opt.get("datasets") or {}).get("train") or {}
-        self._batch = data.get("batch_size_per_gpu", 0) * opt.get("world_size", 1)
+        self._batch = global_batch_size(opt)
         self._hushed = False
         self._bar: tqdm | None = None
         self._consoles = [h for h in logging.getLogger("basicsr").handlers if type(h) is logging.StreamHandler]

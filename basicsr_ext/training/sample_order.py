@@ -7,6 +7,7 @@ the ranks. What a sample draws (crop, flip, degradation) follows from the seed a
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ def global_batch_size(opt: Mapping[str, Any]) -> int | None:
     return train["batch_size_per_gpu"] * here * opt.get("world_size", 1)
 
 
+@dataclass(eq=False)
 class PositionSampler:
     """Gives, epoch by epoch, exactly the samples that this rank has to take up to ``total_iter``, as (index, position).
 
@@ -33,30 +35,22 @@ class PositionSampler:
     (the data set has another size now) becomes the epoch's first one.
     """
 
-    def __init__(
-        self,
-        count: int,
-        ratio: float,
-        batch_size: int,
-        start: Mapping[str, int],
-        total_iter: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.count, self.epoch_size = count, math.ceil(count * ratio)
-        self.batch_size, self.total_iter = batch_size, total_iter
-        self.rank, self.world_size = rank, world_size
-        self.first_iter, self.first_epoch = start["iter"], start["epoch"]
-        self.first_position = self._position_of(start)
+    count: int
+    ratio: float
+    batch_size: int
+    start: Mapping[str, int]
+    total_iter: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self.epoch_size, self._in_all = math.ceil(self.count * self.ratio), self.batch_size * self.world_size
+        self.first_iter, position = self.start["iter"], self.start.get("position")
+        position = self.first_iter * self._in_all if position is None else position
+        begin = self.start["epoch"] * self.epoch_size
+        self.first_position = position if begin <= position <= begin + 2 * self.epoch_size else begin
         self.epoch: int | None = None
         self._order: tuple[int, list[int]] = (-1, [])
-
-    def _position_of(self, start: Mapping[str, int]) -> int:
-        position = start.get("position")
-        if position is None:
-            position = start["iter"] * self.batch_size * self.world_size
-        begin = start["epoch"] * self.epoch_size
-        return position if begin <= position <= begin + 2 * self.epoch_size else begin
 
     def window(self) -> tuple[int, int]:
         """The iterations, counted from 0, whose batches begin in this epoch: the first one, and the one after them."""
@@ -66,18 +60,18 @@ class PositionSampler:
 
     def _first_in(self, epoch: int) -> int:
         ahead = epoch * self.epoch_size - self.first_position
-        iteration = self.first_iter + max(0, -(-ahead // (self.batch_size * self.world_size)))
+        iteration = self.first_iter + max(0, -(-ahead // self._in_all))
         return max(self.first_iter, min(iteration, self.total_iter))
 
     @property
     def last_epoch(self) -> int:
         """The epoch in which the last batch begins; the one before the start if nothing is left to do."""
         if self.first_iter >= self.total_iter:
-            return self.first_epoch - 1
+            return self.start["epoch"] - 1
         return self._begin_of(self.total_iter - 1) // self.epoch_size
 
     def _begin_of(self, iteration: int) -> int:
-        return self.first_position + (iteration - self.first_iter) * self.batch_size * self.world_size
+        return self.first_position + (iteration - self.first_iter) * self._in_all
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch."""
@@ -86,7 +80,7 @@ class PositionSampler:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for iteration in range(*self.window()):
             begin = self._begin_of(iteration) + self.rank
-            for position in range(begin, begin + self.batch_size * self.world_size, self.world_size):
+            for position in range(begin, begin + self._in_all, self.world_size):
                 yield self._index_at(position), position
 
     def _index_at(self, position: int) -> int:

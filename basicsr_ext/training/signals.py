@@ -35,7 +35,7 @@ class Watch:
         self.asked: signal.Signals | None = None  # the first one that this process got
         self.agreed = False  # every process knows that the run is to stop
         self.saved = False  # a second signal need not end the process at once
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None
         self._first_at: float | None = None
         self._prompt = False
         self._handlers: dict[signal.Signals, Any] | None = None
@@ -130,8 +130,7 @@ class Watch:
         if collectives.world_size() == 1:
             return list(numbers)
         if self._group is None and dist.get_backend() != "gloo":
-            made = dist.new_group(backend="gloo")
-            self._group = made if isinstance(made, dist.ProcessGroup) else None
+            self._group = dist.new_group(backend="gloo")
         values = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
         return values.tolist()

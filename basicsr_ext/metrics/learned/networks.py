@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.transforms import functional
 
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 
@@ -61,8 +63,6 @@ def loaded(build: Callable[[Path], nn.Module], file: WeightsFile, chosen: str | 
 
 def trunk(name: str, path: Path) -> nn.Sequential:
     """The convolutional part of a network of :data:`TRUNKS`, from a file of it or the whole, or raises InputError."""
-    from torchvision.models import get_model
-
     with torch.device("meta"):  # the classifier, most of the network, is never made
         part: nn.Sequential = get_model(name, weights=None).features
     return fill(part.to_empty(device="cpu"), TRUNKS[name].load(str(path)), path, name, "features.")
@@ -70,6 +70,4 @@ def trunk(name: str, path: Path) -> nn.Sequential:
 
 def normalized(rgb: Tensor) -> Tensor:
     """B,3,H,W in [0, 255] as torchvision's networks take it."""
-    mean = torch.tensor((0.485, 0.456, 0.406), device=rgb.device).view(1, 3, 1, 1)
-    std = torch.tensor((0.229, 0.224, 0.225), device=rgb.device).view(1, 3, 1, 1)
-    return (rgb / 255 - mean) / std
+    return functional.normalize(rgb / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

@@ -90,9 +90,8 @@ class SetDistance(Metric):
     def reduce(self, records: list[dict[str, Any]]) -> float:
         """The distance of all features, in the order of the images."""
         restored = np.concatenate([record["restored"] for record in records])
-        if self.reference:
-            return self.distance(restored, self.reference_features())
-        return self.distance(restored, np.concatenate([record["reference"] for record in records]))
+        own = self.reference_features() if self.reference else None
+        return self.distance(restored, np.concatenate([r["reference"] for r in records]) if own is None else own)
 
     def check(self) -> None:
         """Look for packages, weights and reference set."""
@@ -107,9 +106,8 @@ class SetDistance(Metric):
         parts = (_set_digest(files), *self._source)
         name = f"{Path(self.reference).name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npy"
         places = [folder / "features" / name for folder in weights_folders(self.weights) if not folder.is_file()]
-        for place in places:
-            if place.is_file():
-                return np.load(place, allow_pickle=False)
+        for place in filter(Path.is_file, places):
+            return np.load(place, allow_pickle=False)
         found = np.concatenate([self._features(to_bgr(read_pixels(path))) for path in files])
         for place in places:
             with contextlib.suppress(OSError):  # a folder that cannot be written merely costs time
@@ -147,5 +145,4 @@ def _files(reference: str, title: str) -> list[Path]:
 
 
 def _set_digest(files: list[Path]) -> str:
-    """SHA-256 over the files' own, in their order."""
     return hashlib.sha256("".join(map(known_digest, files)).encode()).hexdigest()

@@ -165,7 +165,7 @@ def test_a_batch_that_no_epoch_fills_is_refused_with_its_numbers(tmp_path):
         "batch_size_per_gpu is 12",
         "5 images",
         "dataset_enlarge_ratio 1",
-        "1 processes",
+        "1 process",
         "ratio to 3 or more",
     ):
         assert part in str(caught.value)
