@@ -15,8 +15,7 @@ class _CostMetric(Metric):
 
     def measure(self, sample: Sample) -> float:
         """The number of one image."""
-        value = vars(sample.cost)[self.title]
-        if value is None:
+        if (value := vars(sample.cost)[self.title]) is None:
             raise InputError(f"{self.title} of {sample.name} was not measured here; take it off the list of metrics")
         return value / self.scale
 

@@ -19,6 +19,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _FUSED = ("Adam", "AdamW", "SGD")  # the optimisers of torch with one kernel on the CPU and on a GPU
 _MOST_GRAPHS = 256  # of one compiled function: kinds of blocks x training or not x precision
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_COMPILERS = ("cc", "gcc", "clang")  # one of which Triton needs
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,15 @@ def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) 
     kind = torch.device(device).type
     wish = {key: (wishes or {}).get(key, "auto") for key in ("precision", "channels_last", "compile", "tf32")}
     gpu = kind == "cuda"
-    compiles = gpu and _can_compile() if wish["compile"] == "auto" else wish["compile"]
+    compiles = wish["compile"]
+    if compiles == "auto":
+        compiles = gpu and importlib.util.find_spec("triton") is not None and any(map(shutil.which, _COMPILERS))
     last = (compiles or not gpu) if wish["channels_last"] == "auto" else wish["channels_last"]
     precision = wish["precision"]
     if precision == "auto":
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     tf32 = gpu if wish["tf32"] == "auto" else gpu and wish["tf32"]
     return Acceleration(kind, precision, last, compiles, tf32)
-
-
-def _can_compile() -> bool:
-    triton = importlib.util.find_spec("triton") is not None
-    return triton and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
 def compiled_parts(net: nn.Module) -> Iterable[nn.Module]:

@@ -128,8 +128,7 @@ class RestorationModel(RestorerContract, SRModel):
         """
         self.optimizer_g.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
-        batch = self.batch | {"generators": self._generators(current_iter)}
-        parts = list(_split(batch, self.accumulate))
+        parts = list(_split(self.batch | {"generators": self._generators(current_iter)}, self.accumulate))
         for k, (part, share) in enumerate(parts):
             # only the last part of a batch exchanges gradients between ranks
             apart = k < len(parts) - 1 and isinstance(self.net_g, nn.parallel.DistributedDataParallel)
@@ -154,22 +153,17 @@ class RestorationModel(RestorerContract, SRModel):
         return [torch.Generator(self.device).manual_seed(number) for number in seeds]
 
     def _update_weights(self, step: Step) -> None:
-        for name, value in step.losses.items():
-            self._note(name, value)
-        self._note("grad_norm", step.norm.nan_to_num(0, 0) if self.scaler.is_enabled() else step.norm)
+        norm = step.norm.nan_to_num(0, 0) if self.scaler.is_enabled() else step.norm
+        for name, value in (step.losses | {"grad_norm": norm}).items():
+            self._log_sums[name] = self._log_sums.get(name, 0) + value.detach().float()
         self._log_count += 1
-        clip = self.opt["train"].get("grad_clip")
-        if clip is not None:
+        if (clip := self.opt["train"].get("grad_clip")) is not None:
             step.clip(clip)
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
         if self.ema_decay > 0:
             warmup = self.opt["train"].get("ema_warmup", False)
             self.model_ema(ema_decay_at(step.iteration, self.ema_decay, warmup))
-
-    def _note(self, name: str, value: Tensor) -> None:
-        value = value.detach().float()
-        self._log_sums[name] = self._log_sums[name] + value if name in self._log_sums else value
 
     def get_current_log(self) -> dict[str, float]:
         """Means since the last call, over all ranks, the learning rate, the loss by time, and skipped steps."""

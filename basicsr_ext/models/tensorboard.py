@@ -1,6 +1,6 @@
 """What TensorBoard shows of a validation besides its figures: images side by side, and curves of a model's settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,9 +31,7 @@ def _rgb(image: Tensor) -> Tensor:
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
 
 
-def log_comparisons(
-    board: Any, name: str, indices: list[int], batch: Mapping, restored: Tensor, iteration: Any
-) -> None:
+def log_comparisons(board: Any, name: str, indices: list[int], batch: dict, restored: Tensor, iteration: Any) -> None:
     """Show those of ``indices`` that are among the first :data:`COMPARED` of this process.
 
     ``batch`` and ``restored`` hold the images of ``indices``, in this order.

@@ -163,9 +163,8 @@ def _measure(
 
 def mean_seconds(records: list[dict]) -> float:
     """Mean seconds per image, without the first batch of each process where there are others: it warms up."""
-    timed = [record["seconds"] for record in records if not record["warm_up"]]
-    timed = timed or [record["seconds"] for record in records]
-    return sum(timed) / len(timed)
+    timed = [record for record in records if not record["warm_up"]] or records
+    return sum(record["seconds"] for record in timed) / len(timed)
 
 
 def _publish(model: Any, name: str, metrics: dict[str, Metric], records: list[dict], iteration: Any, tb: Any) -> None:

@@ -55,8 +55,7 @@ def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) ->
         return
     named = [("-opt", option_file), *_texts({key: value for key, value in opt.items() if key != "path"})]
     named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith("pretrain")]
-    inside = [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]
-    if inside:
+    if inside := [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]:
         cure = "give --auto_resume to go on with that run, or " if is_train else ""
         raise InputError(
             f"{folder} is there already and is put aside by a new start, with inputs of this one: {listed(inside)}; "

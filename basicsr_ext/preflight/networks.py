@@ -57,8 +57,7 @@ def channel_faults(opt: Mapping[str, Any], where: str, item: Any, model: type | 
     A model class may bring its own check, ``data_faults(opt, item) -> list[str]``. Models that are neither BasicSR's
     nor declare their options may join inputs in their own ways; these are not checked.
     """
-    own = restorer_class_of(model).data_faults(opt, item)
-    if own is not None:
+    if (own := restorer_class_of(model).data_faults(opt, item)) is not None:
         return own
     ours = model is not None and (issubclass(model, RestorerContract) or model.__module__.startswith("basicsr."))
     if not ours or not isinstance(item, Mapping) or "network_g" not in opt:
@@ -82,8 +81,5 @@ def _scale_faults(opt: Mapping[str, Any], where: str, item: Mapping[str, Any]) -
     if not (option and torch.is_tensor(lq) and torch.is_tensor(gt) and lq.dim() >= 3 and gt.dim() >= 3):
         return []
     there = gt.shape[-1] // lq.shape[-1]
-    said = (
-        f"network_g.{option} is {scale}, but the clean images of {where} are {there} times as large as the degraded "
-        f"ones; set network_g.{option}: {there} or change the data"
-    )
-    return [] if there == scale else [said]
+    said = f"network_g.{option} is {scale}, but the clean images of {where} are {there} times as large as the degraded"
+    return [] if there == scale else [f"{said} ones; set network_g.{option}: {there} or change the data"]

@@ -43,9 +43,7 @@ def parse_options(root_path: str | Path, is_train: bool = True) -> tuple[dict[st
     return opt, args
 
 
-def prepare(
-    args: argparse.Namespace, root_path: str | Path, is_train: bool, here: Launch
-) -> tuple[dict[str, Any], list[str]]:
+def prepare(args: argparse.Namespace, root_path: str | Path, is_train: bool, here: Launch) -> tuple[dict, list[str]]:
     """Load, override, load plugins, check and resolve; also the notes. Reads no data and starts no process."""
     opt = load_yaml(args.opt)
     file_name = opt.get("name")

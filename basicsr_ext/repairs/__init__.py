@@ -35,8 +35,7 @@ def apply() -> list[Status]:
     importlib.import_module("basicsr.train")
     importlib.import_module("basicsr.test")
     for repair in all_repairs():
-        faulty = repair.probe()
-        if faulty:
+        if faulty := repair.probe():
             repair.apply()
         found.append(Status(repair.name, repair.fault, faulty))
     return found

@@ -62,12 +62,9 @@ def _on_cpu(net: torch.nn.Module) -> OrderedDict[str, torch.Tensor]:
                   "A failed save of a network is ignored, and a killed one leaves half a file under the "
                   "checkpoint's name.", "Just ignore it")  # fmt: skip
 @master_only
-def _save_network(
-    self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params"
-) -> None:
+def _save_network(self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list = "params") -> None:
     """Save one network, or several under a key each, into one file; with ``logger.save_safetensors`` the last one also
-    as safetensors (the averaged weights, where there are two). Raises SaveError, which ends the run; files saved
-    before are untouched.
+    as safetensors (the averaged weights, where there are two).
     """
     nets = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
@@ -98,7 +95,6 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     """Save what a resumed run needs besides the networks, plain numbers and tensors only; then the save is whole.
 
     A model of our contract adds state of its own, such as a gradient scaler's, by ``training_state_extras``.
-    Raises SaveError, which ends the run; files saved before are untouched.
     """
     if current_iter == -1:
         return
@@ -218,9 +214,7 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], ow
                 held.update({name: value for name, value in needed.items() if name not in held})
 
 
-def _first_moments(
-    optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: torch.Tensor
-) -> dict[str, Any]:
+def _first_moments(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
     """What the optimiser holds of a parameter after a first step with a gradient of zero."""
     stand_in = torch.zeros_like(parameter, requires_grad=True)
     stand_in.grad = torch.zeros_like(stand_in)
@@ -233,6 +227,5 @@ def _first_moments(
 def _restore_best(model: Any, saved: Mapping[str, Any]) -> None:
     """Take over the best values of those data sets whose metrics are still the same."""
     metrics = (model.opt.get("val") or {}).get("metrics") or {}
-    same = {name: record for name, record in saved.items() if set(record) == set(metrics)}
-    if same:
+    if same := {name: record for name, record in saved.items() if set(record) == set(metrics)}:
         model.best_metric_results = {name: {m: dict(v) for m, v in record.items()} for name, record in same.items()}

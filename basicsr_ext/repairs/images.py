@@ -177,9 +177,7 @@ def _clamps_in_place() -> bool:
 
 @REPAIRS.replaces(img_util, "tensor2img", "tensor2img-copy", "tensor2img clamps the caller's tensor in place.",
                   _clamps_in_place)  # fmt: skip
-def _tensor2img(
-    tensor: Any, rgb2bgr: bool = True, out_type: type = np.uint8, min_max: tuple[float, float] = (0, 1)
-) -> Any:
+def _tensor2img(tensor: Any, rgb2bgr: bool = True, out_type: type = np.uint8, min_max: tuple = (0, 1)) -> Any:
     if torch.is_tensor(tensor):
         tensor = [tensor]
     if isinstance(tensor, list) and all(torch.is_tensor(t) for t in tensor):
@@ -216,10 +214,7 @@ def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
 @REPAIRS.replaces(data_util, "paired_paths_from_meta_info_file", "listed-names",
                   "A list of images (meta_info_file) ends a name at its first space, and takes a byte-order mark into "
                   "the first.", "split(' ')[0]")  # fmt: skip
-def _pairs_of_a_list(
-    folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str
-) -> list[dict[str, str]]:
-    """Pair the files of ``folders`` (lq, gt) by a list of names, which may hold spaces and a byte-order mark."""
+def _pairs_of_a_list(folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str) -> list[dict]:
     pairs = []
     for name in listed_names(meta_info_file, "meta_info_file"):
         names = str(_partner(PurePosixPath(os.path.basename(name)), filename_tmpl)), name

@@ -117,8 +117,7 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
     if "options" not in state:
         logger.warning("The state does not hold the options that it was saved with; changes cannot be listed.")
         return
-    changed = [f"  {line}" for line in changed_options(state["options"], opt)]
-    if changed:
+    if changed := [f"  {line}" for line in changed_options(state["options"], opt)]:
         logger.warning("\n".join(["Options that differ from those of the save (the new ones hold):", *changed]))
     saved = json.loads(state["options"])
     before, now = (o.get("world_size", 1) for o in (saved, opt))
@@ -128,8 +127,7 @@ def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> 
             f"{global_batch_size(saved)} -> {global_batch_size(opt)} in an iteration; a network's own draws (dropout) "
             "differ."
         )
-    others = changed_versions(state.get("versions") or {})
-    if others:
+    if others := changed_versions(state.get("versions") or {}):
         logger.warning(
             f"Versions that differ from those of the save: {', '.join(others)}; results may be rounded otherwise."
         )

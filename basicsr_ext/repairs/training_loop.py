@@ -57,10 +57,8 @@ class BudgetLoader:
     """
 
     def __init__(self, loader: Any, sampler: PositionSampler, seed: int, complete: Callable | None = None) -> None:
-        self.loader = loader
+        self.loader, self.budget, self.seed = loader, sampler, seed
         self.complete = complete or (lambda batch: batch)  # what the data set left to the device
-        self.budget = sampler
-        self.seed = seed
         self._batches: Any = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -73,7 +71,10 @@ class BudgetLoader:
                 self._batches = iter(self.loader) if self.loader.num_workers else DataLoader.__iter__(self.loader)
                 yield from map(self.complete, self._batches)
             except InputError as error:
-                raise InputError(_without_traceback(str(error))) from error
+                text = str(error)
+                if text.startswith("Caught "):  # by a worker process; torch puts its traceback around the message
+                    text = text.rsplit("InputError: ", 1)[-1].strip()
+                raise InputError(text) from error
 
     def end_workers(self) -> None:
         """End the worker processes: at the end of the program torch waits for them, five seconds each, untold."""
@@ -90,11 +91,6 @@ class BudgetLoader:
         return getattr(self.loader, name)  # BasicSR and torch ask a loader for what they like
 
 
-def _without_traceback(message: str) -> str:
-    """The message of an error that a worker process raised, without the traceback that torch puts around it."""
-    return message.rsplit("InputError: ", 1)[-1].strip() if message.startswith("Caught ") else message
-
-
 @REPAIRS.replaces(basicsr.train, "create_train_val_dataloader", "train-budget",
                   "Training can stop before total_iter without a word, or count past it, because epochs are rounded up "
                   "while incomplete batches are dropped; order and augmentation depend on the number of workers and "
@@ -106,7 +102,8 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     """
     loader, _, val_loaders, _, total_iter = unrepaired(create_train_val_dataloader)(opt, logger)
     loop_state.current().val_loaders = val_loaders
-    for fault in training_size_faults(opt, len(loader.dataset), opt["world_size"]):
+    data = loader.dataset
+    for fault in training_size_faults(opt, len(data), opt["world_size"]):
         raise InputError(fault)
     check_options(opt)
     start = opt.setdefault("start", {"epoch": 0, "iter": 0, "position": 0})
@@ -114,15 +111,13 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
         write_options(opt)
     opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
     ratio = opt["datasets"]["train"].get("dataset_enlarge_ratio", 1)
-    budget = PositionSampler(
-        len(loader.dataset), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"]
-    )
-    ours = dataset_of(loader.dataset)
+    budget = PositionSampler(len(data), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"])
+    ours = dataset_of(data)
     complete = ours.defer(torch.device("cuda" if opt["num_gpu"] else "cpu")) if ours else None
     logger.info(_loading(loader, complete is not None))
     start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
-    vars(loader)["dataset"] = SeededSamples(loader.dataset, opt["manual_seed"])  # torch refuses a plain assignment
+    vars(loader)["dataset"] = SeededSamples(data, opt["manual_seed"])  # torch refuses a plain assignment
     logger.info(f"Images per epoch: {budget.epoch_size}; the run ends in epoch {budget.last_epoch}.")
     if start["iter"] >= total_iter:
         logger.warning(f"train.total_iter is {total_iter} and the resumed state is at {start['iter']}: nothing to do.")
@@ -160,25 +155,23 @@ def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -
 @REPAIRS.cures("prefetch-errors", "With prefetch_mode cpu an error in the data set leaves the run waiting for ever.",
                lambda: not source_says(prefetch_dataloader.PrefetchGenerator.run, "except"))  # fmt: skip
 def _repair_prefetcher() -> None:
+    """Let an error travel through the queue instead of ending the thread in silence."""
+
+    def run(self: Any) -> None:
+        try:
+            for item in self.generator:
+                self.queue.put(item)
+            raise StopIteration
+        except Exception as error:
+            self.queue.put(error)
+
+    def fetch_next(self: Any) -> Any:
+        if isinstance(item := self.queue.get(), Exception):
+            raise item
+        return item
+
     generator = prefetch_dataloader.PrefetchGenerator
-    generator.run, generator.__next__ = _generator_run, _generator_next
-
-
-def _generator_run(self: Any) -> None:
-    """Fill the queue; an error travels through it instead of ending the thread in silence."""
-    try:
-        for item in self.generator:
-            self.queue.put(item)
-        self.queue.put(StopIteration())
-    except Exception as error:
-        self.queue.put(error)
-
-
-def _generator_next(self: Any) -> Any:
-    item = self.queue.get()
-    if isinstance(item, Exception):
-        raise item
-    return item
+    generator.run, generator.__next__ = run, fetch_next
 
 
 @REPAIRS.replaces(prefetch_dataloader.CUDAPrefetcher, "next", "prefetch-memory",

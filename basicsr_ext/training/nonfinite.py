@@ -199,8 +199,7 @@ class BadStep:
 
     def cause(self) -> str:
         """The losses that are no numbers, or else what is wrong with the gradient."""
-        bad = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
-        if bad:
+        if bad := [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]:
             return ", ".join(bad)
         first = f", first that of {self.bad[0]}" if self.bad else ""
         many = collectives.world_size() > 1

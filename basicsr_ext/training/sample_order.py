@@ -101,8 +101,7 @@ class SeededSamples(torch.utils.data.Dataset):
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
+        self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
         index, position = place
