@@ -23,12 +23,9 @@ def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
     size = restored.shape[-2:]
     parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
     parts += [gt.float()] if gt is not None and gt.shape[-2:] == size else []
+    rgb = [part[:3] if len(part) >= 3 else part[:1].expand(3, -1, -1) for part in parts]
     shown = [min(side, SIDE) for side in size]
-    return torch.cat([center_crop(_rgb(part), shown).clamp(0, 1).cpu() for part in parts], dim=-1)
-
-
-def _rgb(image: Tensor) -> Tensor:
-    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return torch.cat([center_crop(part, shown).clamp(0, 1).cpu() for part in rgb], dim=-1)
 
 
 def log_comparisons(board: Any, name: str, indices: list[int], batch: dict, restored: Tensor, iteration: Any) -> None:

@@ -12,7 +12,6 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,9 +49,7 @@ _DROPPED = {  # module: the one that has its names now, and the file of BasicSR 
 class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Supplies the dropped modules; it stands last in ``sys.meta_path``, so a real module always comes first."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """Answer for a dropped module only."""
         if fullname not in _DROPPED:
             return None
