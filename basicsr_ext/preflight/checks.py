@@ -58,7 +58,7 @@ def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) ->
     if inside := [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]:
         cure = "give --auto_resume to go on with that run, or " if is_train else ""
         raise InputError(
-            f"{folder} is there already and is put aside by a new start, with inputs of this one: {listed(inside)}; "
+            f"{folder} exists: a new start would put it aside, and inputs of this one lie in it: {listed(inside)}; "
             f"{cure}choose another name, or copy the inputs elsewhere"
         )
 
