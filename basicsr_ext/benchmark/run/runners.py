@@ -151,9 +151,8 @@ class ForeignRunner(Runner):
         if wanted == 3 and images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[1] != wanted:
-            raise InputError(
-                f"the images have {images.shape[1]} channels, but the network takes {wanted}; convert them"
-            )
+            found = images.shape[1]
+            raise InputError(f"the images have {found} channels, but the network takes {wanted}; convert them")
         restored = self.network(images.to(self.device)).float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; are these weights whole?")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from basicsr_ext.benchmark.run.methods import Method, MethodOptions, expand
+from basicsr_ext.benchmark.run.methods import Method, MethodOptions, NetworkMethod, expand
 from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
@@ -144,11 +144,7 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
 
 
 def _datasets(
-    options: BenchmarkOptions,
-    methods: list[Method],
-    metrics: dict[str, Metric],
-    faults: list[str],
-    notes: list[str],
+    options: BenchmarkOptions, methods: list[Method], metrics: dict[str, Metric], faults: list[str], notes: list[str]
 ) -> dict[str, Any]:
     from basicsr.data import build_dataset
 
@@ -180,4 +176,5 @@ def _item_faults(where: str, item: Mapping[str, Any], methods: list[Method]) -> 
     """What of the first image of a data set does not suit."""
     if "lq" not in item or "gt" not in item:
         return [f"{where} gives {', '.join(item)}; a benchmark needs lq and gt; use a paired data set"]
-    return [fault for method in methods for fault in method.data_faults(where, item)]
+    networks = (method for method in methods if isinstance(method, NetworkMethod))
+    return [fault for method in networks for fault in method.data_faults(where, item)]

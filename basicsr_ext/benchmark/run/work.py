@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from basicsr_ext.benchmark import FORMAT
@@ -30,9 +31,9 @@ _NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the 
 class Made(NamedTuple):
     """A restored image C,H,W in [0, 1], what was measured meanwhile, and further pictures by name."""
 
-    restored: torch.Tensor
+    restored: Tensor
     note: dict[str, Any]
-    extras: dict[str, torch.Tensor]
+    extras: dict[str, Tensor]
 
 
 class Outcome(NamedTuple):
@@ -108,7 +109,7 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
     unsaved: list[str] = []
     runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
-        clock.begin(method, group)
+        clock.set_description_str(f"{method.name} {group[0].name}")
         try:
             if isinstance(method, FolderMethod):
                 made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
@@ -125,7 +126,7 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
                 _keep(bench, method, image, one)
             except InputError as error:  # the next one may have a shorter name
                 unsaved.append(str(error))
-        clock.end(method, group)
+        clock.update(clock.expected(method.name, group))
     return f"{len(unsaved)} of {len(images)} images could not be saved: {listed(unsaved)}" if unsaved else None
 
 
@@ -173,10 +174,10 @@ def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[An
 
 
 def _draws(
-    bench: Benchmark, runner: Runner, items: list[Any], seeds: list[int], first: list[torch.Tensor]
-) -> list[dict[str, torch.Tensor]]:
+    bench: Benchmark, runner: Runner, items: list, seeds: list[int], first: list[Tensor]
+) -> list[dict[str, Tensor]]:
     """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
-    found: list[dict[str, torch.Tensor]] = [{} for _ in items]
+    found: list[dict[str, Tensor]] = [{} for _ in items]
     for k in range(1, bench.draws):
         restored = [image for image, _ in runner.restore(items, [seed + k * _NEXT_SEED for seed in seeds])]
         for draws, image in zip(found, restored):
@@ -191,25 +192,17 @@ class _Clock(tqdm):
 
     def __init__(self, facts: Mapping[str, Facts], mine: Mapping[str, list[Image]], first: Image) -> None:
         self._pace = {name: fact.seconds / (first.width * first.height) for name, fact in facts.items()}
-        total = sum(self._expected(name, images) for name, images in mine.items())
+        total = sum(self.expected(name, images) for name, images in mine.items())
         layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
         quiet = not (any(mine.values()) and collectives.is_main())
         super().__init__(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
 
-    def _expected(self, method: str, images: list[Image]) -> float:
-        """Seconds; copying from a folder takes next to none."""
+    def expected(self, method: str, images: list[Image]) -> float:
+        """Seconds that images take; copying from a folder takes next to none."""
         return self._pace.get(method, 1e-9) * sum(image.width * image.height for image in images)
 
-    def begin(self, method: Method, images: list[Image]) -> None:
-        """Show what is restored now."""
-        self.set_description_str(f"{method.name} {images[0].name}")
 
-    def end(self, method: Method, images: list[Image]) -> None:
-        """Count images."""
-        self.update(self._expected(method.name, images))
-
-
-def _copied(method: FolderMethod, image: Image) -> torch.Tensor:
+def _copied(method: FolderMethod, image: Image) -> Tensor:
     path = method.find(image.dataset, image.name)
     if path is None:
         raise InputError(f"{method.folder} has no image for {image.name}")
