@@ -75,7 +75,6 @@ def _take_gpu(local_rank: int) -> None:
 
 
 def _lay_out_slurm(port: int | None) -> None:
-    """Translate Slurm's variables into those of torch."""
     for name, theirs in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         os.environ[name] = str(variable(theirs, "slurm", os.environ))
     os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT", "29500") if port is None else str(port)

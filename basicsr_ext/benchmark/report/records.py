@@ -45,9 +45,7 @@ def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
         "methods": [_method(method, outcome, found) for method in bench.methods],
         "datasets": [{"name": name, "images": [_image(bench.store, i) for i in ours]} for name, ours in by_set.items()],
         "metrics": [_metric(name, metric) for name, metric in bench.metrics.items()],
-        "results": [
-            _result(bench, method, by_set[name], found[method.name, name]) for method in done for name in by_set
-        ],
+        "results": [_result(bench, m, by_set[name], found[m.name, name]) for m in done for name in by_set],
         "significance": _significance(bench, done, by_set, found),
     }
 

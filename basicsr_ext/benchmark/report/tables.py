@@ -45,12 +45,11 @@ def _places(results: Mapping[str, Any], metric: Mapping[str, Any]) -> dict[str, 
 def _cost(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    if name in ("parameters", "flops"):
-        for size, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if value >= size:
-                return f"{value / size:.3g} {sign}"
-        return f"{value:.3g}"
-    return f"{value:.3f}" if name == "seconds_per_image" else str(value)
+    if name not in ("parameters", "flops"):
+        return f"{value:.3f}" if name == "seconds_per_image" else str(value)
+    sizes = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
+    size, sign = next((pair for pair in sizes if value >= pair[0]), (1, ""))
+    return f"{value / size:.3g}{sign}"
 
 
 def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:

@@ -39,8 +39,7 @@ def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> I
     given, wanted = tensor_digest(item, GIVEN), tensor_digest(item, ("gt",))
     for kind, key in (("gt", wanted), ("lq", given)):
         path = store.input(dataset, name, kind)
-        note = store.read_note(path)
-        if note is None or note.get("key") != key or not path.is_file():
+        if store.read_note(path).get("key") != key or not path.is_file():
             save_picture(path, item[kind])
             store.write_note(path, {"key": key})
     height, width = item["gt"].shape[-2:]

@@ -33,13 +33,9 @@ class MethodOptions:
     filename_tmpl: str = "{}"  # name of an image in `folder` from that of the data set, as in BasicSR
 
     def __post_init__(self) -> None:
-        sources = {
-            "interpolation": self.interpolation,
-            "options or weights": self.options or self.weights,
-            "spandrel": self.spandrel,
-            "folder": self.folder,
-        }
-        given = [name for name, value in sources.items() if value is not None]
+        sources = ("interpolation", "options or weights", "spandrel", "folder")
+        values = (self.interpolation, self.options or self.weights, self.spandrel, self.folder)
+        given = [name for name, value in zip(sources, values) if value is not None]
         if len(given) != 1:
             said = " and ".join(given) or "none of them"
             raise ValueError(f"it has {said}; give exactly one of {', '.join(sources)}")
@@ -108,7 +104,7 @@ def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: 
             network = {"type": "Interpolation", "scale": scale, "mode": mode}
             opt = {"name": name, "model_type": "RestorationModel", "scale": scale, "network_g": network}
             opt |= {"path": {}, "train": {}, "val": {}, "is_train": False}
-            return [_model(name, label, "interpolation", None, opt)]
+            return [NetworkMethod(name, label, "interpolation", None, *_model(opt, None, {}))]
         if options.folder is not None:
             place = Path(options.folder).expanduser()
             if not place.is_dir():
@@ -142,19 +138,11 @@ def _foreign(name: str, folder: Path) -> Path:
     return path
 
 
-def _model(
-    name: str,
-    label: str,
-    kind: str,
-    group: str | None,
-    opt: Mapping[str, Any],
-    weights: Path | None = None,
-    flags: Any = (),
-) -> NetworkMethod:
-    """A registered model with its options, its weights (None for a network without any) and the values of its flags."""
+def _model(opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any]) -> tuple[dict, Callable, Mapping]:
+    """Identity, loader and options of a registered model with weights, None for a network without any, and flags."""
     kept = {key: value for key, value in opt.items() if key not in ("name", "num_gpu", "manual_seed")}
     identity = {"opt": kept, "weights": known_digest(weights) if weights else None, "flags": dict(flags)}
-    return NetworkMethod(name, label, kind, group, identity, partial(TrainedRunner, opt, weights, dict(flags)), opt)
+    return identity, partial(TrainedRunner, opt, weights, dict(flags)), opt
 
 
 def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> list[Method]:
@@ -178,7 +166,7 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
         said = "".join(f", {key} {value}" for key, value in chosen.items())
         rest = [f"{key} {value}" for key, value in chosen.items() if key != "nfe"]
         group = ", ".join([name, *rest]) if "nfe" in several else None
-        found.append(_model(name + suffix, label + said, "options", group, opt, weights, flags))
+        found.append(NetworkMethod(name + suffix, label + said, "options", group, *_model(opt, weights, flags)))
     if not found:
         raise InputError("a flag has an empty list of values; give values or leave it out")
     return found

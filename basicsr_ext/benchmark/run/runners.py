@@ -91,10 +91,8 @@ class Runner:
 class TrainedRunner(Runner):
     """A registered model, by the same path as ``basicsr restore``."""
 
-    def __init__(
-        self, opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any], device: str, tile: int
-    ) -> None:
-        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), dict(flags)
+    def __init__(self, opt: Mapping[str, Any], weights: Path | None, flags: dict, device: str, tile: int) -> None:
+        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), flags
         self._restorer.take(**flags)
         self.device, self.network = self._restorer.device, self._restorer.network
         self.network_calls = self._restorer.offers.network_calls

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.run.inputs import Image
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
-from basicsr_ext.benchmark.run.peak_memory import PeakMemory
+from basicsr_ext.benchmark.run.peak_memory import peak_since, start_peak
 from basicsr_ext.benchmark.run.runners import Facts, Runner
 from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import GIVEN, hash_of, save_picture
@@ -81,7 +81,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
             continue
         key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
         note = bench.store.read_note(bench.store.facts(method.name))
-        if note is not None and note.get("key") == key:
+        if note.get("key") == key:
             outcome.facts[method.name] = Facts(*note["facts"])
             continue
         try:
@@ -154,18 +154,19 @@ def _keep(bench: Benchmark, method: Method, image: Image, made: Made) -> None:
 def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[Any]) -> list[Made]:
     """Restore images at once; each takes an equal share of the seconds."""
     seeds = [_seed(bench, image) for image in images]
-    with PeakMemory(runner.device) as memory:
-        runner.synchronize()
-        start = time.perf_counter()
-        found = runner.restore(items, seeds)
-        runner.synchronize()
-        seconds = (time.perf_counter() - start) / len(images)
+    told = start_peak(runner.device)
+    runner.synchronize()
+    start = time.perf_counter()
+    found = runner.restore(items, seeds)
+    runner.synchronize()
+    seconds = (time.perf_counter() - start) / len(images)
+    peak = peak_since(runner.device) if told else None
     for image, (restored, _) in zip(images, found):
         if restored.shape[-2:] != (image.height, image.width):
             size = " x ".join(map(str, reversed(restored.shape[-2:])))
             raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
     draws = _draws(bench, runner, items, seeds, [restored for restored, _ in found])
-    note = {"seconds": seconds, "peak_memory": memory.bytes, "batch_size": len(images)}
+    note = {"seconds": seconds, "peak_memory": peak, "batch_size": len(images)}
     made = []
     for (restored, extras), item, seed, more in zip(found, items, seeds, draws):
         walk = runner.walk(item, seed) if bench.options.trajectories else None
