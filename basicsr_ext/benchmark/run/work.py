@@ -67,8 +67,8 @@ def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
             if mine[method.name] and method.name not in outcome.reasons:
                 reason = _restore(bench, method, mine[method.name], clock)
                 failed |= {method.name: reason} if reason else {}
-    for reasons in collectives.gather_objects(failed):
-        outcome.reasons.update({name: reason for name, reason in reasons.items() if name not in outcome.reasons})
+    for reasons in reversed(collectives.gather_objects(failed)):  # those of the first rank count
+        outcome.reasons.update(reasons)
     return outcome
 
 
@@ -112,7 +112,7 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
         clock.set_description_str(f"{method.name} {group[0].name}")
         try:
             if isinstance(method, FolderMethod):
-                made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
+                made = [Made(_copied(method, image), {}, {}) for image in group]
             else:
                 runner = runner or method.open(bench.device, bench.options.tile)
                 if len(items) not in warm:
@@ -165,7 +165,7 @@ def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[An
         if restored.shape[-2:] != (image.height, image.width):
             size = " x ".join(map(str, reversed(restored.shape[-2:])))
             raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
-    draws = _draws(bench, runner, items, seeds, [restored for restored, _ in found])
+    draws = _draws(runner, bench.draws, items, seeds, [restored for restored, _ in found])
     note = {"seconds": seconds, "peak_memory": peak, "batch_size": len(images)}
     made = []
     for (restored, extras), item, seed, more in zip(found, items, seeds, draws):
@@ -174,12 +174,10 @@ def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[An
     return made
 
 
-def _draws(
-    bench: Benchmark, runner: Runner, items: list, seeds: list[int], first: list[Tensor]
-) -> list[dict[str, Tensor]]:
+def _draws(runner: Runner, count: int, items: list, seeds: list[int], first: list[Tensor]) -> list[dict[str, Tensor]]:
     """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
     found: list[dict[str, Tensor]] = [{} for _ in items]
-    for k in range(1, bench.draws):
+    for k in range(1, count):
         restored = [image for image, _ in runner.restore(items, [seed + k * _NEXT_SEED for seed in seeds])]
         for draws, image in zip(found, restored):
             draws[f"draw{k}"] = image
