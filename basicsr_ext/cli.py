@@ -32,18 +32,14 @@ class Command:
     shared: bool = False
 
 
-_RIGHTS = "ask for the right to it, or choose another place"
 _SYSTEM = {  # what the system refuses -> what to do
     errno.EMFILE: "raise the limit of open files, such as ulimit -n 4096",
     errno.ENFILE: "end other programs: the machine has too many open files",
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "ask for the right to it, or choose another place"),
     errno.EROFS: "choose another place",
-    errno.ENOSPC: "free some space, or choose another place",
-    errno.EDQUOT: "free some space, or choose another place",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another place"),
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOTDIR: "correct the path",
-    errno.EISDIR: "correct the path",
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR), "correct the path"),
     errno.ELOOP: "correct the link",
 }
 _ROOM = "basicsr_ext.commands"

@@ -40,12 +40,8 @@ builtins.exec = _exec_into_locals
 
 def exec_writes_locals() -> bool:
     """True if this Python lets setup.py of BasicSR read its version (Pythons up to 3.12 do, see PEP 667)."""
-
-    def read() -> bool:
-        exec(compile("_written = True", "<probe>", "exec"))
-        return "_written" in locals()
-
-    return read()
+    exec("_written = True")
+    return "_written" in locals()
 
 
 def build_environment(folder: Path, environment: dict[str, str]) -> dict[str, str]:

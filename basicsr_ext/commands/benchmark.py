@@ -35,7 +35,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     here = launch.find_launch(args.launcher)
     bench = settings.read(args.opt, here, args.force_yml)
     if here.is_main:
-        folder_lock.hold(bench.folder)
+        folder_lock.hold(bench.store.root)
         for note in filter(None, [here.note, *bench.notes]):
             _say(f"note: {note}")
     if here.launcher != "none":
@@ -43,7 +43,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     found = records.compose(bench, measure.restore_and_measure(bench))
     if not here.is_main:
         return 0
-    for line in publish.publish(found, bench.folder):
+    for line in publish.publish(found, bench.store.root):
         _say(line)
     return int(any(method["status"] == "failed" for method in found["methods"]))
 

@@ -52,12 +52,9 @@ def claim(classes: dict[str, type], name: str, cls: type, kind: str) -> None:
     """
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{kind} '{name}': {cls.__name__} must be a dataclass; put @dataclass below its registration")
-    taken = classes.setdefault(name, cls)
-    if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(
-            f"{kind} '{name}' is registered by {taken.__module__}.{taken.__qualname__}; "
-            f"choose another name for {cls.__module__}.{cls.__qualname__}"
-        )
+    taken, own = (f"{one.__module__}.{one.__qualname__}" for one in (classes.get(name, cls), cls))
+    if taken != own:
+        raise ValueError(f"{kind} '{name}' is registered by {taken}; choose another name for {own}")
     classes[name] = cls
 
 
@@ -112,11 +109,9 @@ def known_schedulers() -> dict[str, type[Any]]:
     from basicsr.models import lr_scheduler
     from torch.optim import lr_scheduler as torch_schedulers
 
-    return _subclasses(torch_schedulers, torch_schedulers.LRScheduler, _NO_SCHEDULES) | {
-        "MultiStepLR": lr_scheduler.MultiStepRestartLR,
-        "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
-        "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
-    }
+    restart, cosine = lr_scheduler.MultiStepRestartLR, lr_scheduler.CosineAnnealingRestartLR
+    ours = {"MultiStepLR": restart, "MultiStepRestartLR": restart, "CosineAnnealingRestartLR": cosine}
+    return _subclasses(torch_schedulers, torch_schedulers.LRScheduler, _NO_SCHEDULES) | ours
 
 
 def _subclasses(module: ModuleType, base: type, without: Collection[str]) -> dict[str, type[Any]]:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.processes import collectives, lifeline
+from basicsr_ext.processes.launch import cure, variable
 
 
 def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, port: int | None = None) -> None:
@@ -33,13 +34,12 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         raise InputError(f"dist_params.timeout is {timeout!r}; it must be a number of seconds above 0")
     if launcher == "slurm":
         _lay_out_slurm(port)
-    local_rank = _variable("LOCAL_RANK", launcher)
+    local_rank, rank, world_size = (variable(k, launcher, os.environ) for k in ("LOCAL_RANK", "RANK", "WORLD_SIZE"))
     if not torch.cuda.is_available():
         backend = "gloo"
     elif backend != "gloo":
         backend = "nccl"
         _take_gpu(local_rank)
-    rank, world_size = _variable("RANK", launcher), _variable("WORLD_SIZE", launcher)
     further: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     try:
         dist.init_process_group(backend, rank=rank, world_size=world_size, **further, **_store(world_size))
@@ -47,7 +47,7 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         place = " and ".join(f"{name}={os.environ.get(name, '')}" for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
             f"the {world_size} process(es) cannot meet at {place}: {str(error).splitlines()[0]}; choose a free port "
-            f"that all of them reach (torchrun --master-port N; dist_params.port with Slurm), or {_cure(launcher)}"
+            f"that all of them reach (torchrun --master-port N; dist_params.port with Slurm), or {cure(launcher)}"
         ) from error
     if collectives.world_size() > 1:
         lifeline.begin(collectives.gather_objects)
@@ -66,44 +66,25 @@ def _store(world_size: int) -> dict[str, Any]:
     return {"store": dist.PrefixStore(f"attempt {attempt} of {world_size}", store)}
 
 
-def _variable(name: str, launcher: str) -> int:
-    value = os.environ.get(name, "")
-    if not value.isdigit():
-        raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}; {_cure(launcher)}")
-    return int(value)
-
-
-def _cure(launcher: str) -> str:
-    if launcher == "slurm":
-        return "start the run with srun"
-    start = "torchrun --nproc-per-node N -m basicsr_ext"
-    return f"start the run with {start}, or unset RANK and WORLD_SIZE and leave --launcher out for one process"
-
-
 def _take_gpu(local_rank: int) -> None:
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise InputError(
-            f"local rank {local_rank} has no GPU: this machine shows {count}; start at most {count} processes on it, "
-            "or set dist_params.backend: gloo and num_gpu: 0"
-        )
+        ways = f"start at most {count} processes on it, or set dist_params.backend: gloo and num_gpu: 0"
+        raise InputError(f"local rank {local_rank} has no GPU: this machine shows {count}; {ways}")
     torch.cuda.set_device(local_rank)
 
 
 def _lay_out_slurm(port: int | None) -> None:
-    """Translate Slurm's variables into those of torch."""
     for name, theirs in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
-        os.environ[name] = str(_variable(theirs, "slurm"))
+        os.environ[name] = str(variable(theirs, "slurm", os.environ))
     os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT", "29500") if port is None else str(port)
     os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
 
 
 def _first_host(nodes: str) -> str:
+    command = ["scontrol", "show", "hostnames", nodes]
     try:
-        answer = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
-        )
-        return answer.stdout.split()[0]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise InputError(f"--launcher slurm: scontrol names no host for SLURM_NODELIST={nodes!r}: {error}") from error
 

@@ -32,31 +32,34 @@ def find_launch(launcher: str, environ: Mapping[str, str] | None = None) -> Laun
     environ = os.environ if environ is None else environ
     note = None
     if launcher == "none" and environ.get("RANK") and environ.get("WORLD_SIZE"):
-        launcher = "pytorch"
-        note = "started by torchrun without --launcher: --launcher pytorch is assumed"
+        launcher, note = "pytorch", "started by torchrun without --launcher: --launcher pytorch is assumed"
     if launcher == "none":
         return Launch()
     names = ("RANK", "WORLD_SIZE") if launcher == "pytorch" else ("SLURM_PROCID", "SLURM_NTASKS")
-    missing = [name for name in names if not environ.get(name)]
-    if missing:
-        starter = "torchrun --nproc-per-node N -m basicsr_ext train ..." if launcher == "pytorch" else "srun"
-        raise InputError(
-            f"--launcher {launcher}: the environment has no {' and no '.join(missing)}; start with {starter}, "
-            "or leave --launcher out for one process"
-        )
-    for name in names:
-        if not environ[name].isdigit():
-            raise InputError(
-                f"the environment variable {name} is {environ[name]!r}, but a launcher sets it to a whole number; "
-                f"unset {' and '.join(names)} to start one process"
-            )
-    rank, world_size = (int(environ[name]) for name in names)
+    rank, world_size = (variable(name, launcher, environ) for name in names)
     if rank >= world_size:
         raise InputError(
             f"the environment variables say {names[0]} {rank} of {names[1]} {world_size}; ranks count from 0 to "
             f"{names[1]} - 1: correct them, or unset both to start one process"
         )
     return Launch(launcher, rank, world_size, note)
+
+
+def variable(name: str, launcher: str, environ: Mapping[str, str]) -> int:
+    """A whole number from 0 that ``launcher`` sets; InputError if it is absent or something else."""
+    value = environ.get(name, "")
+    if not value.isdigit():
+        said = f"sets whole numbers, but the environment variable {name} is {value!r}"
+        raise InputError(f"--launcher {launcher} {said}; {cure(launcher)}")
+    return int(value)
+
+
+def cure(launcher: str) -> str:
+    """How to start several processes, or one."""
+    if launcher == "slurm":
+        return "start the run with srun, or leave --launcher out for one process"
+    start = "torchrun --nproc-per-node N -m basicsr_ext"
+    return f"start the run with {start}, or unset RANK and WORLD_SIZE and leave --launcher out for one process"
 
 
 def rank_of_process() -> int:

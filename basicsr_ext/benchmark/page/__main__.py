@@ -8,9 +8,8 @@ from basicsr_ext.common.errors import InputError
 
 def main() -> int:
     """Run the command line; 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m basicsr_ext.benchmark.page", description="Write the page of a benchmark."
-    )
+    program = "python -m basicsr_ext.benchmark.page"
+    parser = argparse.ArgumentParser(prog=program, description="Write the page of a benchmark.")
     parser.add_argument("records", metavar="RECORDS", help="records.json of a benchmark")
     parser.add_argument("folder", metavar="FOLDER", help="where index.html and its pictures go")
     parser.add_argument("--quality", type=int, help="1 to 100: store pictures as WebP, for a small page; else exactly")

@@ -13,6 +13,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import finite
 from basicsr_ext.images.arrays import to_bgr
+from basicsr_ext.images.results import write_pixels
 
 FOLDER = "index_files"  # beside index.html; replaced whenever the page is written
 SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}  # what every browser shows
@@ -24,7 +25,7 @@ def gather(records: dict[str, Any], root: Path, folder: Path, quality: int | Non
 
     Returns the records with paths relative to ``folder``; each image of a data set also gets ``thumb``, a path, and
     ``crops``, a list of [left, top, side] in pixels where the methods differ most. NaN and infinities become null.
-    Raises InputError if a picture is missing or unreadable.
+    Raises InputError if a picture is missing, unreadable or cannot be written.
     """
     records = finite(records)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
@@ -51,9 +52,13 @@ class _Place:
         if path is None:
             return None
         source = self._existing(path)
-        if self.quality is None and source.suffix.lower() in SHOWN:
-            return self._write(f"{name}{source.suffix.lower()}", source.read_bytes())
-        return self._save(name, ".png" if self.quality is None else ".webp", self.read(path), self.quality)
+        if self.quality is not None:
+            return self._save(f"{name}.webp", self.read(path), cv2.IMWRITE_WEBP_QUALITY, self.quality)
+        if source.suffix.lower() not in SHOWN:
+            return self._save(f"{name}.png", self.read(path))
+        target = f"{self.stem}_{name}{source.suffix.lower()}"
+        write_whole(self.folder / target, source.read_bytes())
+        return target
 
     def _existing(self, path: str) -> Path:
         source = self.root / path
@@ -70,18 +75,12 @@ class _Place:
         height, width = image.shape[:2]
         factor = min(1.0, THUMBNAIL / max(height, width))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        return self._save("thumb", ".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA), 80)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return self._save("thumb.jpg", small, cv2.IMWRITE_JPEG_QUALITY, 80)
 
-    def _save(self, name: str, suffix: str, image: np.ndarray, quality: int | None) -> str:
-        flag = {".webp": cv2.IMWRITE_WEBP_QUALITY, ".jpg": cv2.IMWRITE_JPEG_QUALITY}.get(suffix)
-        done, data = cv2.imencode(suffix, image, [flag, quality] if flag and quality else [])
-        if not done:
-            raise OSError(f"{self.stem}_{name}{suffix} could not be written")
-        return self._write(f"{name}{suffix}", data.tobytes())
-
-    def _write(self, name: str, data: bytes) -> str:
+    def _save(self, name: str, image: np.ndarray, *flags: int) -> str:
         target = f"{self.stem}_{name}"
-        write_whole(self.folder / target, data)
+        write_pixels(self.folder / target, image, flags)
         return target
 
 

@@ -45,10 +45,8 @@ def compose(bench: Benchmark, measured: Measured) -> dict[str, Any]:
         "methods": [_method(method, outcome, found) for method in bench.methods],
         "datasets": [{"name": name, "images": [_image(bench.store, i) for i in ours]} for name, ours in by_set.items()],
         "metrics": [_metric(name, metric) for name, metric in bench.metrics.items()],
-        "results": [
-            _result(bench, method, by_set[name], found[method.name, name]) for method in done for name in by_set
-        ],
-        "significance": _significance(bench, done, by_set, found),
+        "results": [_result(bench, m, by_set[name], found[m.name, name]) for m in done for name in by_set],
+        "significance": _significance(bench, done, found),
     }
 
 
@@ -128,13 +126,11 @@ def _summary(bench: Benchmark, figures: Figures, name: str) -> dict[str, float |
     return {"value": figures.sets[name], "low": interval.low, "high": interval.high}
 
 
-def _significance(
-    bench: Benchmark, methods: list[Method], by_set: Mapping[str, list[Image]], found: Found
-) -> list[dict[str, Any]]:
+def _significance(bench: Benchmark, methods: list[Method], found: Found) -> list[dict[str, Any]]:
     base, rows = bench.options.baseline, []
     if base not in [method.name for method in methods]:
         return []
-    for dataset in by_set:
+    for dataset in bench.datasets:
         for name in bench.metrics:
             reference = found[base, dataset].values.get(name)
             for method in methods:

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import read_pixels
+from basicsr_ext.images.results import write_pixels
 
 
 def sheet(root: Path, records: Mapping[str, Any], dataset: str, target: Path) -> bool:
@@ -50,7 +50,7 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
         for r, file in enumerate(files):
             top = head + r * (side + gap)
             page[top : top + side, left : left + side] = _centre(file, crop)
-    write_whole(path, cv2.imencode(Path(path).suffix, page)[1].tobytes())
+    write_pixels(path, page)
 
 
 def _centre(path: Path, crop: int) -> np.ndarray:

@@ -10,7 +10,7 @@ Records = Mapping[str, Any]
 _COSTS = (("parameters", "parameters"), ("flops", "FLOPs"), ("nfe", "NFE"), ("seconds_per_image", "s/image"))
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 }  # fmt: skip
 
 
@@ -34,27 +34,22 @@ _MARKDOWN = _Style(_escaped_markdown, "**{}**", "<u>{}</u>")
 _TEX = _Style(_escaped_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
 
 
-def ranks(records: Records, dataset: str, metric: str) -> dict[str, int]:
+def _places(results: Mapping[str, Any], metric: Mapping[str, Any]) -> dict[str, int]:
     """Place of each method, 1 the best, by the figures as they are shown; equal ones share a place."""
-    about = next(one for one in records["metrics"] if one["name"] == metric)
-    shown = {
-        result["method"]: round(result["summary"][metric]["value"], about["digits"])
-        for result in records["results"]
-        if result["dataset"] == dataset and result["summary"][metric]["value"] is not None
-    }
-    order = sorted(set(shown.values()), reverse=about["higher_is_better"])
+    values = {method: result["summary"][metric["name"]]["value"] for method, result in results.items()}
+    shown = {method: round(value, metric["digits"]) for method, value in values.items() if value is not None}
+    order = sorted(set(shown.values()), reverse=metric["higher_is_better"])
     return {method: order.index(value) + 1 for method, value in shown.items()}
 
 
 def _cost(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    if name in ("parameters", "flops"):
-        for size, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if value >= size:
-                return f"{value / size:.3g} {sign}"
-        return f"{value:.3g}"
-    return f"{value:.3f}" if name == "seconds_per_image" else str(value)
+    if name not in ("parameters", "flops"):
+        return f"{value:.3f}" if name == "seconds_per_image" else str(value)
+    sizes = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
+    size, sign = next((pair for pair in sizes if value >= pair[0]), (1, ""))
+    return f"{value / size:.3g}{sign}"
 
 
 def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
@@ -65,7 +60,7 @@ def _rows(records: Records, dataset: str, style: _Style) -> list[list[str]]:
     heads = [f"{m['label']}{unit} {arrows[m['higher_is_better']]}" for m, unit in zip(metrics, units)]
     rows = [[style.text(cell) for cell in ("method", *(label for _, label in _COSTS), *heads)]]
     results = {result["method"]: result for result in records["results"] if result["dataset"] == dataset}
-    places = {m["name"]: ranks(records, dataset, m["name"]) for m in metrics}
+    places = {m["name"]: _places(results, m) for m in metrics}
     for method in records["methods"]:
         cells = [style.text(method["label"]), *(style.text(_cost(name, method[name])) for name, _ in _COSTS)]
         if method["status"] == "failed":
@@ -93,12 +88,9 @@ def markdown(records: Records) -> str:
     for dataset in records["datasets"]:
         head, *body = _rows(records, dataset["name"], _MARKDOWN)
         name, count = _escaped_markdown(dataset["name"]), len(dataset["images"])
-        gaps = [
-            _escaped_markdown(f"{metric} of {result['method']}: {reason}")
-            for result in records["results"]
-            for metric, reason in result.get("refused", {}).items()
-            if result["dataset"] == dataset["name"]
-        ]
+        results = [result for result in records["results"] if result["dataset"] == dataset["name"]]
+        refused = ((result["method"], *pair) for result in results for pair in result.get("refused", {}).items())
+        gaps = [_escaped_markdown(f"{metric} of {method}: {reason}") for method, metric, reason in refused]
         parts.append("\n\n".join([f"{name}, {count} images:", markdown_lines(head, body), *gaps]) + "\n")
     return "\n".join(parts)
 
@@ -107,17 +99,11 @@ def latex(records: Records) -> str:
     """A ``tabular`` for each data set, for the package booktabs."""
     parts = []
     for dataset in records["datasets"]:
-        head, *body = _rows(records, dataset["name"], _TEX)
-        head = [cell.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for cell in head]
+        rows = _rows(records, dataset["name"], _TEX)
+        head, *body = (" & ".join(row) + r" \\" for row in rows)
         lines = [rf"% {dataset['name']}, {len(dataset['images'])} images; needs \usepackage{{booktabs}}"]
-        lines += [
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-        ]
-        lines += [" & ".join(row) + r" \\" for row in body]
-        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n")
+        lines += [rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\toprule", head, r"\midrule"]
+        parts.append("\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"]) + "\n")
     return "\n".join(parts)
 
 

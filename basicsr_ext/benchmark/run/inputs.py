@@ -28,9 +28,7 @@ class Image:
 
 def prepare(datasets: dict[str, Any], store: Store) -> list[Image]:
     """Read every image, shared out over the ranks, and write missing ``gt`` and ``lq``, or raises InputError."""
-    todo = [
-        (dataset, index, name) for dataset in datasets for index, name in enumerate(_names(dataset, datasets[dataset]))
-    ]
+    todo = [(name, k, image) for name, items in datasets.items() for k, image in enumerate(_names(name, items))]
     mine = {k: _prepare(datasets[todo[k][0]], *todo[k], store) for k in collectives.shard_indices(len(todo))}
     found = {k: image for part in collectives.gather_objects(mine) for k, image in part.items()}
     return [found[k] for k in range(len(todo))]
@@ -41,8 +39,7 @@ def _prepare(items: Any, dataset: str, index: int, name: str, store: Store) -> I
     given, wanted = tensor_digest(item, GIVEN), tensor_digest(item, ("gt",))
     for kind, key in (("gt", wanted), ("lq", given)):
         path = store.input(dataset, name, kind)
-        note = store.read_note(path)
-        if note is None or note.get("key") != key or not path.is_file():
+        if store.read_note(path).get("key") != key or not path.is_file():
             save_picture(path, item[kind])
             store.write_note(path, {"key": key})
     height, width = item["gt"].shape[-2:]

@@ -22,6 +22,8 @@ from basicsr_ext.metrics.build import share_records
 from basicsr_ext.metrics.samples import known_operator
 from basicsr_ext.processes import collectives
 
+_WHOLE = "*"  # name of an array that is a whole record
+
 
 class Figures(NamedTuple):
     """Of one method on one data set: by metric, the figure of each image in order, and that of the whole set.
@@ -81,7 +83,7 @@ def _measure(bench: Benchmark, method: Method, images: list[Image], facts: Facts
         except Exception as error:  # as a metric of single images
             found.refusals.setdefault(name, str(error))
     files = (bench.store.restored(method.name, image.dataset, image.name) for image in images)
-    found.notes.extend(bench.store.read_note(file) or {} for file in files)
+    found.notes.extend(bench.store.read_note(file) for file in files)
     return found
 
 
@@ -94,7 +96,7 @@ def _cost_at(facts: Facts, image: Image, first: Image) -> Cost:
 def _measure_image(bench: Benchmark, method: Method, image: Image, cost: Cost | None, keys: dict[str, str]) -> None:
     """Let every metric take an image, or what its note holds under the key of the metric and the image."""
     path = bench.store.restored(method.name, image.dataset, image.name)
-    note = bench.store.read_note(path) or {}
+    note = bench.store.read_note(path)
     known, sample = dict(note.get("measured", {})), None
     for name, metric in bench.metrics.items():
         place = hash_of([keys[name], image.gt_digest, image.input_digest])
@@ -115,26 +117,21 @@ def held_record(entry: Any, place: str, store: Store) -> Any:
     """What a note's ``entry`` keeps of an image under the key ``place``; None if there is nothing."""
     if not isinstance(entry, dict) or entry.get("key") != place:
         return None
-    if "array" not in entry:
-        return entry.get("value")
-    file = store.root / entry["array"]
+    file = store.root / entry.get("arrays", "")
     if not file.is_file():
-        return None
-    held = np.load(file, allow_pickle=False)
-    if isinstance(held, np.ndarray):
-        return held
-    with held:
-        return {key: value if value.ndim else value.item() for key, value in held.items()}
+        return entry.get("value")
+    with np.load(file, allow_pickle=False) as held:
+        record = {key: value if value.ndim else value.item() for key, value in held.items()}
+    return record.get(_WHOLE, record)
 
 
 def kept_record(record: Any, place: str, store: Store, file: Path) -> dict[str, Any]:
     """The entry of a note: a number in it, arrays in a file of the name ``file``; other kinds are measured again."""
     if isinstance(record, (np.ndarray, dict)):
-        file = file.with_name(f"{file.name}.{'npz' if isinstance(record, dict) else 'npy'}")
-        content = io.BytesIO()
-        np.savez(content, **record) if isinstance(record, dict) else np.save(content, record)
+        file, content = file.with_name(f"{file.name}.npz"), io.BytesIO()
+        np.savez(content, **(record if isinstance(record, dict) else {_WHOLE: record}))
         write_whole(file, content.getvalue())
-        return {"key": place, "array": store.relative(file)}
+        return {"key": place, "arrays": store.relative(file)}
     return {"key": place, "value": record} if isinstance(record, float) and math.isfinite(record) else {}
 
 

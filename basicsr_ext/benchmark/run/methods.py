@@ -2,8 +2,9 @@
 
 import importlib.util
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,13 +33,9 @@ class MethodOptions:
     filename_tmpl: str = "{}"  # name of an image in `folder` from that of the data set, as in BasicSR
 
     def __post_init__(self) -> None:
-        sources = {
-            "interpolation": self.interpolation,
-            "options or weights": self.options or self.weights,
-            "spandrel": self.spandrel,
-            "folder": self.folder,
-        }
-        given = [name for name, value in sources.items() if value is not None]
+        sources = ("interpolation", "options or weights", "spandrel", "folder")
+        values = (self.interpolation, self.options or self.weights, self.spandrel, self.folder)
+        given = [name for name, value in zip(sources, values) if value is not None]
         if len(given) != 1:
             said = " and ".join(given) or "none of them"
             raise ValueError(f"it has {said}; give exactly one of {', '.join(sources)}")
@@ -49,48 +46,27 @@ class MethodOptions:
 
 
 @dataclass(frozen=True)
-class Method:
+class _Row:
     """One row of the tables. ``group`` is shared by the members of one curve over ``nfe``."""
 
     name: str
     label: str
     kind: str
-    group: str | None = None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Everything beside the image that decides what is restored; JSON."""
-        return {}
-
-    def open(self, device: str, tile: int) -> Runner:
-        """Load what restores."""
-        raise NotImplementedError
-
-    def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
-        """Why the images of a data set, such as ``item``, cannot be restored."""
-        return []
+    group: str | None
 
 
 @dataclass(frozen=True)
-class TrainedMethod(Method):
-    """A registered model with its options, its weights (None for a network without any) and the values of its flags."""
+class NetworkMethod(_Row):
+    """A network that is loaded and called."""
 
-    opt: Mapping[str, Any] = field(default_factory=dict)
-    weights: Path | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Options, weights and flags."""
-        opt = {key: value for key, value in self.opt.items() if key not in ("name", "num_gpu", "manual_seed")}
-        return {"opt": opt, "weights": known_digest(self.weights) if self.weights else None, "flags": dict(self.flags)}
-
-    def open(self, device: str, tile: int) -> Runner:
-        """Build the model and load its weights."""
-        return TrainedRunner(self.opt, self.weights, dict(self.flags), device, tile)
+    identity: Mapping[str, Any]  # everything beside the image that decides what is restored; JSON
+    open: Callable[[str, int], Runner]  # loads it on a device, in tiles
+    opt: Mapping[str, Any] | None = None  # of a registered model
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
-        """Another scale or other channels than the data have."""
+        """Why the images of a data set, such as ``item``, cannot be restored: another scale, other channels."""
+        if self.opt is None:
+            return []
         name, scale = f"methods.{self.name}", self.opt.get("scale", 1)
         if (there := item["gt"].shape[-1] / item["lq"].shape[-1]) != scale:
             return [f"{name}: its scale is {scale}, but the clean images of {where} are {there:g} times as large"]
@@ -98,27 +74,11 @@ class TrainedMethod(Method):
 
 
 @dataclass(frozen=True)
-class ForeignMethod(Method):
-    """Weights of another toolkit, whose architecture the package spandrel finds out by itself."""
-
-    weights: Path = Path()
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The weights."""
-        return {"spandrel": known_digest(self.weights)}
-
-    def open(self, device: str, tile: int) -> Runner:
-        """Load the weights."""
-        return ForeignRunner(self.weights, device, tile)
-
-
-@dataclass(frozen=True)
-class FolderMethod(Method):
+class FolderMethod(_Row):
     """Images that were restored elsewhere, each known by its own digest."""
 
-    folder: Path = Path()
-    template: str = "{}"
+    folder: Path
+    template: str
 
     def find(self, dataset: str, image: str) -> Path | None:
         """The file of an image, with any extension; None if there is none."""
@@ -126,6 +86,9 @@ class FolderMethod(Method):
         file = place / image
         stem = self.template.format(file.name)
         return next((path for ext in EXTENSIONS if (path := file.with_name(f"{stem}{ext}")).is_file()), None)
+
+
+Method = NetworkMethod | FolderMethod
 
 
 def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: list[str]) -> list[Method]:
@@ -141,14 +104,16 @@ def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: 
             network = {"type": "Interpolation", "scale": scale, "mode": mode}
             opt = {"name": name, "model_type": "RestorationModel", "scale": scale, "network_g": network}
             opt |= {"path": {}, "train": {}, "val": {}, "is_train": False}
-            return [TrainedMethod(name, label, "interpolation", None, opt)]
+            return [NetworkMethod(name, label, "interpolation", None, *_model(opt, None, {}))]
         if options.folder is not None:
             place = Path(options.folder).expanduser()
             if not place.is_dir():
                 raise InputError(f"folder is {options.folder}, but there is no such folder; correct the path")
             return [FolderMethod(name, label, "folder", None, place, options.filename_tmpl)]
         if options.spandrel is not None:
-            return [ForeignMethod(name, label, "model", None, _foreign(options.spandrel, folder))]
+            path = _foreign(options.spandrel, folder)
+            identity = {"spandrel": known_digest(path)}
+            return [NetworkMethod(name, label, "model", None, identity, partial(ForeignRunner, path))]
         return _trained(name, label, options, folder)
     except InputError as error:
         faults.append(f"methods.{name}: {error}")
@@ -166,13 +131,18 @@ def _file(name: str, folder: Path, option: str) -> Path:
 
 def _foreign(name: str, folder: Path) -> Path:
     if importlib.util.find_spec("spandrel") is None:
-        raise InputError(
-            "spandrel: the package spandrel is not installed; run: pip install 'basicsr-i2sb[foreign]' or, where it is "
-            "there already, pip install spandrel"
-        )
+        cure = "run: pip install 'basicsr-i2sb[foreign]' or, where it is there already, pip install spandrel"
+        raise InputError(f"spandrel: the package spandrel is not installed; {cure}")
     path = _file(name, folder, "spandrel")
     load_foreign(path)
     return path
+
+
+def _model(opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any]) -> tuple[dict, Callable, Mapping]:
+    """Identity, loader and options of a registered model with weights, None for a network without any, and flags."""
+    kept = {key: value for key, value in opt.items() if key not in ("name", "num_gpu", "manual_seed")}
+    identity = {"opt": kept, "weights": known_digest(weights) if weights else None, "flags": dict(flags)}
+    return identity, partial(TrainedRunner, opt, weights, dict(flags)), opt
 
 
 def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> list[Method]:
@@ -196,7 +166,7 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
         said = "".join(f", {key} {value}" for key, value in chosen.items())
         rest = [f"{key} {value}" for key, value in chosen.items() if key != "nfe"]
         group = ", ".join([name, *rest]) if "nfe" in several else None
-        found.append(TrainedMethod(name + suffix, label + said, "options", group, opt, weights, flags))
+        found.append(NetworkMethod(name + suffix, label + said, "options", group, *_model(opt, weights, flags)))
     if not found:
         raise InputError("a flag has an empty list of values; give values or leave it out")
     return found

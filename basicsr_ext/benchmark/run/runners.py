@@ -91,10 +91,8 @@ class Runner:
 class TrainedRunner(Runner):
     """A registered model, by the same path as ``basicsr restore``."""
 
-    def __init__(
-        self, opt: Mapping[str, Any], weights: Path | None, flags: Mapping[str, Any], device: str, tile: int
-    ) -> None:
-        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), dict(flags)
+    def __init__(self, opt: Mapping[str, Any], weights: Path | None, flags: dict, device: str, tile: int) -> None:
+        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), flags
         self._restorer.take(**flags)
         self.device, self.network = self._restorer.device, self._restorer.network
         self.network_calls = self._restorer.offers.network_calls
@@ -151,9 +149,8 @@ class ForeignRunner(Runner):
         if wanted == 3 and images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[1] != wanted:
-            raise InputError(
-                f"the images have {images.shape[1]} channels, but the network takes {wanted}; convert them"
-            )
+            found = images.shape[1]
+            raise InputError(f"the images have {found} channels, but the network takes {wanted}; convert them")
         restored = self.network(images.to(self.device)).float().cpu()
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; are these weights whole?")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from basicsr_ext.benchmark.run.methods import Method, MethodOptions, expand
+from basicsr_ext.benchmark.run.methods import Method, MethodOptions, NetworkMethod, expand
 from basicsr_ext.benchmark.run.store import Store
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError, did_you_mean
@@ -55,20 +55,15 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A checked benchmark: ``datasets`` by their names; ``folder`` is where everything goes."""
+    """A checked benchmark: ``datasets`` by their names; ``store`` is where everything goes."""
 
     options: BenchmarkOptions
     methods: list[Method]
     datasets: dict[str, Any]
     metrics: dict[str, Metric]
-    folder: Path
+    store: Store
     device: str
     notes: list[str]
-
-    @property
-    def store(self) -> Store:
-        """What is kept of it on disk."""
-        return Store(self.folder)
 
     @property
     def draws(self) -> int:
@@ -101,7 +96,7 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
     raise_faults(Findings(faults), str(path))
     root = Path(options.results_root or "results").expanduser()
     device = "cpu" if options.num_gpu == 0 else "auto"
-    return Benchmark(options, methods, datasets, metrics, root / options.name, device, notes)
+    return Benchmark(options, methods, datasets, metrics, Store(root / options.name), device, notes)
 
 
 def _known(keys: list[str]) -> set[str]:
@@ -144,11 +139,7 @@ def _metrics(options: BenchmarkOptions, faults: list[str]) -> dict[str, Metric]:
 
 
 def _datasets(
-    options: BenchmarkOptions,
-    methods: list[Method],
-    metrics: dict[str, Metric],
-    faults: list[str],
-    notes: list[str],
+    options: BenchmarkOptions, methods: list[Method], metrics: dict[str, Metric], faults: list[str], notes: list[str]
 ) -> dict[str, Any]:
     from basicsr.data import build_dataset
 
@@ -177,7 +168,7 @@ def _datasets(
 
 
 def _item_faults(where: str, item: Mapping[str, Any], methods: list[Method]) -> list[str]:
-    """What of the first image of a data set does not suit."""
     if "lq" not in item or "gt" not in item:
         return [f"{where} gives {', '.join(item)}; a benchmark needs lq and gt; use a paired data set"]
-    return [fault for method in methods for fault in method.data_faults(where, item)]
+    networks = (method for method in methods if isinstance(method, NetworkMethod))
+    return [fault for method in networks for fault in method.data_faults(where, item)]

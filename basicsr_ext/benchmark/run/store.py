@@ -74,18 +74,18 @@ class Store:
         """Where parameters, FLOPs and the like of a method lie."""
         return self.root / "restored" / method / "method.json"
 
-    def read_note(self, path: Path) -> dict[str, Any] | None:
-        """The note of a file, with the file's own name for ``path``; None if there is none that can be read."""
+    def read_note(self, path: Path) -> dict[str, Any]:
+        """The note of a file, with the file's own name for ``path``; empty if there is none that can be read."""
         try:
             note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        return note if isinstance(note, dict) else None
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def whole(self, path: Path, key: str) -> bool:
         """Whether a restored image was made from ``key``, and neither it nor its extras were changed."""
         note = self.read_note(path)
-        if note is None or note.get("key") != key or not path.is_file() or digest(path) != note.get("sha256"):
+        if note.get("key") != key or not path.is_file() or digest(path) != note.get("sha256"):
             return False
         return all((self.root / extra).is_file() for extra in note.get("extras", {}).values())
 

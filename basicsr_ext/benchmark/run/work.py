@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.run.inputs import Image
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
-from basicsr_ext.benchmark.run.peak_memory import PeakMemory
+from basicsr_ext.benchmark.run.peak_memory import peak_since, start_peak
 from basicsr_ext.benchmark.run.runners import Facts, Runner
 from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import GIVEN, hash_of, save_picture
@@ -30,9 +31,9 @@ _NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the 
 class Made(NamedTuple):
     """A restored image C,H,W in [0, 1], what was measured meanwhile, and further pictures by name."""
 
-    restored: torch.Tensor
+    restored: Tensor
     note: dict[str, Any]
-    extras: dict[str, torch.Tensor]
+    extras: dict[str, Tensor]
 
 
 class Outcome(NamedTuple):
@@ -66,8 +67,8 @@ def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
             if mine[method.name] and method.name not in outcome.reasons:
                 reason = _restore(bench, method, mine[method.name], clock)
                 failed |= {method.name: reason} if reason else {}
-    for reasons in collectives.gather_objects(failed):
-        outcome.reasons.update({name: reason for name, reason in reasons.items() if name not in outcome.reasons})
+    for reasons in reversed(collectives.gather_objects(failed)):  # those of the first rank count
+        outcome.reasons.update(reasons)
     return outcome
 
 
@@ -80,7 +81,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
             continue
         key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
         note = bench.store.read_note(bench.store.facts(method.name))
-        if note is not None and note.get("key") == key:
+        if note.get("key") == key:
             outcome.facts[method.name] = Facts(*note["facts"])
             continue
         try:
@@ -108,10 +109,10 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
     unsaved: list[str] = []
     runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
-        clock.begin(method, group)
+        clock.set_description_str(f"{method.name} {group[0].name}")
         try:
             if isinstance(method, FolderMethod):
-                made = [Made(_copied(method, image), {"seconds": None, "peak_memory": None}, {}) for image in group]
+                made = [Made(_copied(method, image), {}, {}) for image in group]
             else:
                 runner = runner or method.open(bench.device, bench.options.tile)
                 if len(items) not in warm:
@@ -125,7 +126,7 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
                 _keep(bench, method, image, one)
             except InputError as error:  # the next one may have a shorter name
                 unsaved.append(str(error))
-        clock.end(method, group)
+        clock.update(clock.expected(method.name, group))
     return f"{len(unsaved)} of {len(images)} images could not be saved: {listed(unsaved)}" if unsaved else None
 
 
@@ -153,18 +154,19 @@ def _keep(bench: Benchmark, method: Method, image: Image, made: Made) -> None:
 def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[Any]) -> list[Made]:
     """Restore images at once; each takes an equal share of the seconds."""
     seeds = [_seed(bench, image) for image in images]
-    with PeakMemory(runner.device) as memory:
-        runner.synchronize()
-        start = time.perf_counter()
-        found = runner.restore(items, seeds)
-        runner.synchronize()
-        seconds = (time.perf_counter() - start) / len(images)
+    told = start_peak(runner.device)
+    runner.synchronize()
+    start = time.perf_counter()
+    found = runner.restore(items, seeds)
+    runner.synchronize()
+    seconds = (time.perf_counter() - start) / len(images)
+    peak = peak_since(runner.device) if told else None
     for image, (restored, _) in zip(images, found):
         if restored.shape[-2:] != (image.height, image.width):
             size = " x ".join(map(str, reversed(restored.shape[-2:])))
             raise InputError(f"{image.name} is restored to {size}, but measures {image.width} x {image.height}")
-    draws = _draws(bench, runner, items, seeds, [restored for restored, _ in found])
-    note = {"seconds": seconds, "peak_memory": memory.bytes, "batch_size": len(images)}
+    draws = _draws(runner, bench.draws, items, seeds, [restored for restored, _ in found])
+    note = {"seconds": seconds, "peak_memory": peak, "batch_size": len(images)}
     made = []
     for (restored, extras), item, seed, more in zip(found, items, seeds, draws):
         walk = runner.walk(item, seed) if bench.options.trajectories else None
@@ -172,12 +174,10 @@ def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[An
     return made
 
 
-def _draws(
-    bench: Benchmark, runner: Runner, items: list[Any], seeds: list[int], first: list[torch.Tensor]
-) -> list[dict[str, torch.Tensor]]:
+def _draws(runner: Runner, count: int, items: list, seeds: list[int], first: list[Tensor]) -> list[dict[str, Tensor]]:
     """The images restored with further seeds, by ``draw1`` and so on; one alone where a method draws nothing."""
-    found: list[dict[str, torch.Tensor]] = [{} for _ in items]
-    for k in range(1, bench.draws):
+    found: list[dict[str, Tensor]] = [{} for _ in items]
+    for k in range(1, count):
         restored = [image for image, _ in runner.restore(items, [seed + k * _NEXT_SEED for seed in seeds])]
         for draws, image in zip(found, restored):
             draws[f"draw{k}"] = image
@@ -191,25 +191,17 @@ class _Clock(tqdm):
 
     def __init__(self, facts: Mapping[str, Facts], mine: Mapping[str, list[Image]], first: Image) -> None:
         self._pace = {name: fact.seconds / (first.width * first.height) for name, fact in facts.items()}
-        total = sum(self._expected(name, images) for name, images in mine.items())
+        total = sum(self.expected(name, images) for name, images in mine.items())
         layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
         quiet = not (any(mine.values()) and collectives.is_main())
         super().__init__(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
 
-    def _expected(self, method: str, images: list[Image]) -> float:
-        """Seconds; copying from a folder takes next to none."""
+    def expected(self, method: str, images: list[Image]) -> float:
+        """Seconds that images take; copying from a folder takes next to none."""
         return self._pace.get(method, 1e-9) * sum(image.width * image.height for image in images)
 
-    def begin(self, method: Method, images: list[Image]) -> None:
-        """Show what is restored now."""
-        self.set_description_str(f"{method.name} {images[0].name}")
 
-    def end(self, method: Method, images: list[Image]) -> None:
-        """Count images."""
-        self.update(self._expected(method.name, images))
-
-
-def _copied(method: FolderMethod, image: Image) -> torch.Tensor:
+def _copied(method: FolderMethod, image: Image) -> Tensor:
     path = method.find(image.dataset, image.name)
     if path is None:
         raise InputError(f"{method.folder} has no image for {image.name}")

@@ -49,6 +49,8 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
         sheet(runs, originals, tmp_path / "sheet.png", crop=24)
     with pytest.raises(InputError, match="holds no image named '0'"):
         sheet(runs, tmp_path / "b" / "nothing", tmp_path / "sheet.png", crop=16)
+    with pytest.raises(InputError, match=r"sheet\.xyz: .*choose another format"):
+        sheet(runs, originals, tmp_path / "sheet.xyz", crop=16)
 
 
 def test_a_folder_without_figures_is_told(tmp_path):
