@@ -125,9 +125,8 @@ def read_configuration(path: str | os.PathLike[str], option: str | None = None) 
                 raise ValueError("it is not that of a network")
         except (TypeError, ValueError) as error:
             said = f"{option} {path}" if option else path
-            raise InputError(
-                f"{said}: its configuration ({key}) is damaged: {error}; export it again, or give an option file"
-            ) from error
+            cure = "export it again, or give an option file"
+            raise InputError(f"{said}: its configuration ({key}) is damaged: {error}; {cure}") from error
     return {}
 
 
@@ -167,10 +166,8 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign or zipfile.is_zipfile(path):
             kind = foreign.group(1) if foreign else "other objects than tensors and plain containers"
-            raise InputError(
-                f"{said}checkpoint {path} holds {kind}, which is not loaded because it can run code; "
-                "save its state dict alone"
-            ) from error
+            why = "which is not loaded because it can run code; save its state dict alone"
+            raise InputError(f"{said}checkpoint {path} holds {kind}, {why}") from error
         raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
     except Exception as error:
         known = path.suffix == ".safetensors" or isinstance(error, _DAMAGE)
@@ -193,10 +190,8 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
 def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str, Any]:
     """:func:`load_weights` of a checkpoint that is loaded already; ``source`` names it in messages."""
     if not isinstance(loaded, Mapping):
-        raise InputError(
-            f"{source} holds a {type(loaded).__name__}, not the weights of a network; "
-            "give the .pth or .safetensors of a network"
-        )
+        cure = "give the .pth or .safetensors of a network"
+        raise InputError(f"{source} holds a {type(loaded).__name__}, not the weights of a network; {cure}")
     holders = [str(k) for k, v in loaded.items() if isinstance(v, Mapping)]
     if holders and not any(torch.is_tensor(value) for value in loaded.values()):
         known = [k for k in (key, *_CONTAINERS) if k in holders] or (holders if len(holders) == 1 else [])
@@ -213,11 +208,9 @@ def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[
     state = load_checkpoint(path, option)
     wanted = ("epoch", "iter", "optimizers", "schedulers")
     if missing := [key for key in wanted if not isinstance(state, dict) or key not in state]:
-        said = f"{option}: " if option else ""
-        raise InputError(
-            f"{said}{path} is not a training state ({', '.join(missing)} missing); "
-            "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
-        )
+        said = f"{option}: {path}" if option else path
+        cure = "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
+        raise InputError(f"{said} is not a training state ({', '.join(missing)} missing); {cure}")
     return state
 
 

@@ -82,7 +82,6 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
 
 
 def _expand(text: str, results: Sequence[Path]) -> Inventory:
-    """What one input stands for."""
     path = os.path.expanduser(text)
     if text and os.path.isdir(path):
         return images_below(path, *results)

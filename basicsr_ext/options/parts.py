@@ -59,10 +59,8 @@ def check_network(where: str, block: Mapping[str, Any], model: type[RestorerCont
     if not _forward_takes(cls, takes):
         names = registries.names(ARCH_REGISTRY)
         fitting = [name for name in names if _forward_takes(registries.find(ARCH_REGISTRY, name), takes)]
-        found.faults.append(
-            f"{where}.type is {block['type']}, which {model.__name__} cannot use: it calls its network with "
-            f"({', '.join(takes)}); networks that take these: {', '.join(fitting)}"
-        )
+        said = f"{block['type']}, which {model.__name__} cannot use: it calls its network with ({', '.join(takes)})"
+        found.faults.append(f"{where}.type is {said}; networks that take these: {', '.join(fitting)}")
 
 
 def _forward_takes(cls: Any, names: Sequence[str]) -> bool:

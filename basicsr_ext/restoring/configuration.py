@@ -74,10 +74,8 @@ def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
             apply_overrides(opt, recorded_overrides(only[0]), lambda keys: ())
             return opt, str(only[0])
     held = f"{len(found)} option files ({listed(path.name for path in found)})" if found else "no option file"
-    raise InputError(
-        f"--checkpoint {checkpoint}: it holds no configuration and {folder} holds {held}; "
-        "say with -opt FILE what the network was trained with"
-    )
+    said = f"it holds no configuration and {folder} holds {held}"
+    raise InputError(f"--checkpoint {checkpoint}: {said}; say with -opt FILE what the network was trained with")
 
 
 def recorded_overrides(path: str | Path) -> list[str]:
@@ -127,9 +125,8 @@ def single_image_model(opt: Mapping[str, Any]) -> type:
     if cls is None or not is_able(cls):
         names = registries.names(MODEL_REGISTRY)
         able = [name for name in names if is_able(registries.find(MODEL_REGISTRY, name))]
-        raise InputError(
-            f"model_type is {opt.get('model_type')!r}, which does not restore single images; {did_you_mean('', able)}"
-        )
+        said = f"{opt.get('model_type')!r}, which does not restore single images"
+        raise InputError(f"model_type is {said}; {did_you_mean('', able)}")
     return cls
 
 

@@ -22,8 +22,6 @@ from basicsr_ext.images.pictures import Picture, network_planes, with_planes
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
-__all__ = ["Loading", "Restorer", "find_device"]
-
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
@@ -57,7 +55,7 @@ class Restorer:
         how = how or Loading()
         self.device = find_device(how.device)
         alone = {"num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
-        self.opt = dict(opt) | alone
+        self.opt = {**opt, **alone}
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
         self.offers = restorer_of(self._model)
@@ -136,7 +134,9 @@ class Restorer:
         try:
             restored = self._run(batch, seeds).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
-            raise InputError(_too_large(image, error)) from error
+            several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
+            alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
+            raise InputError(f"{several}; restore fewer at once" if count > 1 else alone) from error
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
         if mask is not None and restored.shape == image.shape:
@@ -238,13 +238,6 @@ def find_device(name: str) -> torch.device:
 
 def _size(image: Tensor) -> str:
     return " x ".join(map(str, image.shape[-2:]))
-
-
-def _too_large(image: Tensor, error: Exception) -> str:
-    size, count = _size(image), len(image)
-    if count > 1:
-        return f"{count} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
-    return f"an image of {size} pixels does not fit into memory ({error}); --device cpu"
 
 
 def _build(opt: dict[str, Any], device: torch.device) -> Any:

@@ -71,7 +71,7 @@ def prepare(
         _compare(output, stored, settings)
         print(f"{output} is complete: {stored['crops']} crops")
         return stored["crops"]
-    part = _part(output)
+    part = output.with_name(f"{output.name}.part")
     if owner := folder_lock.held_by(part):
         raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
     folder_lock.hold(part)
@@ -105,10 +105,8 @@ def verify(
             wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
             count += len(crops)
     if wrong:
-        raise InputError(
-            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}; remove "
-            "it and prepare it again"
-        )
+        said = f"{len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}"
+        raise InputError(f"{output}: {said}; remove it and prepare it again")
     print(f"{output}: {count} crops are those of the images")
     return count
 
@@ -121,21 +119,15 @@ def not_packed(output: str | os.PathLike[str]) -> list[str]:
 def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | None) -> None:
     if kind != "folder" and output.suffix != ".lmdb":
         raise InputError(f"-o is {output}; for --to {kind} give a name that ends in .lmdb, which BasicSR asks for")
-    for option, value, least in (
-        ("--crop", cutting.crop, 1), ("--step", cutting.step, 1), ("--threshold", cutting.threshold, 0),
-        ("--workers", workers, 1),
-    ):  # fmt: skip
-        if value is not None and value < least:
-            raise InputError(f"{option} is {value}; give a whole number from {least}")
+    for option, value in ("crop", cutting.crop), ("step", cutting.step), ("workers", workers):
+        if value is not None and value < 1:
+            raise InputError(f"--{option} is {value}; give a whole number from 1")
+    if cutting.threshold < 0:
+        raise InputError(f"--threshold is {cutting.threshold}; give a whole number from 0")
     if cutting.step and not cutting.crop:
         raise InputError(f"--step is {cutting.step} without --crop; give the side of the squares, such as --crop 480")
     if not 0 <= cutting.compression <= 9:
         raise InputError(f"--compression is {cutting.compression}; give a whole number from 0 to 9")
-
-
-def _part(output: Path) -> Path:
-    """Where the output grows until it is complete."""
-    return output.with_name(f"{output.name}.part")
 
 
 def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
@@ -143,7 +135,7 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
         found = "is a file" if os.path.exists(source) else "does not exist"
         raise InputError(f"-i is {source}, which {found}; give a folder of images")
     images: dict[str, _Image] = {}
-    there = images_below(source, output, _part(output))
+    there = images_below(source, output, output.with_name(f"{output.name}.part"))
     for path, name in there.files:
         key = os.path.splitext(name)[0].removesuffix(suffix)
         if key in images:
@@ -176,13 +168,10 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _compare(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-    other = [key for key, value in settings.items() if stored.get(key) != value]
-    if other:
-        told = ", ".join(
-            "the images are others" if key == "images" else f"{key} was {stored.get(key)} and is {settings[key]}"
-            for key in other
-        )
-        raise InputError(f"{folder} was made otherwise: {told}; remove it, or choose another output")
+    said = {key: f"{key} was {stored.get(key)} and is {value}" for key, value in settings.items()}
+    said["images"] = "the images are others"
+    if other := [said[key] for key, value in settings.items() if stored.get(key) != value]:
+        raise InputError(f"{folder} was made otherwise: {', '.join(other)}; remove it, or choose another output")
 
 
 def _fill(

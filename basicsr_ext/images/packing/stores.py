@@ -38,13 +38,11 @@ class FolderStore:
 
     def finish(self, lines: Iterable[list[Any]]) -> int:
         """Write ``name.png (h,w,c) level`` for each crop of the record, as BasicSR's tools do; returns their number."""
-        count = 0
+        crops = [crop for line in lines for crop in line[1]]
         with self.meta.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            for _, crops, *_ in lines:
-                for key, (height, width, channels) in crops:
-                    file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
-                    count += 1
-        return count
+            for key, (height, width, channels) in crops:
+                file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
+        return len(crops)
 
 
 class LmdbStore(FolderStore):
