@@ -138,7 +138,9 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         raise InputError(f"cannot save {path}: {said}; choose png or tif")
     if alpha is not None and kind == "jpg":
         colours, alpha = colours * alpha + (1 - alpha), None
-    pixels = _to_pixels([colours] if alpha is None else [colours, alpha], picture.bits)
+    full, whole = (255, np.uint8) if picture.bits == 8 else (65535, np.uint16)
+    planes = [*colours] if alpha is None else [*colours, *alpha]
+    pixels = np.stack([(plane.clamp(0, 1) * full).round().numpy().astype(whole) for plane in planes], axis=2)
     space = b"RGB " if len(colours) == 3 or kind == "webp" else b"GRAY"
     profile = picture.profile if picture.profile and picture.profile[16:20] == space else None
     try:
@@ -146,13 +148,6 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     except (OSError, struct.error) as error:  # what its encoder cannot hold
         raise InputError(f"cannot save {path} as {FORMATS[kind]}: {error}; choose another format") from error
     write_whole(path, data)
-
-
-def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
-    """H,W,C of uint8 or uint16."""
-    full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    single = [(plane.clamp(0, 1) * full).round().numpy().astype(kind) for part in planes for plane in part]
-    return np.stack(single, axis=2)
 
 
 def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:

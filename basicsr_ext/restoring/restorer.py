@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.checkpoints.networks import check_fit, network_channels, network_multiple
-from basicsr_ext.checkpoints.storage import load_weights
+from basicsr_ext.checkpoints.storage import AnyPath, load_weights
 from basicsr_ext.common.contracts import RestorerContract, restorer_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
+Seeds = int | Sequence[int]  # of the noise: one for all images, or one for each
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
@@ -49,9 +49,7 @@ class Restorer:
         network: the network, in tiles; its ``progress`` is told, during a call, which share of them is done.
     """
 
-    def __init__(
-        self, opt: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, how: Loading | None = None
-    ) -> None:
+    def __init__(self, opt: Mapping[str, Any], checkpoint: AnyPath | None, how: Loading | None = None) -> None:
         how = how or Loading()
         self.device = find_device(how.device)
         alone = {"num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
@@ -72,9 +70,7 @@ class Restorer:
         self._given: dict[str, Any] = {}
 
     @classmethod
-    def load(
-        cls, checkpoint: str | os.PathLike[str], options: str | os.PathLike[str] | None = None, **how: Any
-    ) -> Restorer:
+    def load(cls, checkpoint: AnyPath, options: AnyPath | None = None, **how: Any) -> Restorer:
         """Load ``net_g_*.pth`` of a run, or a ``.safetensors``; the plugins that it needs must be registered.
 
         ``options`` is an option file, None to find them by :func:`.configuration.find_options`; ``how`` are fields of
@@ -100,12 +96,7 @@ class Restorer:
 
     @torch.no_grad()
     def restore(
-        self,
-        image: Tensor,
-        mask: Tensor | None = None,
-        seed: int | Sequence[int] = 0,
-        cond: Tensor | None = None,
-        **flags: Any,
+        self, image: Tensor, mask: Tensor | None = None, seed: Seeds = 0, cond: Tensor | None = None, **flags: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Restore images.
 
@@ -180,11 +171,10 @@ class Restorer:
     def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
         model = self._model
         model.feed_data(batch)
-        if self._of_basicsr:
-            model.test()
-            return model.output
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return model.restore(model.batch, self.network, generators)
+        if not self._of_basicsr:
+            return model.restore(model.batch, self.network, [torch.Generator().manual_seed(seed) for seed in seeds])
+        model.test()
+        return model.output
 
     def restore_picture(
         self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
@@ -197,7 +187,7 @@ class Restorer:
         self,
         pictures: Sequence[Picture],
         masks: Sequence[Tensor] | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seeds = 0,
         conds: Sequence[Tensor] | None = None,
         **flags: Any,
     ) -> list[tuple[Picture, dict[str, Picture]]]:
@@ -275,7 +265,7 @@ def _silent_toolkit() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load(net: torch.nn.Module, checkpoint: str | os.PathLike[str]) -> None:
+def _load(net: torch.nn.Module, checkpoint: AnyPath) -> None:
     """Load the averaged weights, or the only ones."""
     path = Path(checkpoint).expanduser()
     weights = load_weights(path, "params_ema", "--checkpoint")

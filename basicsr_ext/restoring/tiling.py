@@ -109,8 +109,7 @@ def _groups(cells: list[Cell], batch: int) -> Iterator[list[Cell]]:
 
 
 def _cut_all(group: list[Cell], image: Tensor, extra: tuple[Any, ...]) -> list[Any]:
-    """The image and the extra arguments of one call."""
-    arguments = list((image, *extra))
+    arguments = [image, *extra]
     for k, argument in enumerate(arguments):
         if _is_like(argument, image.shape[-2:]):
             whole = argument.expand(len(image), -1, -1, -1)

@@ -40,18 +40,11 @@ class _Image(NamedTuple):
     key: str  # of its crops
 
 
-class _Cut(NamedTuple):
-    crops: list[Crop]
-    failure: str | None = None  # why they cannot be saved
+_Cut = tuple[list[Crop], str | None]  # the crops of an image, and why they cannot be saved
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    kind: str,
-    cutting: Cutting,
-    suffix: str = "",
-    workers: int | None = None,
+    source: str | Path, output: str | Path, kind: str, cutting: Cutting, suffix: str = "", workers: int | None = None
 ) -> int:
     """Pack the images of the folder ``source`` into ``output``; returns the number of crops.
 
@@ -87,12 +80,7 @@ def prepare(
 
 
 def verify(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    kind: str,
-    cutting: Cutting,
-    suffix: str = "",
-    workers: int | None = None,
+    source: str | Path, output: str | Path, kind: str, cutting: Cutting, suffix: str = "", workers: int | None = None
 ) -> int:
     """Cut the images again and compare with a complete ``output``; returns the number of crops.
 
@@ -222,11 +210,11 @@ def _begin_worker() -> None:
 def _cut(path: str, key: str, cutting: Cutting, folder: str | None) -> _Cut:
     """Cut an image as :func:`cut_file` does; where its crops cannot be saved, but others may, no crops, and why."""
     try:
-        return _Cut(cut_file(path, key, cutting, folder))
+        return cut_file(path, key, cutting, folder), None
     except SaveError as error:
         if error.full:
             raise
-        return _Cut([], f"{path}: {error}")
+        return [], f"{path}: {error}"
 
 
 def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[_Cut]:
@@ -264,7 +252,7 @@ def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[_Cut, _Image]
                 record.write(json.dumps(line) + "\n")
             record.flush()
             os.fsync(record.fileno())
-            store.write(crop for cut_one, _ in some for crop in cut_one.crops)
+            store.write(crop for (crops, _), _ in some for crop in crops)
 
 
 def _lines(part: Path) -> Iterator[list[Any]]:
