@@ -37,9 +37,11 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
 
 def decode_pixels(data: bytes, path: str) -> np.ndarray:
     """Decode as :func:`decode` does, with grey and alpha as BGRA: C is 1, 3 or 4, as the data sets count channels."""
-    pixels = _stored_pixels(data)
-    if pixels is None:
-        pixels = decode(data, path)[0]
+    if head := _RAW.match(data):  # which is looked at without copying it
+        shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
+        if 0 < len(data) - head.end() == math.prod(shape):
+            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
+    pixels = decode(data, path)[0]
     return pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
 
 
@@ -63,15 +65,6 @@ def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
     if (pixels.shape, pixels.dtype) != expected:
         raise InputError(f"{path}: is damaged: it does not hold what its header says; replace it")
     return pixels, header
-
-
-def _stored_pixels(data: bytes) -> np.ndarray | None:
-    """Look at the pixels of an uncompressed image without copying them; None for any other file."""
-    if head := _RAW.match(data):
-        shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
-        if 0 < len(data) - head.end() == math.prod(shape):
-            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
-    return None
 
 
 # ---- one decoder for each format: H,W,C, turned
@@ -159,9 +152,6 @@ _DECODERS: dict[str, Callable[[bytes, Header], np.ndarray | None]] = {
     "PNM": lambda data, _: _opencv_order(anymaps.values_of(data)),
     **dict.fromkeys(headers.OTHERS, lambda data, header: _turn(_by_pillow(data, header), header.orientation)),
 }
-
-
-# ---- channels and tensors
 
 
 def match_channels(

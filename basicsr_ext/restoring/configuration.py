@@ -84,15 +84,9 @@ def recorded_overrides(path: str | Path) -> list[str]:
     lines = Path(path).read_text(encoding="utf-8").splitlines()[:3]
     if len(lines) < 3 or not lines[0].startswith("# GENERATE TIME") or " --force_yml " not in lines[2]:
         return []
-    words = lines[2].split(" --force_yml ", 1)[1].split(" ")
-    entries: list[str] = []
-    for word in words:
-        if word.startswith("-"):
-            break
-        if re.match(r"\+?\w+(:\w+)*=", word):
-            entries.append(word)
-        elif entries:  # a value with spaces, whose quotes the command line took away
-            entries[-1] += f" {word}"
+    given = re.split(r"(?:^| )-", lines[2].split(" --force_yml ", 1)[1])[0]  # up to the next flag
+    # a value may have spaces, whose quotes the command line took away
+    entries = [text for text in re.split(r" (?=\+?\w+(?::\w+)*=)", given) if "=" in text]
     return [entry if entry.startswith("+") else f"+{entry}" for entry in entries]
 
 

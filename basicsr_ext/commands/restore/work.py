@@ -102,9 +102,9 @@ def _join(here: Launch, args: argparse.Namespace) -> None:
 def _load_toolkit() -> None:
     """Make BasicSR and every plugin known."""
     repairs.apply()
-    for plugin in plugins.load_entry_points():
-        if not plugin.ok:
-            _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
+    plugins.load_entry_points()
+    for plugin in plugins.failures():
+        _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
 
 
 def add_known_flags(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,10 @@ def prepare(
     source, output = Path(source), Path(output)
     _check_numbers(kind, cutting, output, workers)
     images = _find(source, output, suffix, kind)
-    settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
+    # Names and sizes of the files: another folder, or a changed one, is not taken for the same
+    lines = "".join(f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
+    digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": digest}
     if os.path.exists(output):
         stored = _read_settings(output)
         if stored is None:
@@ -142,12 +145,6 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
     return list(images.values())
 
 
-def _digest(images: Sequence[_Image]) -> str:
-    """Of the names and sizes of the files: another folder, or a changed one, is not taken for the same."""
-    lines = (f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
@@ -189,9 +186,6 @@ def _fill(
     os.replace(part, output)
     print(f"{output}: {crops} crops of {len(images)} images")
     return crops
-
-
-# ---- what is cut, in parallel and in order
 
 
 def _begin_worker() -> None:
@@ -238,9 +232,6 @@ def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, wor
         finally:
             for future in waiting:
                 future.cancel()
-
-
-# ---- what is written, and how far it came
 
 
 def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[_Cut, _Image]]) -> None:
