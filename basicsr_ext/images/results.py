@@ -37,8 +37,7 @@ def _paths(dataset: Any, side: str, absolute: bool = True) -> list[str]:
 
 def name_clashes(dataset: Any, side: str = "lq") -> list[str]:
     """Say which images of a data set would be written to one file."""
-    first: dict[str, str] = {}
-    said = []
+    first, said = dict[str, str](), []
     for path, name in zip(_paths(dataset, side), result_names(dataset, side)):
         other = first.setdefault(os.path.normcase(name), path)
         if other is not path:

@@ -85,8 +85,8 @@ def recorded_overrides(path: str | Path) -> list[str]:
     if len(lines) < 3 or not lines[0].startswith("# GENERATE TIME") or " --force_yml " not in lines[2]:
         return []
     given = re.split(r"(?:^| )-", lines[2].split(" --force_yml ", 1)[1])[0]  # up to the next flag
-    # a value may have spaces, whose quotes the command line took away
-    entries = [text for text in re.split(r" (?=\+?\w+(?::\w+)*=)", given) if "=" in text]
+    start = r"\+?\w+(?::\w+)*="  # of an entry; its value may have spaces, whose quotes the command line took away
+    entries = [text for text in re.split(f" (?={start})", given) if re.match(start, text)]
     return [entry if entry.startswith("+") else f"+{entry}" for entry in entries]
 
 

@@ -92,13 +92,11 @@ def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     Raises InputError if a mask is missing, cannot be read, has another size than its picture, or has no hole.
     """
     chosen = _companions("--mask", masks, jobs)
-    for mask in dict.fromkeys(chosen.values()):
-        read_mask(mask)
+    sizes = {mask: tuple(read_mask(mask).shape[1:]) for mask in dict.fromkeys(chosen.values())}
     for source, mask in chosen.items():
-        found, size = image_header(mask)[:2], size_of(source)
-        if size and size != found:
-            sizes = [f"{height} x {width}" for height, width in (found, size)]
-            said = f"has {sizes[0]} pixels, {source} {sizes[1]} (height x width)"
+        if (size := size_of(source)) and size != sizes[mask]:
+            found, wanted = (f"{height} x {width}" for height, width in (sizes[mask], size))
+            said = f"has {found} pixels, {source} {wanted} (height x width)"
             raise InputError(f"--mask {mask} {said}; they must agree")
     return chosen
 

@@ -52,8 +52,7 @@ class Restorer:
     def __init__(self, opt: Mapping[str, Any], checkpoint: AnyPath | None, how: Loading | None = None) -> None:
         how = how or Loading()
         self.device = find_device(how.device)
-        alone = {"num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
-        self.opt = {**opt, **alone}
+        self.opt = {**opt, "num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
         self.offers = restorer_of(self._model)
