@@ -58,8 +58,6 @@ def verify(path: str | os.PathLike[str]) -> bool:
     if wanted is None:
         return False
     if digest(path) != wanted:
-        raise InputError(
-            f"checkpoint {path} is damaged, or was changed after it was saved: its SHA-256 is not that in {record}; "
-            "use another one (or remove the record if the change was meant)"
-        )
+        said = f"is damaged, or was changed after it was saved: its SHA-256 is not that in {record}"
+        raise InputError(f"checkpoint {path} {said}; use another one (or remove the record if the change was meant)")
     return True

@@ -29,11 +29,8 @@ def check_fit(
     wanted = _shapes(network.state_dict() if isinstance(network, nn.Module) else network)
     found = _shapes(weights)
     shapes = [f"{k} {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
-    faults = {
-        "missing": [k for k in wanted if k not in found],
-        "unknown": [k for k in found if k not in wanted],
-        "of another shape": shapes,
-    }
+    missing, unknown = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
+    faults = {"missing": missing, "unknown": unknown, "of another shape": shapes}
     said = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in faults.items() if names)
     fitting = any(found.get(k) == shape for k, shape in wanted.items())
     if said and (strict or not fitting):
@@ -70,8 +67,7 @@ def has_weights(opt: Mapping[str, Any]) -> bool:
 def best_key(path: str) -> str | None:
     """The key to test a checkpoint with: the averaged weights if it holds them."""
     loaded = load_checkpoint(path, "path.pretrain_network_g", mmap=True)
-    known = ("params_ema", "params")
-    return next((key for key in known if isinstance(loaded, Mapping) and key in loaded), None)
+    return next((key for key in ("params_ema", "params") if isinstance(loaded, Mapping) and key in loaded), None)
 
 
 def channel_option(options: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:

@@ -44,11 +44,8 @@ def save_best(opt: Mapping[str, Any], best: Mapping[str, Any] | None, iteration:
         best_file(state).unlink(missing_ok=True)
         return
     text = json.dumps(plain(best, "best_metric_results"))
-    write_whole(best_file(state), json.dumps({"sha256": _text_digest(text), "best": text}), durable=True)
-
-
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    kept = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "best": text}
+    write_whole(best_file(state), json.dumps(kept), durable=True)
 
 
 def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -57,15 +54,14 @@ def load_best(state: str | os.PathLike[str]) -> dict[str, Any] | None:
     try:
         text = path.read_bytes().decode("utf-8")
         kept = json.loads(text)
-        if json.dumps(kept) != text or _text_digest(kept["best"]) != kept["sha256"]:
+        if json.dumps(kept) != text or hashlib.sha256(kept["best"].encode()).hexdigest() != kept["sha256"]:
             raise ValueError("it does not have its checksum")
         return json.loads(kept["best"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"the best metrics {path} are damaged ({error}); remove the file to go on without them"
-        ) from error
+        said = f"the best metrics {path} are damaged ({error})"
+        raise InputError(f"{said}; remove the file to go on without them") from error
 
 
 def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
@@ -80,9 +76,8 @@ def check_save(opt: Mapping[str, Any], iteration: int) -> Path:
     recorded = checksums.read_record(record) if record.is_file() else {}
     for path in (state, *nets):
         if recorded and path.is_file() and checksums.listed_name(path, folder) not in recorded:
-            raise InputError(
-                f"the record {record} does not list {path.name}; the save was not finished; use an earlier one"
-            )
+            said = f"the record {record} does not list {path.name}"
+            raise InputError(f"{said}; the save was not finished; use an earlier one")
     load_state(state)
     for path in (*nets, *(folder / name for name in recorded if name.endswith(".safetensors"))):
         load_checkpoint(path, mmap=True)

@@ -64,10 +64,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"the record {path} of a run is damaged ({error}); remove it to have the option file beside it read, or "
-            "say with -opt FILE what the network was trained with"
-        ) from error
+        said = f"the record {path} of a run is damaged ({error}); remove it to have the option file beside it read"
+        raise InputError(f"{said}, or say with -opt FILE what the network was trained with") from error
 
 
 def changed_options(saved: str, opt: Mapping[str, Any]) -> list[str]:
@@ -76,11 +74,8 @@ def changed_options(saved: str, opt: Mapping[str, Any]) -> list[str]:
     ``saved`` are the options of the save, as :func:`option_text` gives them, ``opt`` the resolved ones of now.
     """
     before, now = dict(_leaves(json.loads(saved))), dict(_leaves(json.loads(option_text(opt))))
-    return [
-        f"{key}: {before.get(key, _ABSENT)} -> {now.get(key, _ABSENT)}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key, _ABSENT) != now.get(key, _ABSENT)
-    ]
+    values = {key: (before.get(key, _ABSENT), now.get(key, _ABSENT)) for key in [*before, *now]}
+    return [f"{key}: {old} -> {new}" for key, (old, new) in values.items() if old != new]
 
 
 def changed_versions(saved: Mapping[str, str]) -> list[str]:

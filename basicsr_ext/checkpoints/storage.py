@@ -19,6 +19,7 @@ from basicsr_ext.checkpoints import checksums
 from basicsr_ext.common import files
 from basicsr_ext.common.errors import InputError, did_you_mean
 
+AnyPath = str | os.PathLike[str]
 CONFIGURATION = "config"  # key of the options beside the weights
 _CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
 _CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
@@ -54,7 +55,7 @@ def plain(thing: Any, place: str = "state") -> Any:
     raise TypeError(f"{place} is a {type(thing).__name__}; a checkpoint holds numbers, strings, tensors and containers")
 
 
-def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
+def atomic_save(thing: Any, path: AnyPath) -> str:
     """Write a checkpoint, whole or not at all (SaveError); returns the SHA-256 of what was written."""
     digest = ""
 
@@ -70,7 +71,7 @@ def atomic_save(thing: Any, path: str | os.PathLike[str]) -> str:
 
 
 def save_safetensors(
-    tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, torch.Tensor], path: AnyPath, metadata: Mapping[str, str] | None = None
 ) -> str:
     """Write the weights of one network and texts that describe them, whole or not at all (SaveError); its SHA-256."""
     from safetensors.torch import save_file
@@ -87,7 +88,7 @@ def save_safetensors(
     return files.digest(path)
 
 
-def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None = None) -> dict[str, str]:
+def read_safetensors_metadata(path: AnyPath, option: str | None = None) -> dict[str, str]:
     """The texts that a safetensors file carries beside its tensors, by name; InputError if it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
@@ -101,7 +102,7 @@ def read_safetensors_metadata(path: str | os.PathLike[str], option: str | None =
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({error}); use another one") from error
 
 
-def read_configuration(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
+def read_configuration(path: AnyPath, option: str | None = None) -> dict[str, Any]:
     """The options that a checkpoint carries beside its weights, ``network_g`` among them; empty if it carries none.
 
     They are a JSON text under :data:`CONFIGURATION` in the metadata of a safetensors file, or at the root of a .pth.
@@ -125,9 +126,8 @@ def read_configuration(path: str | os.PathLike[str], option: str | None = None) 
                 raise ValueError("it is not that of a network")
         except (TypeError, ValueError) as error:
             said = f"{option} {path}" if option else path
-            raise InputError(
-                f"{said}: its configuration ({key}) is damaged: {error}; export it again, or give an option file"
-            ) from error
+            cure = "export it again, or give an option file"
+            raise InputError(f"{said}: its configuration ({key}) is damaged: {error}; {cure}") from error
     return {}
 
 
@@ -148,7 +148,7 @@ def _torch_load(path: Path, mmap: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
 
 
-def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mmap: bool = False) -> Any:
+def load_checkpoint(path: AnyPath, option: str | None = None, mmap: bool = False) -> Any:
     """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
 
     They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts. A file
@@ -167,10 +167,8 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign or zipfile.is_zipfile(path):
             kind = foreign.group(1) if foreign else "other objects than tensors and plain containers"
-            raise InputError(
-                f"{said}checkpoint {path} holds {kind}, which is not loaded because it can run code; "
-                "save its state dict alone"
-            ) from error
+            why = "which is not loaded because it can run code; save its state dict alone"
+            raise InputError(f"{said}checkpoint {path} holds {kind}, {why}") from error
         raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
     except Exception as error:
         known = path.suffix == ".safetensors" or isinstance(error, _DAMAGE)
@@ -178,7 +176,7 @@ def load_checkpoint(path: str | os.PathLike[str], option: str | None = None, mma
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({cause}); use another one") from error
 
 
-def load_weights(path: str | os.PathLike[str], key: str | None = "params", option: str | None = None) -> dict[str, Any]:
+def load_weights(path: AnyPath, key: str | None = "params", option: str | None = None) -> dict[str, Any]:
     """Load the tensors of one network, without what other toolkits put around them and their names.
 
     A state dict that lies bare in the file is taken whatever ``key`` says. ``params`` and ``params_ema`` stand in for
@@ -193,10 +191,8 @@ def load_weights(path: str | os.PathLike[str], key: str | None = "params", optio
 def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str, Any]:
     """:func:`load_weights` of a checkpoint that is loaded already; ``source`` names it in messages."""
     if not isinstance(loaded, Mapping):
-        raise InputError(
-            f"{source} holds a {type(loaded).__name__}, not the weights of a network; "
-            "give the .pth or .safetensors of a network"
-        )
+        cure = "give the .pth or .safetensors of a network"
+        raise InputError(f"{source} holds a {type(loaded).__name__}, not the weights of a network; {cure}")
     holders = [str(k) for k, v in loaded.items() if isinstance(v, Mapping)]
     if holders and not any(torch.is_tensor(value) for value in loaded.values()):
         known = [k for k in (key, *_CONTAINERS) if k in holders] or (holders if len(holders) == 1 else [])
@@ -208,16 +204,14 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
     return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in bare.items()}
 
 
-def load_state(path: str | os.PathLike[str], option: str | None = None) -> dict[str, Any]:
+def load_state(path: AnyPath, option: str | None = None) -> dict[str, Any]:
     """Load a training state; InputError if the file cannot be loaded, or is none (a network's file, say)."""
     state = load_checkpoint(path, option)
     wanted = ("epoch", "iter", "optimizers", "schedulers")
     if missing := [key for key in wanted if not isinstance(state, dict) or key not in state]:
-        said = f"{option}: " if option else ""
-        raise InputError(
-            f"{said}{path} is not a training state ({', '.join(missing)} missing); "
-            "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
-        )
+        said = f"{option}: {path}" if option else path
+        cure = "give a file training_states/*.state, or give a network's file as path.pretrain_network_*"
+        raise InputError(f"{said} is not a training state ({', '.join(missing)} missing); {cure}")
     return state
 
 

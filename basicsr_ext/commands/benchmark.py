@@ -19,13 +19,6 @@ def run(argv: list[str]) -> int:
     arguments("--local_rank", "--local-rank", type=int, default=0, help="accepted; the environment decides")
     arguments("--force_yml", nargs="+", action="extend", metavar="a:b=v", help="set options, as manual_seed=1")
     args = parser.parse_args(argv)
-    try:
-        return _benchmark(args)
-    finally:
-        folder_lock.release_all()
-
-
-def _benchmark(args: argparse.Namespace) -> int:
     repairs.apply()
     from basicsr.utils.dist_util import init_dist
 
@@ -34,19 +27,17 @@ def _benchmark(args: argparse.Namespace) -> int:
 
     here = launch.find_launch(args.launcher)
     bench = settings.read(args.opt, here, args.force_yml)
-    if here.is_main:
-        folder_lock.hold(bench.store.root)
-        for note in filter(None, [here.note, *bench.notes]):
-            _say(f"note: {note}")
-    if here.launcher != "none":
-        init_dist(here.launcher, **({"backend": "gloo"} if bench.options.num_gpu == 0 else {}))
-    found = records.compose(bench, measure.restore_and_measure(bench))
-    if not here.is_main:
-        return 0
-    for line in publish.publish(found, bench.store.root):
-        _say(line)
-    return int(any(method["status"] == "failed" for method in found["methods"]))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    try:
+        if here.is_main:
+            folder_lock.hold(bench.store.root)
+            for note in filter(None, [here.note, *bench.notes]):
+                print(f"note: {note}", file=sys.stderr, flush=True)
+        if here.launcher != "none":
+            init_dist(here.launcher, **({"backend": "gloo"} if bench.options.num_gpu == 0 else {}))
+        found = records.compose(bench, measure.restore_and_measure(bench))
+        if not here.is_main:
+            return 0
+        print(*publish.publish(found, bench.store.root), sep="\n", file=sys.stderr, flush=True)
+        return int(any(method["status"] == "failed" for method in found["methods"]))
+    finally:
+        folder_lock.release_all()

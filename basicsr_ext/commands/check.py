@@ -10,7 +10,6 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from basicsr_ext import repairs
@@ -65,10 +64,9 @@ def _check_data(opt: dict[str, Any]) -> int:
 def _move_paths(opt: dict[str, Any], folder: str) -> None:
     opt["root_path"] = folder
     opt["path"].pop("experiments_root", None)  # a bad step is told, not described in a file that is gone
-    for key in ("results_root", "models", "training_states", "log", "visualization"):
-        if key in opt["path"]:
-            opt["path"][key] = os.path.join(folder, key)
-            Path(opt["path"][key]).mkdir()
+    for key in {"results_root", "models", "training_states", "log", "visualization"} & opt["path"].keys():
+        opt["path"][key] = os.path.join(folder, key)
+        os.mkdir(opt["path"][key])
 
 
 def _rehearse(opt: dict[str, Any], is_train: bool) -> None:

@@ -98,8 +98,7 @@ def _plugins(wrong: list[str]) -> None:
     for plugin in found:
         print(f"  {'loaded' if plugin.ok else 'FAILED':<10} {plugin.name} ({plugin.source})")
         if not plugin.ok:
-            wrong.append(
-                f"plugin {plugin.name} failed to load: {plugin.error}; update or uninstall the package that brings it"
-            )
+            cure = "update or uninstall the package that brings it"
+            wrong.append(f"plugin {plugin.name} failed to load: {plugin.error}; {cure}")
     if not found:
         print("  none found")

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
@@ -19,10 +19,8 @@ _OF_A_RUN = ("path", "is_train", "num_gpu", "manual_seed")
 
 def run(argv: list[str]) -> int:
     """Write the file that the command line asks for; returns 0, or raises InputError or SaveError."""
-    parser = argparse.ArgumentParser(
-        prog="basicsr export",
-        description="Put a trained network (averaged weights, where there are some) and its options into one file.",
-    )
+    description = "Put a trained network (averaged weights, where there are some) and its options into one file."
+    parser = argparse.ArgumentParser(prog="basicsr export", description=description)
     parser.add_argument("checkpoint", help="net_g_*.pth of a run, or a .safetensors")
     parser.add_argument("-o", dest="out", required=True, metavar="FILE", help="file to write; ends in .safetensors")
     parser.add_argument("-opt", help="option file; without it, the one inside the checkpoint or of its run")
@@ -33,9 +31,15 @@ def run(argv: list[str]) -> int:
     out = Path(args.out).expanduser()
     if out.suffix != ".safetensors":
         raise InputError(f"-o {out}: give a name that ends in .safetensors")
+    repairs.apply()
     from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
+    from basicsr_ext.restoring.configuration import find_options
+    from basicsr_ext.restoring.restorer import Loading, Restorer
 
-    weights, options = _read(args.checkpoint, args.opt)
+    plugins.load_entry_points()
+    found, _ = find_options(args.checkpoint, args.opt)
+    options = {key: value for key, value in found.items() if key not in _OF_A_RUN}
+    weights: Mapping[str, Tensor] = Restorer(found, args.checkpoint, Loading("cpu")).network.net.state_dict()
     if args.half:
         weights = {name: _halved(name, value) for name, value in weights.items()}
     notes = {CONFIGURATION: json.dumps(options), LICENSE: args.license, ABOUT: args.about}
@@ -44,18 +48,6 @@ def run(argv: list[str]) -> int:
     count = sum(value.numel() for value in weights.values())
     print(f"wrote {out}: {count:,} weights, {out.stat().st_size:,} bytes, SHA-256 {digest}")
     return 0
-
-
-def _read(checkpoint: str, option_file: str | None) -> tuple[Mapping[str, "Tensor"], dict[str, Any]]:
-    """The weights, loaded into the network that the options describe, and those options."""
-    from basicsr_ext.restoring.configuration import find_options
-    from basicsr_ext.restoring.restorer import Loading, Restorer
-
-    repairs.apply()
-    plugins.load_entry_points()
-    options, _ = find_options(checkpoint, option_file)
-    weights = Restorer(options, checkpoint, Loading("cpu")).network.net.state_dict()
-    return weights, {key: value for key, value in options.items() if key not in _OF_A_RUN}
 
 
 def _halved(name: str, value: "Tensor") -> "Tensor":

@@ -15,12 +15,11 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--plugins", nargs="+", default=[], help="modules or files to load, as in `plugins:`")
     args = parser.parse_args(argv)
     repairs.apply()
-    found = plugins.load_entry_points()
+    plugins.load_entry_points()
     plugins.load_listed(args.plugins)
     names = {kind: registries.providers(registry) for kind, registry in sorted(registries.all_registries().items())}
-    for plugin in found:
-        if not plugin.ok:
-            print(f"plugin {plugin.name} failed to load: {plugin.error}", file=sys.stderr)
+    for plugin in plugins.failures():
+        print(f"plugin {plugin.name} failed to load: {plugin.error}", file=sys.stderr)
     if args.json:
         print(json.dumps(names, indent=1))
         return 0

@@ -11,15 +11,9 @@ from basicsr_ext.images.packing import KINDS
 def run(argv: Sequence[str]) -> int:
     """Run the command with its arguments; returns 1 if an image could not be packed, else 0; or raises InputError."""
     parser = argparse.ArgumentParser(prog="basicsr prepare", description=__doc__)
-    add = parser.add_argument
+    add, told = parser.add_argument, "folder to make; for lmdb and raw a name that ends in .lmdb"
     add("-i", type=path_text, required=True, metavar="FOLDER", help="images, with those in sub-folders")
-    add(
-        "-o",
-        type=path_text,
-        required=True,
-        metavar="OUTPUT",
-        help="folder to make; for lmdb and raw a name that ends in .lmdb",
-    )
+    add("-o", type=path_text, required=True, metavar="OUTPUT", help=told)
     add("--to", choices=KINDS, default="lmdb", help="lmdb: PNG in an LMDB of BasicSR's layout; raw: the same "
         "uncompressed, grey or RGB of 8 bits; folder: PNG files (default: lmdb)")  # fmt: skip
     add("--crop", type=int, help="side of the squares in pixels (default: whole images)")

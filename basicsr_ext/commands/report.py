@@ -9,9 +9,8 @@ from basicsr_ext.common.text import path_text
 def run(rest: list[str]) -> int:
     """Print the table, say where the images are, and write a sheet if asked."""
     parser = argparse.ArgumentParser(prog="basicsr report", description="Compare finished tests in a table.")
-    parser.add_argument(
-        "runs", type=path_text, nargs="+", metavar="RESULTS", help="results folder of a test, such as results/bicubic"
-    )
+    told = "results folder of a test, such as results/bicubic"
+    parser.add_argument("runs", type=path_text, nargs="+", metavar="RESULTS", help=told)
     parser.add_argument("--sheet", metavar="PNG", help="also write a picture of the restored images side by side")
     parser.add_argument("--originals", metavar="FOLDER", help="the original photographs, for --sheet")
     parser.add_argument("--crop", type=int, default=160, help="side of the part shown in the sheet, in pixels")

@@ -37,9 +37,11 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
 
 def decode_pixels(data: bytes, path: str) -> np.ndarray:
     """Decode as :func:`decode` does, with grey and alpha as BGRA: C is 1, 3 or 4, as the data sets count channels."""
-    pixels = _stored_pixels(data)
-    if pixels is None:
-        pixels = decode(data, path)[0]
+    if head := _RAW.match(data):  # which is looked at without copying it
+        shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
+        if 0 < len(data) - head.end() == math.prod(shape):
+            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
+    pixels = decode(data, path)[0]
     return pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
 
 
@@ -53,7 +55,7 @@ def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels = _DECODERS.get(header.format, _other)(data, header)
+            pixels = _DECODERS[header.format](data, header)
     except Exception as error:  # a damaged file may raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: is damaged, or is no image that can be read ({reason}); replace it") from error
@@ -63,15 +65,6 @@ def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
     if (pixels.shape, pixels.dtype) != expected:
         raise InputError(f"{path}: is damaged: it does not hold what its header says; replace it")
     return pixels, header
-
-
-def _stored_pixels(data: bytes) -> np.ndarray | None:
-    """Look at the pixels of an uncompressed image without copying them; None for any other file."""
-    if head := _RAW.match(data):
-        shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
-        if 0 < len(data) - head.end() == math.prod(shape):
-            return np.frombuffer(data, np.uint8, offset=head.end()).reshape(shape)[:, :, ::-1]
-    return None
 
 
 # ---- one decoder for each format: H,W,C, turned
@@ -87,10 +80,8 @@ def _by_opencv(data: bytes, header: Header) -> np.ndarray | None:
 def _png(data: bytes, header: Header) -> np.ndarray | None:
     chunks = list(headers.png_chunks(data))
     kept = [data[place - 8 : place + length + 4] for name, place, length in chunks if name in _SHOWN]
-    if len(kept) < len(chunks):  # libpng stumbles over long texts, and over profiles that it thinks little of
-        pixels = _by_opencv(headers.PNG_MARK + b"".join(kept), header)
-    else:
-        pixels = _by_opencv(data, header)
+    # libpng stumbles over long texts, and over profiles that it thinks little of
+    pixels = _by_opencv(headers.PNG_MARK + b"".join(kept) if len(kept) < len(chunks) else data, header)
     if pixels is None or header.channels != 2:
         return pixels
     if pixels.shape[2] == 4:
@@ -105,9 +96,7 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
     tags = next(iter(headers.tiff_pages(data)))
     colours, bits = tags.get(262, (1,))[0], tags.get(258, (1,))[0]
     if bits < 8 or colours == 6 or tags.get(259, (1,))[0] in _BY_PILLOW:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            image.load()
-            return _from_pillow(image, header)  # which has turned it
+        return _by_pillow(data, header, ("TIFF",))  # which has turned it
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -131,16 +120,11 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
     return _turn(_opencv_order(pixels), header.orientation)
 
 
-def _other(data: bytes, header: Header) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=headers.OTHERS) as image:
-        image.load()
-        return _turn(_from_pillow(image, header), header.orientation)
-
-
-def _from_pillow(image: Image.Image, header: Header) -> np.ndarray:
-    if header.bits == 16:
-        return np.asarray(image).astype(np.uint16)[:, :, None]
-    return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
+def _by_pillow(data: bytes, header: Header, formats: tuple[str, ...] = headers.OTHERS) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        if header.bits == 16:
+            return np.asarray(image).astype(np.uint16)[:, :, None]
+        return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
 
 
 def _opencv_order(pixels: np.ndarray) -> np.ndarray:
@@ -166,10 +150,8 @@ _DECODERS: dict[str, Callable[[bytes, Header], np.ndarray | None]] = {
     "WebP": _by_opencv,
     "TIFF": _tiff,
     "PNM": lambda data, _: _opencv_order(anymaps.values_of(data)),
+    **dict.fromkeys(headers.OTHERS, lambda data, header: _turn(_by_pillow(data, header), header.orientation)),
 }
-
-
-# ---- channels and tensors
 
 
 def match_channels(

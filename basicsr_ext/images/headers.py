@@ -94,8 +94,8 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; correct the path") from error
     except OSError as error:
-        said = f"cannot be read ({error.strerror or error}); check the path and who may read it"
-        raise InputError(f"{path}: {said}") from error
+        cure = "check the path and who may read it"
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from error
 
 
 def checked_header(content: Content, path: str) -> Header:
@@ -104,10 +104,9 @@ def checked_header(content: Content, path: str) -> Header:
         raise InputError(f"{path}: the file is empty; replace or remove it")
     header = header_of(content)
     if header is None:
-        raise InputError(
-            f"{path}: cannot be read as an image ({len(content)} bytes, the first are {content[:12]!r}): it is "
-            "damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
-        )
+        held = f"{len(content)} bytes, the first are {content[:12]!r}"
+        cure = "it is damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
+        raise InputError(f"{path}: cannot be read as an image ({held}): {cure}")
     if header.height * header.width > LARGEST:
         said = f"says that it is {header.height}x{header.width} (height x width), more than {LARGEST:,} pixels"
         raise InputError(f"{path}: {said}, in {len(content):,} bytes; cut it into parts, or remove it")
@@ -137,8 +136,7 @@ def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
 
 def _orientation(exif: bytes) -> int:
     found = Image.Exif()
-    # A damaged EXIF block, which may raise nearly anything, spoils no pixel
-    with warnings.catch_warnings(), contextlib.suppress(Exception):
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged block spoils no pixel
         warnings.simplefilter("ignore")
         found.load(exif)
         return found.get(_ORIENTATION, 1)
@@ -179,8 +177,8 @@ def _png(content: Content) -> Header | None:
     orientation, profile, odd, name = 1, False, None, b""
     for name, place, length in png_chunks(content):
         if place + length + 4 > len(content):  # OpenCV would reserve what is claimed
-            claim = f"a part of it claims {length:,} bytes, more than the file has"
-            odd = f"is cut short or damaged: {claim}; copy it again or remove it"
+            said = f"a part of it claims {length:,} bytes, more than the file has"
+            odd = f"is cut short or damaged: {said}; copy it again or remove it"
         elif name == b"acTL":
             odd = _animation("APNG")
         elif name == b"tRNS" and kind in (0, 2, 3):
@@ -237,12 +235,11 @@ def _is_album(content: Content, start: int, end: int) -> bool:
     with contextlib.suppress(*_DAMAGE):  # a damaged index spoils no pixel
         index = content[start:end]
         entries = bytes(next(tiff_pages(index), {})[0xB002])
-        places = [
-            struct.unpack_from("<I" if index[:2] == b"II" else ">I", entries, k + 8) for k in range(0, len(entries), 16)
-        ]
+        form = "<8xI4x" if index[:2] == b"II" else ">8xI4x"
+        places = [start + place for (place,) in struct.iter_unpack(form, entries)]
         sizes = [
             _unpack(">HH", content, place + 1)
-            for begin in (0, *(start + place for (place,) in places[1:]))
+            for begin in (0, *places[1:])
             for marker, place, _ in _jpeg_segments(content, begin)
             if marker in _FRAMES
         ]

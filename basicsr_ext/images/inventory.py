@@ -50,11 +50,6 @@ class Paths(list):
     left_out: Sequence[str] = ()
 
 
-def is_image(name: str | os.PathLike[str]) -> bool:
-    """Whether the extension is that of an image."""
-    return os.fspath(name).lower().endswith(EXTENSIONS)
-
-
 def same_letters(name: object) -> str:
     """A name to compare by: composed letters (NFC), since macOS, and archives made there, take them apart (NFD)."""
     return unicodedata.normalize("NFC", str(name))
@@ -82,7 +77,6 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
 
 
 def _expand(text: str, results: Sequence[Path]) -> Inventory:
-    """What one input stands for."""
     path = os.path.expanduser(text)
     if text and os.path.isdir(path):
         return images_below(path, *results)
@@ -118,7 +112,7 @@ def _sorted_out(folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]]
     for name, fault in walked:
         if fault:
             left_out.append((str(name), fault))
-        elif is_image(name.name):
+        elif name.name.lower().endswith(EXTENSIONS):
             files.append((folder / name, name))
         elif name.suffix.lower() in _OTHER_KINDS:
             left_out.append((str(name), "of a kind that is not read"))
@@ -206,4 +200,4 @@ def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tup
         if match := _LINE.fullmatch(line):
             yield match["name"], (int(match["height"]), int(match["width"]))
         else:
-            yield line if is_image(line) else line.split()[0], None
+            yield line if line.lower().endswith(EXTENSIONS) else line.split()[0], None

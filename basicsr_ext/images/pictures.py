@@ -138,7 +138,9 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         raise InputError(f"cannot save {path}: {said}; choose png or tif")
     if alpha is not None and kind == "jpg":
         colours, alpha = colours * alpha + (1 - alpha), None
-    pixels = _to_pixels([colours] if alpha is None else [colours, alpha], picture.bits)
+    full, whole = (255, np.uint8) if picture.bits == 8 else (65535, np.uint16)
+    planes = [*colours] if alpha is None else [*colours, *alpha]
+    pixels = np.stack([(plane.clamp(0, 1) * full).round().numpy().astype(whole) for plane in planes], axis=2)
     space = b"RGB " if len(colours) == 3 or kind == "webp" else b"GRAY"
     profile = picture.profile if picture.profile and picture.profile[16:20] == space else None
     try:
@@ -148,42 +150,25 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     write_whole(path, data)
 
 
-def _to_pixels(planes: list[Tensor], bits: int) -> np.ndarray:
-    """H,W,C of uint8 or uint16."""
-    full, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    single = [(plane.clamp(0, 1) * full).round().numpy().astype(kind) for part in planes for plane in part]
-    return np.stack(single, axis=2)
-
-
 def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
-    if pixels.dtype == np.uint16:
-        return _deep_png(pixels, profile) if kind == "png" else _deep_tiff(pixels, profile)
-    options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.save(buffer, FORMATS[kind], **options.get(kind, {}), **({"icc_profile": profile} if profile else {}))
-    return buffer.getvalue()
-
-
-def _deep_png(pixels: np.ndarray, profile: bytes | None) -> bytes:
-    """A PNG of 16 bits; neither Pillow nor OpenCV writes grey with alpha into one."""
-    import imagecodecs
-
-    data = bytes(imagecodecs.png_encode(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, level=3))
-    chunk = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b""
-    return data[:33] + chunk + data[33:]  # behind the mark and IHDR
-
-
-def _deep_tiff(pixels: np.ndarray, profile: bytes | None) -> bytes:
-    import tifffile
-
     buffer, channels = io.BytesIO(), pixels.shape[2]
-    colours = "rgb" if channels > 2 else "minisblack"
-    alpha = ["unassalpha"] if channels in (2, 4) else None
     stored = pixels[:, :, 0] if channels == 1 else pixels
-    planes = "contig" if channels > 1 else None
-    tifffile.imwrite(buffer, stored, photometric=colours, planarconfig=planes, extrasamples=alpha, compression="lzw",
-                     predictor=True, iccprofile=profile, metadata=None)  # fmt: skip
+    if pixels.dtype == np.uint8:
+        options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
+        Image.fromarray(stored).save(buffer, FORMATS[kind], icc_profile=profile, **options.get(kind, {}))
+    elif kind == "png":  # of 16 bits, into which neither Pillow nor OpenCV writes grey with alpha
+        import imagecodecs
+
+        data = bytes(imagecodecs.png_encode(stored, level=3))
+        chunk = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b""
+        return data[:33] + chunk + data[33:]  # behind the mark and IHDR
+    else:
+        import tifffile
+
+        colours, planes = "rgb" if channels > 2 else "minisblack", "contig" if channels > 1 else None
+        alpha = ["unassalpha"] if channels in (2, 4) else None
+        tifffile.imwrite(buffer, stored, photometric=colours, planarconfig=planes, extrasamples=alpha,
+                         compression="lzw", predictor=True, iccprofile=profile, metadata=None)  # fmt: skip
     return buffer.getvalue()
 
 
@@ -193,10 +178,8 @@ def write_image(path: str | os.PathLike[str], image: Tensor, bits: int = 8) -> N
     Raises ValueError if shape, ``bits`` (8 or 16), values (NaN) or alpha cannot be stored in that format.
     """
     if bits not in (8, 16) or image.ndim != 3 or len(image) not in (1, 3, 4):
-        raise ValueError(
-            f"{path}: cannot write {tuple(image.shape)} with {bits} bits; "
-            "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
-        )
+        cure = "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
+        raise ValueError(f"{path}: cannot write {tuple(image.shape)} with {bits} bits; {cure}")
     if not torch.isfinite(image).all():
         raise ValueError(f"{path}: cannot write an image with values that are not finite")
     if len(image) == 4 and Path(path).suffix.lower() in (".jpg", ".jpeg"):

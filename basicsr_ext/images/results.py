@@ -37,8 +37,7 @@ def _paths(dataset: Any, side: str, absolute: bool = True) -> list[str]:
 
 def name_clashes(dataset: Any, side: str = "lq") -> list[str]:
     """Say which images of a data set would be written to one file."""
-    first: dict[str, str] = {}
-    said = []
+    first, said = dict[str, str](), []
     for path, name in zip(_paths(dataset, side), result_names(dataset, side)):
         other = first.setdefault(os.path.normcase(name), path)
         if other is not path:
@@ -86,12 +85,9 @@ class Results:
     @classmethod
     def of(cls, opt: Mapping[str, Any], dataset: Any, name: str) -> Results:
         """The results of a data set, which may be None, called ``name``."""
-        visualization, paths = (
-            Path(opt.get("path", {}).get("visualization") or ""),
-            _paths(dataset, "lq", absolute=False),
-        )
+        visualization = Path(opt.get("path", {}).get("visualization") or "")
+        names = dict(zip(_paths(dataset, "lq", absolute=False), result_names(dataset)))
         asked = visualization if opt["is_train"] else visualization / name
-        names = dict(zip(paths, result_names(dataset)))
         return cls(asked, results_folder(opt, name), opt["is_train"], names)
 
     def place(self, path: str) -> str:

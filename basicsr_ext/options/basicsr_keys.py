@@ -118,17 +118,14 @@ def check_section(where: str, block: Mapping[str, Any], read: Collection[str], o
     for key, value in block.items():
         option = f"{where}.{key}" if where else str(key)
         if key in types:
-            _check_value(value, *types[key], option, found.faults)
+            (kind, least), faults = types[key], list[str]()
+            fitted = convert(value, kind, option, faults)
+            if not faults and least is not None and isinstance(fitted, int | float) and fitted < least:
+                faults = [f"{option} is {value!r}, but it must be at least {least:g}"]
+            found.faults += faults
         elif key not in read and key not in own and not (pattern and pattern.fullmatch(str(key))):
             known = {*types, *own}
             if is_near(key, known):
                 found.faults.append(f"{option} is not an option; {did_you_mean(key, known)}")
             else:
                 found.notes.append(f"{option} is not an option that the toolkit knows; it may have no effect")
-
-
-def _check_value(value: Any, kind: Any, least: int | None, option: str, faults: list[str]) -> None:
-    before = len(faults)
-    fitted = convert(value, kind, option, faults)
-    if len(faults) == before and least is not None and isinstance(fitted, (int, float)) and fitted < least:
-        faults.append(f"{option} is {value!r}, but it must be at least {least:g}")

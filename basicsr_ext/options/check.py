@@ -133,12 +133,10 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
 
 def model_class(opt: Mapping[str, Any], found: Findings | None = None) -> type | None:
     """The registered class that ``model_type`` names; a fault and None if there is none."""
-    from basicsr.utils.registry import MODEL_REGISTRY
-
     name = opt.get("model_type")
-    cls = registries.find(MODEL_REGISTRY, name)
+    cls = registries.find(parts.registry_of("MODEL"), name)
     if cls is None and name not in (None, "") and found is not None:
-        known = did_you_mean(name, registries.names(MODEL_REGISTRY))
+        known = did_you_mean(name, registries.names(parts.registry_of("MODEL")))
         found.faults.append(f"model_type is {name!r}, which is not registered; {known}")
     return cls
 

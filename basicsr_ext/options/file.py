@@ -12,6 +12,8 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import shown
 from basicsr_ext.options.basicsr_keys import known_in
 
+Known = Callable[[list[str]], Collection[str]]  # the names that may stand in the block that keys lead to
+
 # YAML 1.1 reads `2e-4` as text since it has no dot; every reader means the number
 _FLOAT = re.compile(
     r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
@@ -123,11 +125,7 @@ def parse_value(text: str, source: str = "value") -> Any:
     return text if folded else value  # YAML would make one line of text without quotes
 
 
-def apply_overrides(
-    opt: MutableMapping[str, Any],
-    overrides: Iterable[str] | None,
-    known: Callable[[list[str]], Collection[str]] = known_in,
-) -> None:
+def apply_overrides(opt: MutableMapping[str, Any], overrides: Iterable[str] | None, known: Known = known_in) -> None:
     """Set options in place from ``a:b=value`` entries (``--force_yml``).
 
     ``known`` tells which names may stand in a block besides those in the file. Any other name raises InputError with
@@ -150,7 +148,7 @@ def apply_overrides(
         block[last] = value
 
 
-def _check_key(block: Any, keys: list[str], entry: str, known: Callable[[list[str]], Collection[str]]) -> None:
+def _check_key(block: Any, keys: list[str], entry: str, known: Known) -> None:
     """Refuse to set the last of ``keys`` in ``block`` where that is not a block or has no such option."""
     *parents, key = keys
     if not isinstance(block, MutableMapping):

@@ -13,31 +13,32 @@ from basicsr_ext.common.option_blocks import call_faults, convert, parse_block, 
 from basicsr_ext.options.basicsr_keys import Findings, check_section, own_options
 
 
+def registry_of(kind: str) -> Any:
+    """BasicSR's registry of a kind: ARCH, DATASET, LOSS, METRIC or MODEL."""
+    from basicsr.utils import registry
+
+    return vars(registry)[f"{kind}_REGISTRY"]
+
+
 def dataset_options(name: object) -> type | None:
     """The dataclass of options that the data set class ``name`` declares; None if it declares none."""
-    from basicsr.utils.registry import DATASET_REGISTRY
-
-    cls = registries.find(DATASET_REGISTRY, name)
+    cls = registries.find(registry_of("DATASET"), name)
     return cls.Options if isinstance(cls, type) and issubclass(cls, DatasetContract) else None
 
 
 def parameters_of(key: str, name: object) -> set[str]:
     """The options of a block ``network_*`` or ``*_opt`` whose ``type`` is ``name``; none if it is not known."""
-    from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
-
-    registry = ARCH_REGISTRY if key.startswith("network_") else LOSS_REGISTRY if key.endswith("_opt") else None
-    cls = registries.find(registry, name) if registry else None
+    kind = "ARCH" if key.startswith("network_") else "LOSS" if key.endswith("_opt") else None
+    cls = registries.find(registry_of(kind), name) if kind else None
     return set(inspect.signature(cls).parameters) if cls else set()
 
 
 def check_dataset(where: str, block: Any, given: Mapping[str, Any], found: Findings) -> None:
     """Check the block of a data set together with ``given``, the phase and the scale that are filled in."""
-    from basicsr.utils.registry import DATASET_REGISTRY
-
     if not isinstance(block, Mapping):
         found.faults.append(f"{where} is {shown(block)}, but it must be a block of `key: value` lines")
         return
-    cls = _named(DATASET_REGISTRY, where, block, found)
+    cls = _named(registry_of("DATASET"), where, block, found)
     block, options = {**block, **given}, dataset_options(block.get("type"))
     if options is None:
         check_section(where, block, registries.mentioned_keys(cls) if cls else (), set(), found)
@@ -49,20 +50,16 @@ def check_dataset(where: str, block: Any, given: Mapping[str, Any], found: Findi
 
 def check_network(where: str, block: Mapping[str, Any], model: type[RestorerContract], found: Findings) -> None:
     """Check the block of a network; ``network_g`` must take what ``model`` calls it with."""
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    cls = _named(ARCH_REGISTRY, where, block, found)
+    cls = _named(registry_of("ARCH"), where, block, found)
     if cls is None:
         return
     found.faults.extend(call_faults(cls, _without(block, "type"), where))
     takes = model.network_takes if where == "network_g" else ()
     if not _forward_takes(cls, takes):
-        names = registries.names(ARCH_REGISTRY)
-        fitting = [name for name in names if _forward_takes(registries.find(ARCH_REGISTRY, name), takes)]
-        found.faults.append(
-            f"{where}.type is {block['type']}, which {model.__name__} cannot use: it calls its network with "
-            f"({', '.join(takes)}); networks that take these: {', '.join(fitting)}"
-        )
+        names = registries.names(registry_of("ARCH"))
+        fitting = [name for name in names if _forward_takes(registries.find(registry_of("ARCH"), name), takes)]
+        said = f"{block['type']}, which {model.__name__} cannot use: it calls its network with ({', '.join(takes)})"
+        found.faults.append(f"{where}.type is {said}; networks that take these: {', '.join(fitting)}")
 
 
 def _forward_takes(cls: Any, names: Sequence[str]) -> bool:
@@ -79,9 +76,7 @@ def _forward_takes(cls: Any, names: Sequence[str]) -> bool:
 
 def check_loss(where: str, block: Mapping[str, Any], tried: bool, found: Findings) -> None:
     """Check the block of a loss; ``tried`` builds BasicSR's own, all but PerceptualLoss, which loads a network."""
-    from basicsr.utils.registry import LOSS_REGISTRY
-
-    cls, arguments = _named(LOSS_REGISTRY, where, block, found), _without(block, "type")
+    cls, arguments = _named(registry_of("LOSS"), where, block, found), _without(block, "type")
     if cls is not None:
         tried = tried and cls.__module__.startswith("basicsr.") and cls.__name__ != "PerceptualLoss"
         found.faults.extend(call_faults(cls, arguments, where) or _refusal(where, lambda: cls(**arguments), tried))
@@ -140,7 +135,6 @@ def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], to
 def check_metric(name: str, block: Any, model: type | None, found: Findings) -> None:
     """Check a metric, what it needs, and that the model can take it; one of BasicSR's is tried on an image."""
     import numpy as np
-    from basicsr.utils.registry import METRIC_REGISTRY
 
     from basicsr_ext.metrics import build_metrics
 
@@ -150,7 +144,7 @@ def check_metric(name: str, block: Any, model: type | None, found: Findings) -> 
     except InputError as error:
         found.faults.append(str(error))
         return
-    metric = registries.find(METRIC_REGISTRY, block["type"])
+    metric = registries.find(registry_of("METRIC"), block["type"])
     if metric is None and model is not None and not issubclass(model, RestorerContract):
         said = f"{block['type']}, which {model.__name__} cannot measure, as BasicSR validates image by image"
         found.faults.append(f"{where}.type is {said}; measure it with `basicsr benchmark`")

@@ -1,14 +1,13 @@
 """Where the network of a checkpoint is described: an option file, the checkpoint itself, or the run that wrote it."""
 
 import copy
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext.checkpoints.run_record import RECORD, read_options
-from basicsr_ext.checkpoints.storage import read_configuration
+from basicsr_ext.checkpoints.storage import AnyPath, read_configuration
 from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
@@ -16,15 +15,14 @@ from basicsr_ext.common.option_blocks import convert, parse_block
 from basicsr_ext.common.text import listed
 from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import apply_overrides, load_yaml
+from basicsr_ext.options.parts import registry_of
 from basicsr_ext.options.resolve import raise_faults
 
 # What resolving adds for one start of a run, and no option file holds
 _OF_ONE_START = {"auto_resume", "dist", "is_train", "manual_seed_drawn", "notes", "rank", "start", "world_size"}
 
 
-def find_options(
-    checkpoint: str | os.PathLike[str] | None, option_file: str | os.PathLike[str] | None = None
-) -> tuple[dict[str, Any], str]:
+def find_options(checkpoint: AnyPath | None, option_file: AnyPath | None = None) -> tuple[dict[str, Any], str]:
     """Find the options that a checkpoint's network was trained with; None for one without weights, of ``option_file``.
 
     The first of these is taken: ``option_file``; the configuration inside the checkpoint, a JSON text with
@@ -51,13 +49,13 @@ def find_options(
 
 def _class_with(configuration: Mapping[str, Any]) -> str:
     """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise."""
-    from basicsr.utils.registry import MODEL_REGISTRY
+    models = registry_of("MODEL")
 
     def shared(name: str) -> int:
-        blocks = restorer_class_of(registries.find(MODEL_REGISTRY, name)).option_blocks
+        blocks = restorer_class_of(registries.find(models, name)).option_blocks
         return len({block for block in blocks if "." not in block} & set(configuration))
 
-    return max(["RestorationModel", *registries.names(MODEL_REGISTRY)], key=shared)
+    return max(["RestorationModel", *registries.names(models)], key=shared)
 
 
 def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
@@ -74,10 +72,8 @@ def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
             apply_overrides(opt, recorded_overrides(only[0]), lambda keys: ())
             return opt, str(only[0])
     held = f"{len(found)} option files ({listed(path.name for path in found)})" if found else "no option file"
-    raise InputError(
-        f"--checkpoint {checkpoint}: it holds no configuration and {folder} holds {held}; "
-        "say with -opt FILE what the network was trained with"
-    )
+    said = f"it holds no configuration and {folder} holds {held}"
+    raise InputError(f"--checkpoint {checkpoint}: {said}; say with -opt FILE what the network was trained with")
 
 
 def recorded_overrides(path: str | Path) -> list[str]:
@@ -88,15 +84,9 @@ def recorded_overrides(path: str | Path) -> list[str]:
     lines = Path(path).read_text(encoding="utf-8").splitlines()[:3]
     if len(lines) < 3 or not lines[0].startswith("# GENERATE TIME") or " --force_yml " not in lines[2]:
         return []
-    words = lines[2].split(" --force_yml ", 1)[1].split(" ")
-    entries: list[str] = []
-    for word in words:
-        if word.startswith("-"):
-            break
-        if re.match(r"\+?\w+(:\w+)*=", word):
-            entries.append(word)
-        elif entries:  # a value with spaces, whose quotes the command line took away
-            entries[-1] += f" {word}"
+    given = re.split(r"(?:^| )-", lines[2].split(" --force_yml ", 1)[1])[0]  # up to the next flag
+    start = r"\+?\w+(?::\w+)*="  # of an entry; its value may have spaces, whose quotes the command line took away
+    entries = [text for text in re.split(f" (?={start})", given) if re.match(start, text)]
     return [entry if entry.startswith("+") else f"+{entry}" for entry in entries]
 
 
@@ -118,18 +108,16 @@ def single_image_model(opt: Mapping[str, Any]) -> type:
     """The class that ``model_type`` names; InputError if it is no model that makes one image from one image."""
     from basicsr.models.sr_model import SRModel
     from basicsr.models.video_base_model import VideoBaseModel
-    from basicsr.utils.registry import MODEL_REGISTRY
 
     def is_able(cls: type | None) -> bool:
         return cls is not None and issubclass(cls, SRModel) and not issubclass(cls, VideoBaseModel)
 
     cls = model_class(opt)
     if cls is None or not is_able(cls):
-        names = registries.names(MODEL_REGISTRY)
-        able = [name for name in names if is_able(registries.find(MODEL_REGISTRY, name))]
-        raise InputError(
-            f"model_type is {opt.get('model_type')!r}, which does not restore single images; {did_you_mean('', able)}"
-        )
+        models = registry_of("MODEL")
+        able = [name for name in registries.names(models) if is_able(registries.find(models, name))]
+        said = f"{opt.get('model_type')!r}, which does not restore single images"
+        raise InputError(f"model_type is {said}; {did_you_mean('', able)}")
     return cls
 
 

@@ -46,23 +46,16 @@ def find_jobs(
     single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
     if single and len(there.files) > 1:
         raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
-    jobs = [
-        Job(path, output if single else output / name.with_suffix(f".{kind}"), Path(name)) for path, name in there.files
-    ]
-    _refuse_clashes(jobs)
+    sources, taken, jobs = {path.resolve() for path, _ in there.files}, dict[str, Path](), []
+    for source, name in there.files:
+        target = output if single else output / name.with_suffix(f".{kind}")
+        place = target.resolve()
+        if place in sources:
+            raise InputError(f"-o: {place} is one of the pictures to restore; give another folder or --format")
+        if (first := taken.setdefault(os.path.normcase(place), source)) is not source:
+            raise InputError(f"{first} and {source} would both become {target}; rename one of them")
+        jobs.append(Job(source, target, Path(name)))
     return jobs
-
-
-def _refuse_clashes(jobs: list[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    taken: dict[str, Path] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        if target in sources:
-            raise InputError(f"-o: {target} is one of the pictures to restore; give another folder or --format")
-        first = taken.setdefault(os.path.normcase(target), job.source)
-        if first is not job.source:
-            raise InputError(f"{first} and {job.source} would both become {job.target}; rename one of them")
 
 
 def is_done(job: Job) -> bool:
@@ -89,9 +82,8 @@ class Given(NamedTuple):
 
 def read_given(job: Job, masks: Mapping[Path, Path], conds: Mapping[Path, Sequence[Path]]) -> Given:
     """Read a picture with its mask and condition images, if any; InputError if one cannot be read or does not suit."""
-    mask = read_mask(masks[job.source]) if masks else None
     cond = _read_conditions(conds[job.source]) if conds else None
-    return Given(job, read_picture(job.source), mask, cond)
+    return Given(job, read_picture(job.source), read_mask(masks[job.source]) if masks else None, cond)
 
 
 def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
@@ -100,15 +92,12 @@ def find_masks(masks: str | Path, jobs: Sequence[Job]) -> dict[Path, Path]:
     Raises InputError if a mask is missing, cannot be read, has another size than its picture, or has no hole.
     """
     chosen = _companions("--mask", masks, jobs)
-    for mask in dict.fromkeys(chosen.values()):
-        read_mask(mask)
+    sizes = {mask: tuple(read_mask(mask).shape[1:]) for mask in dict.fromkeys(chosen.values())}
     for source, mask in chosen.items():
-        found, size = image_header(mask)[:2], size_of(source)
-        if size and size != found:
-            sizes = [f"{height} x {width}" for height, width in (found, size)]
-            raise InputError(
-                f"--mask {mask} has {sizes[0]} pixels, {source} {sizes[1]} (height x width); they must agree"
-            )
+        if (size := size_of(source)) and size != sizes[mask]:
+            found, wanted = (f"{height} x {width}" for height, width in (sizes[mask], size))
+            said = f"has {found} pixels, {source} {wanted} (height x width)"
+            raise InputError(f"--mask {mask} {said}; they must agree")
     return chosen
 
 
@@ -129,14 +118,11 @@ def find_losses(jobs: Sequence[Job], kind: str, deep: bool, channels: int | None
     for job in jobs:
         with contextlib.suppress(InputError):  # which is said when its turn comes
             header = image_header(job.source)
-            rgb = kind == "webp" or channels in (3, 4)
+            becomes_rgb = header.channels < 3 and (kind == "webp" or channels in (3, 4))
             for what, applies in (
                 ("transparency is shown on white, since jpg holds none", header.channels in (2, 4) and kind == "jpg"),
                 (f"of 16 bits 8 are kept, since {kind} holds no more", header.bits == 16 and not deep),
-                (
-                    "the colour profile is left out, since it is one of grey",
-                    header.profile and header.channels < 3 and rgb,
-                ),
+                ("the colour profile is left out, since it is one of grey", header.profile and becomes_rgb),
                 ("colours are converted from CMYK, without a colour profile", header.cmyk),
             ):
                 if applies:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,14 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.checkpoints.networks import check_fit, network_channels, network_multiple
-from basicsr_ext.checkpoints.storage import load_weights
+from basicsr_ext.checkpoints.storage import AnyPath, load_weights
 from basicsr_ext.common.contracts import RestorerContract, restorer_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
-__all__ = ["Loading", "Restorer", "find_device"]
-
+Seeds = int | Sequence[int]  # of the noise: one for all images, or one for each
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
@@ -51,13 +49,10 @@ class Restorer:
         network: the network, in tiles; its ``progress`` is told, during a call, which share of them is done.
     """
 
-    def __init__(
-        self, opt: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, how: Loading | None = None
-    ) -> None:
+    def __init__(self, opt: Mapping[str, Any], checkpoint: AnyPath | None, how: Loading | None = None) -> None:
         how = how or Loading()
         self.device = find_device(how.device)
-        alone = {"num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
-        self.opt = dict(opt) | alone
+        self.opt = {**opt, "num_gpu": int(self.device.type == "cuda"), "dist": False, "rank": 0, "world_size": 1}
         self.scale = int(self.opt.get("scale", 1))
         self._model = _build(self.opt, self.device)
         self.offers = restorer_of(self._model)
@@ -74,9 +69,7 @@ class Restorer:
         self._given: dict[str, Any] = {}
 
     @classmethod
-    def load(
-        cls, checkpoint: str | os.PathLike[str], options: str | os.PathLike[str] | None = None, **how: Any
-    ) -> Restorer:
+    def load(cls, checkpoint: AnyPath, options: AnyPath | None = None, **how: Any) -> Restorer:
         """Load ``net_g_*.pth`` of a run, or a ``.safetensors``; the plugins that it needs must be registered.
 
         ``options`` is an option file, None to find them by :func:`.configuration.find_options`; ``how`` are fields of
@@ -102,12 +95,7 @@ class Restorer:
 
     @torch.no_grad()
     def restore(
-        self,
-        image: Tensor,
-        mask: Tensor | None = None,
-        seed: int | Sequence[int] = 0,
-        cond: Tensor | None = None,
-        **flags: Any,
+        self, image: Tensor, mask: Tensor | None = None, seed: Seeds = 0, cond: Tensor | None = None, **flags: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Restore images.
 
@@ -136,7 +124,9 @@ class Restorer:
         try:
             restored = self._run(batch, seeds).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
-            raise InputError(_too_large(image, error)) from error
+            several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
+            alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
+            raise InputError(f"{several}; restore fewer at once" if count > 1 else alone) from error
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
         if mask is not None and restored.shape == image.shape:
@@ -180,11 +170,10 @@ class Restorer:
     def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
         model = self._model
         model.feed_data(batch)
-        if self._of_basicsr:
-            model.test()
-            return model.output
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return model.restore(model.batch, self.network, generators)
+        if not self._of_basicsr:
+            return model.restore(model.batch, self.network, [torch.Generator().manual_seed(seed) for seed in seeds])
+        model.test()
+        return model.output
 
     def restore_picture(
         self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
@@ -197,7 +186,7 @@ class Restorer:
         self,
         pictures: Sequence[Picture],
         masks: Sequence[Tensor] | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seeds = 0,
         conds: Sequence[Tensor] | None = None,
         **flags: Any,
     ) -> list[tuple[Picture, dict[str, Picture]]]:
@@ -240,13 +229,6 @@ def _size(image: Tensor) -> str:
     return " x ".join(map(str, image.shape[-2:]))
 
 
-def _too_large(image: Tensor, error: Exception) -> str:
-    size, count = _size(image), len(image)
-    if count > 1:
-        return f"{count} images of {size} pixels at once do not fit into memory ({error}); restore fewer at once"
-    return f"an image of {size} pixels does not fit into memory ({error}); --device cpu"
-
-
 def _build(opt: dict[str, Any], device: torch.device) -> Any:
     """Build the model; random streams, BasicSR's log and the options stay as they are."""
     cls = single_image_model(opt)
@@ -282,7 +264,7 @@ def _silent_toolkit() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load(net: torch.nn.Module, checkpoint: str | os.PathLike[str]) -> None:
+def _load(net: torch.nn.Module, checkpoint: AnyPath) -> None:
     """Load the averaged weights, or the only ones."""
     path = Path(checkpoint).expanduser()
     weights = load_weights(path, "params_ema", "--checkpoint")

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from basicsr_ext.checkpoints.networks import network_multiple
 from basicsr_ext.common.errors import InputError
 
-__all__ = ["TiledNetwork", "check_tile", "tile_windows", "tiled"]
-
 Window = tuple[int, int, Tensor]
 Cell = tuple[Window, ...]  # a tile: its rows and columns
 
@@ -111,8 +109,7 @@ def _groups(cells: list[Cell], batch: int) -> Iterator[list[Cell]]:
 
 
 def _cut_all(group: list[Cell], image: Tensor, extra: tuple[Any, ...]) -> list[Any]:
-    """The image and the extra arguments of one call."""
-    arguments = list((image, *extra))
+    arguments = [image, *extra]
     for k, argument in enumerate(arguments):
         if _is_like(argument, image.shape[-2:]):
             whole = argument.expand(len(image), -1, -1, -1)
@@ -142,7 +139,6 @@ def _scale(answer: Tensor, cell: Cell) -> int:
 
 
 def _add(result: Tensor, part: Tensor, cell: Cell, scale: int) -> None:
-    """Add one tile to the result, weighted."""
     (y, v, rows), (x, u, columns) = cell
     down, across = (w.repeat_interleave(scale).to(result.device, result.dtype) for w in (rows, columns))
     place = result[..., scale * y : scale * v, scale * x : scale * u]
@@ -186,12 +182,10 @@ class TiledNetwork(nn.Module):
         if not (down or right):
             return self._call(x, *rest)
         size = x.shape[-2:]
-        padded = [
-            F.pad(thing, (0, right, 0, down), mode="replicate") if _is_like(thing, size) else thing
-            for thing in (x, *rest)
-        ]
-        result = self._call(*padded)
-        scale = result.shape[-2] // padded[0].shape[-2]
+        border = (0, right, 0, down)
+        given = (F.pad(part, border, mode="replicate") if _is_like(part, size) else part for part in (x, *rest))
+        result = self._call(*given)
+        scale = result.shape[-2] // (size[0] + down)
         return result[..., : scale * size[0], : scale * size[1]]
 
     def _call(self, x: Tensor, *rest: Any) -> Tensor:
@@ -235,9 +229,7 @@ class TiledNetwork(nn.Module):
             return
         half = -(-tile // 2 // self.multiple) * self.multiple
         if half < max(32, self.multiple) or half >= tile:  # pixels; a smaller tile is nothing but border
-            raise InputError(
-                f"out of memory with tiles of {tile} pixels, and smaller ones make no sense ({cause}); "
-                "free the device, or use another one (--device cpu)"
-            )
+            said = f"out of memory with tiles of {tile} pixels, and smaller ones make no sense ({cause})"
+            raise InputError(f"{said}; free the device, or use another one (--device cpu)")
         self.tile = half
         self.say(f"out of memory with tiles of {tile} pixels: goes on with {half} ({cause})")

@@ -1,6 +1,7 @@
 """``basicsr restore``: restore pictures by any registered model; here its arguments, in ``work`` what takes seconds."""
 
 import argparse
+import functools
 from pathlib import Path
 
 from basicsr_ext.common.errors import InputError
@@ -34,46 +35,21 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add, paths = parser.add_argument, functools.partial(parser.add_argument, type=path_text)
     add("-h", "--help", action="store_true", help="show this, with the flags of every model")
-    add(
-        "-i",
-        type=path_text,
-        nargs="+",
-        required=True,
-        metavar="INPUT",
-        help="pictures, folders (with sub-folders) or patterns",
-    )
-    add(
-        "-o", type=path_text, required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture"
-    )
-    add(
-        "--checkpoint",
-        type=path_text,
-        help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)",
-    )
-    add(
-        "-opt",
-        type=path_text,
-        help="option file; without it, the one inside the checkpoint or of the run that wrote it",
-    )
+    paths("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
+    paths("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
+    paths("--checkpoint", help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)")
+    paths("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
     add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")
     add("--overlap", type=int, help="pixels that tiles share (default: an eighth of the tile)")
     add("--tile_batch", type=int, default=1, help="tiles of a picture at once (default: 1)")
     add("--batch", type=int, default=1, help="pictures of one size at once (default: 1)")
-    add(
-        "--mask",
-        type=path_text,
-        help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names",
-    )
-    add(
-        "--cond",
-        type=path_text,
-        nargs="+",
-        help="condition images, where the network was trained with some; or folders of them",
-    )
+    paths("--mask", help="mask, white where the picture is to be filled; or a folder of masks of the pictures' names")
+    told = "condition images, where the network was trained with some; or folders of them"
+    paths("--cond", nargs="+", help=told)
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
     add("--format", default="png", choices=tuple(FORMATS), help="of the results (default: png)")
     add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")

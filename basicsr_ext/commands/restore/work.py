@@ -71,10 +71,8 @@ def _built_in(args: argparse.Namespace) -> Path:
         raise InputError(f"no installed package brings a network; {cure}")
     for flag, given in (("-opt", args.opt), ("--mask", args.mask), ("--cond", args.cond)):
         if given:
-            raise InputError(
-                f"{flag} is given without --checkpoint, but {point.name}, the network that is built in, takes "
-                f"pictures alone and has its own options; {cure}"
-            )
+            what = f"{point.name}, the network that is built in, takes pictures alone and has its own options"
+            raise InputError(f"{flag} is given without --checkpoint, but {what}; {cure}")
     path = Path(point.load()())
     about = read_safetensors_metadata(path).get(ABOUT, "")
     _say(f"note: no --checkpoint, so the built-in {point.name} restores: {about}")
@@ -104,9 +102,9 @@ def _join(here: Launch, args: argparse.Namespace) -> None:
 def _load_toolkit() -> None:
     """Make BasicSR and every plugin known."""
     repairs.apply()
-    for plugin in plugins.load_entry_points():
-        if not plugin.ok:
-            _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
+    plugins.load_entry_points()
+    for plugin in plugins.failures():
+        _say(f"note: plugin {plugin.name} failed to load: {plugin.error}")
 
 
 def add_known_flags(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +214,6 @@ class _Progress:
             self.bar.update(self._done - self.bar.n)
 
     def _step(self, share: float) -> None:
-        """Take note of the share of a network call that is done."""
         part = min(1.0, (self._calls + share) / self._network_calls)
         self._calls += share >= 1
         self.bar.update(max(0, self._done + round(part * self._now) - self.bar.n))

@@ -40,18 +40,11 @@ class _Image(NamedTuple):
     key: str  # of its crops
 
 
-class _Cut(NamedTuple):
-    crops: list[Crop]
-    failure: str | None = None  # why they cannot be saved
+_Cut = tuple[list[Crop], str | None]  # the crops of an image, and why they cannot be saved
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    kind: str,
-    cutting: Cutting,
-    suffix: str = "",
-    workers: int | None = None,
+    source: str | Path, output: str | Path, kind: str, cutting: Cutting, suffix: str = "", workers: int | None = None
 ) -> int:
     """Pack the images of the folder ``source`` into ``output``; returns the number of crops.
 
@@ -63,7 +56,10 @@ def prepare(
     source, output = Path(source), Path(output)
     _check_numbers(kind, cutting, output, workers)
     images = _find(source, output, suffix, kind)
-    settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": _digest(images)}
+    # Names and sizes of the files: another folder, or a changed one, is not taken for the same
+    lines = "".join(f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
+    digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": digest}
     if os.path.exists(output):
         stored = _read_settings(output)
         if stored is None:
@@ -71,7 +67,7 @@ def prepare(
         _compare(output, stored, settings)
         print(f"{output} is complete: {stored['crops']} crops")
         return stored["crops"]
-    part = _part(output)
+    part = output.with_name(f"{output.name}.part")
     if owner := folder_lock.held_by(part):
         raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
     folder_lock.hold(part)
@@ -87,12 +83,7 @@ def prepare(
 
 
 def verify(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    kind: str,
-    cutting: Cutting,
-    suffix: str = "",
-    workers: int | None = None,
+    source: str | Path, output: str | Path, kind: str, cutting: Cutting, suffix: str = "", workers: int | None = None
 ) -> int:
     """Cut the images again and compare with a complete ``output``; returns the number of crops.
 
@@ -105,10 +96,8 @@ def verify(
             wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
             count += len(crops)
     if wrong:
-        raise InputError(
-            f"{output}: {len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}; remove "
-            "it and prepare it again"
-        )
+        said = f"{len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}"
+        raise InputError(f"{output}: {said}; remove it and prepare it again")
     print(f"{output}: {count} crops are those of the images")
     return count
 
@@ -121,21 +110,15 @@ def not_packed(output: str | os.PathLike[str]) -> list[str]:
 def _check_numbers(kind: str, cutting: Cutting, output: Path, workers: int | None) -> None:
     if kind != "folder" and output.suffix != ".lmdb":
         raise InputError(f"-o is {output}; for --to {kind} give a name that ends in .lmdb, which BasicSR asks for")
-    for option, value, least in (
-        ("--crop", cutting.crop, 1), ("--step", cutting.step, 1), ("--threshold", cutting.threshold, 0),
-        ("--workers", workers, 1),
-    ):  # fmt: skip
-        if value is not None and value < least:
-            raise InputError(f"{option} is {value}; give a whole number from {least}")
+    for option, value in ("crop", cutting.crop), ("step", cutting.step), ("workers", workers):
+        if value is not None and value < 1:
+            raise InputError(f"--{option} is {value}; give a whole number from 1")
+    if cutting.threshold < 0:
+        raise InputError(f"--threshold is {cutting.threshold}; give a whole number from 0")
     if cutting.step and not cutting.crop:
         raise InputError(f"--step is {cutting.step} without --crop; give the side of the squares, such as --crop 480")
     if not 0 <= cutting.compression <= 9:
         raise InputError(f"--compression is {cutting.compression}; give a whole number from 0 to 9")
-
-
-def _part(output: Path) -> Path:
-    """Where the output grows until it is complete."""
-    return output.with_name(f"{output.name}.part")
 
 
 def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
@@ -143,7 +126,7 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
         found = "is a file" if os.path.exists(source) else "does not exist"
         raise InputError(f"-i is {source}, which {found}; give a folder of images")
     images: dict[str, _Image] = {}
-    there = images_below(source, output, _part(output))
+    there = images_below(source, output, output.with_name(f"{output.name}.part"))
     for path, name in there.files:
         key = os.path.splitext(name)[0].removesuffix(suffix)
         if key in images:
@@ -162,12 +145,6 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
     return list(images.values())
 
 
-def _digest(images: Sequence[_Image]) -> str:
-    """Of the names and sizes of the files: another folder, or a changed one, is not taken for the same."""
-    lines = (f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
@@ -176,13 +153,10 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _compare(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-    other = [key for key, value in settings.items() if stored.get(key) != value]
-    if other:
-        told = ", ".join(
-            "the images are others" if key == "images" else f"{key} was {stored.get(key)} and is {settings[key]}"
-            for key in other
-        )
-        raise InputError(f"{folder} was made otherwise: {told}; remove it, or choose another output")
+    said = {key: f"{key} was {stored.get(key)} and is {value}" for key, value in settings.items()}
+    said["images"] = "the images are others"
+    if other := [said[key] for key, value in settings.items() if stored.get(key) != value]:
+        raise InputError(f"{folder} was made otherwise: {', '.join(other)}; remove it, or choose another output")
 
 
 def _fill(
@@ -214,9 +188,6 @@ def _fill(
     return crops
 
 
-# ---- what is cut, in parallel and in order
-
-
 def _begin_worker() -> None:
     """One thread for OpenCV, and an end with the process that started this one, however that ends."""
     cv2.setNumThreads(0)
@@ -233,11 +204,11 @@ def _begin_worker() -> None:
 def _cut(path: str, key: str, cutting: Cutting, folder: str | None) -> _Cut:
     """Cut an image as :func:`cut_file` does; where its crops cannot be saved, but others may, no crops, and why."""
     try:
-        return _Cut(cut_file(path, key, cutting, folder))
+        return cut_file(path, key, cutting, folder), None
     except SaveError as error:
         if error.full:
             raise
-        return _Cut([], f"{path}: {error}")
+        return [], f"{path}: {error}"
 
 
 def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, workers: int) -> Iterator[_Cut]:
@@ -263,9 +234,6 @@ def _cut_all(images: Sequence[_Image], cutting: Cutting, folder: str | None, wor
                 future.cancel()
 
 
-# ---- what is written, and how far it came
-
-
 def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[_Cut, _Image]]) -> None:
     """Write crops and their record, which is always ahead of an LMDB: so it tells what is in there."""
     with (part / _PROGRESS).open("a", encoding="utf-8") as record:
@@ -275,7 +243,7 @@ def _write_all(part: Path, store: FolderStore, cut: Iterator[tuple[_Cut, _Image]
                 record.write(json.dumps(line) + "\n")
             record.flush()
             os.fsync(record.fileno())
-            store.write(crop for cut_one, _ in some for crop in cut_one.crops)
+            store.write(crop for (crops, _), _ in some for crop in crops)
 
 
 def _lines(part: Path) -> Iterator[list[Any]]:

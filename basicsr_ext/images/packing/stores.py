@@ -40,10 +40,8 @@ class FolderStore:
         """Write ``name.png (h,w,c) level`` for each crop of the record, as BasicSR's tools do; returns their number."""
         count = 0
         with self.meta.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            for _, crops, *_ in lines:
-                for key, (height, width, channels) in crops:
-                    file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
-                    count += 1
+            for count, (key, (height, width, channels)) in enumerate((crop for line in lines for crop in line[1]), 1):
+                file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
         return count
 
 
