@@ -40,8 +40,9 @@ class FolderStore:
         """Write ``name.png (h,w,c) level`` for each crop of the record, as BasicSR's tools do; returns their number."""
         count = 0
         with self.meta.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            for count, (key, (height, width, channels)) in enumerate((crop for line in lines for crop in line[1]), 1):
+            for key, (height, width, channels) in (crop for line in lines for crop in line[1]):
                 file.write(f"{key}.{self.cutting.extension} ({height},{width},{channels}){self.level}\n")
+                count += 1
         return count
 
 
