@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ def explained(run: TrainingRun, training: bool) -> Iterator[None]:
         return
     except (RuntimeError, MemoryError, OSError) as error:
         if found := [said for pattern, said in _WORKERS.items() if re.search(pattern, str(error))]:
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # torch's loader, half built, ends in a fault
+            traceback.clear_frames(error.__traceback__)
+            sys.unraisablehook = hook
             onward = "; then go on with --auto_resume" if training and run.iteration else ""
             raise InputError(found[0] + onward) from error
         if not is_out_of_memory(error):

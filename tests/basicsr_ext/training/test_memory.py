@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import pytest
 import torch
@@ -137,6 +138,25 @@ def test_what_workers_lack_is_told_with_its_cure(error, cure):
     said = f"{cure}.*lower datasets.train.num_worker_per_gpu"
     with pytest.raises(InputError, match=said), memory_advice.explained(loop_state.TrainingRun(), True):
         raise error
+
+
+def test_a_loader_that_was_half_built_adds_nothing(monkeypatch):
+    class Half:
+        def __del__(self):
+            raise AttributeError("no workers to end")
+
+    def build():
+        half = Half()
+        raise OSError(24, f"Too many open files for {half}")
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with (
+        pytest.raises(InputError, match="too many open files"),
+        memory_advice.explained(loop_state.TrainingRun(), True),
+    ):
+        build()
+    assert not said and sys.unraisablehook == said.append
 
 
 def test_a_rehearsal_tells_of_lack_of_memory_and_of_bad_steps(here, monkeypatch, capfd):
