@@ -46,6 +46,9 @@ def build_metrics(
     """
     built = {name: build_metric(block, f"{where}.{name}", weights) for name, block in (options or {}).items()}
     for name, metric in built.items():
+        border = metric.crop_border
+        if type(border) is not int or border < 0:
+            raise InputError(f"{where}.{name}.crop_border is {border!r}; it must be a whole number from 0")
         try:
             metric.check()
         except InputError as error:

@@ -29,9 +29,6 @@ def metric_faults(
     for name, metric in metrics.items():
         faults += [f"{option}.{name}: {metric.refusal(need, where)}" for need in sorted(metric.needs - there)]
         border = metric.crop_border
-        if not isinstance(border, int) or border < 0:
-            faults.append(f"{option}.{name}.crop_border is {border!r}; it must be a whole number from 0")
-            continue
         shorter, longer = (side + 2 * border for side in metric.least_sides)
         small = [f"{path} ({h}x{w})" for path, (h, w) in sizes.items() if min(h, w) < shorter or max(h, w) < longer]
         if small:

@@ -669,3 +669,9 @@ def test_features_of_crops_are_those_of_each_crop_alone_and_do_not_depend_on_the
     np.testing.assert_allclose(metric.records[0]["restored"], alone, rtol=0, atol=1e-6 * np.abs(alone).max())
     assert np.array_equal(metric.records[0]["restored"], metric.measure(samples[0])["restored"])
     assert FID().network == "inception"
+
+
+@pytest.mark.parametrize("border", [-1, 1.5, "4", None, True])
+def test_a_border_that_is_no_number_of_pixels_is_named(border):
+    with pytest.raises(InputError, match=rf"val\.metrics\.m\.crop_border is {border!r}.* must be a (whole )?number"):
+        build_metrics({"m": {"type": "calculate_psnr", "crop_border": border}})
