@@ -88,8 +88,6 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
         "sampling",
         "sampling",
         "sampling",
-        "walk",
-        "walk",
         "training",
         "training",
         "training",
@@ -102,8 +100,6 @@ def test_the_kit_for_a_gpu_runs_at_small_sizes_without_basicsr(tmp_path):
     assert floor["training_tflop"] == pytest.approx(3 * floor["forward_tflop"], rel=0.05)
     assert min(floor["times_the_floor"].values()) > 0
     assert len(gpu.table(rows).splitlines()) == 2 + 3 + 5
-    walks = [(row["batch"], row["replayed"], row["difference"]) for row in rows if row["what"] == "walk"]
-    assert walks == [(1, False, 0.0), (2, False, 0.0)], "a CPU replays nothing, and the walk is tried all the same"
 
 
 @pytest.mark.slow
