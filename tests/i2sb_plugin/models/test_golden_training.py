@@ -5,6 +5,7 @@ bridge with the loss masked. Of all but the first a few parameters are recorded 
 """
 
 import functools
+import os
 from types import SimpleNamespace
 from unittest import mock
 
@@ -18,6 +19,7 @@ from i2sb_plugin.bridge import Bridge
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.models.bridge_loss import BridgeLoss
 from tests.support.golden import golden, params, unet_options
+from tests.support.toolkit import apart
 
 KINDS = ("plain", "accum", "cond", "inpaint")
 STEPS = 5
@@ -119,12 +121,17 @@ def test_first_gradients_are_the_recorded_ones(kind):
         torch.testing.assert_close(training(kind).g[1][key], expected, rtol=0, atol=1e-4)
 
 
+def keep_gradient_norms(kind, path):
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # wider vectors add up in another order: 5e-4 in step 3 of inpaint
+    torch.save(torch.stack(training(kind).grad_norm), path)
+
+
 @of_each_kind
-def test_gradient_norms_of_all_steps_are_the_recorded_ones(kind):
-    ours, theirs = torch.stack(training(kind).grad_norm), recording(kind)["grad_norm"]
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
-    # After it weights whose gradient is rounding have gone +-lr, which differs from one kind of processor to another
-    torch.testing.assert_close(ours[1:], theirs[1:], rtol=2e-3, atol=1e-3)
+def test_gradient_norms_of_all_steps_are_the_recorded_ones(kind, tmp_path):
+    done = apart(keep_gradient_norms, kind, tmp_path / "norms.pt")
+    assert done.returncode == 0, done.stderr
+    ours = torch.load(tmp_path / "norms.pt", weights_only=True)
+    torch.testing.assert_close(ours, recording(kind)["grad_norm"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("step", "tolerance"), [(1, 1e-7), (5, 1e-5)])
