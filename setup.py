@@ -8,13 +8,11 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "i2sb_plugin" / "__init__.py").read_text())[1]
 RUNTIME = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-# Metrics by library. pyiqa is under a non-commercial licence, so `all` leaves it out.
 EXTRAS = {
     "test": ["pytest>=8", "ruff"],
     "plots": ["matplotlib"],
     "perceptual": ["lpips", "DISTS-pytorch"],
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35", "efficientnet-lite-pytorch"],
-    "iqa": ["pyiqa"],
     "foreign": ["spandrel>=0.4"],
 }
 EXTRAS["all"] = [*EXTRAS["plots"], *EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]

@@ -126,10 +126,6 @@ class Metric:
         self.unmeasured[sample.index] = figure, said if sample.name in said else f"{sample.name}: {said}"
         return figure
 
-    def merge(self, other: Metric) -> None:
-        """Take over the images of another metric with the same options."""
-        self.records.update(other.records)
-
     def compute(self) -> float:
         """The figure of all images taken so far, or raises InputError if they are fewer than it needs."""
         if len(self.records) < self.least:
@@ -168,10 +164,6 @@ class Metric:
         """Its registered name."""
         return next((name for name, cls in METRICS if cls is type(self)), type(self).__name__)
 
-    def weights_files(self) -> Sequence[WeightsFile]:
-        """The files of network weights that it reads."""
-        return self.files
-
     def check(self) -> None:
         """Look for packages and files before anything is restored, or raises InputError that says how to get them."""
         for package in self.packages:
@@ -180,7 +172,7 @@ class Metric:
                     f"{self.title} needs the package {package}, which is not installed: "
                     f"pip install 'basicsr-i2sb[{self.extra}]'"
                 )
-        for file in self.weights_files():
+        for file in self.files:
             file.find(self.weights)
 
     def identity(self) -> dict[str, Any]:
@@ -190,7 +182,7 @@ class Metric:
         parts = {
             "unit": self.unit,
             "library": [module_version(package) for package in self.packages],
-            "weights": [file.identity(self.weights) for file in self.weights_files()],
+            "weights": [file.identity(self.weights) for file in self.files],
         }
         return {**found, **{name: part for name, part in parts.items() if part}, **self.about}
 

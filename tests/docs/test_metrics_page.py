@@ -26,13 +26,13 @@ def test_every_metric_stands_in_the_table_with_its_side():
         assert name in sides, name
         if name in ("lpips", "dists", "fid", "kid", "patch_fid", "top1", "consistency", "seconds"):
             assert sides[name] == ("higher" if cls.higher_is_better else "lower"), name
-        if name in ("lpips", "dists", "fid", "kid", "patch_fid", "iqa"):
+        if name in ("lpips", "dists", "fid", "kid", "patch_fid"):
             assert extras[name] == cls.extra
 
 
 def test_every_file_of_weights_is_named():
     files = {spec.file.name for spec in FEATURES.values()} | {file.name for file in TRUNKS.values()}
-    files |= {Top1(net).weights_files()[0].name for net in ("resnet50", "efficientnet_lite0")}
+    files |= {Top1(net).files[0].name for net in ("resnet50", "efficientnet_lite0")}
     assert files <= set(re.findall(r"`([\w.-]+\.pth)`", PAGE))
 
 

@@ -392,8 +392,8 @@ def test_shards_in_any_order_give_the_whole_to_the_last_bit(options):
     shards = [build_metric(options) for _ in range(3)]
     for index in (6, 2, 4, 0, 5, 1, 3):
         assert shards[index % 3].update(costly(index)) == values[index]
-    shards[1].merge(pickled(shards[2]))
-    shards[1].merge(pickled(shards[0]))
+    shards[1].records.update(pickled(shards[2]).records)
+    shards[1].records.update(pickled(shards[0]).records)
     assert shards[1].compute() == whole.compute()
     assert shards[1].provenance() == whole.provenance()
 
@@ -577,63 +577,6 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch):
     for name, extra in (("lpips", "perceptual"), ("dists", "perceptual"), ("fid", "fid"), ("kid", "fid")):
         with pytest.raises(InputError, match=rf"not installed: pip install 'basicsr-i2sb\[{extra}\]'"):
             build_metrics({"x": {"type": name}})
-    with pytest.raises(InputError, match=r"iqa .*pyiqa.*basicsr-i2sb\[iqa\]"):
-        build_metrics({"x": {"type": "iqa", "metric": "musiq"}})
-
-
-PYIQA = """
-import torch
-
-URL = "https://download.pytorch.org/models/musiq_koniq.pth"
-
-
-def list_models():
-    return ["musiq", "psnr"]
-
-
-class Model:
-    def __init__(self, name):
-        self.metric_mode, self.lower_better = ("FR", False) if name == "psnr" else ("NR", True)
-
-    def __call__(self, image, *gt):
-        return (image - gt[0]).abs().mean() if gt else image.mean()
-
-
-def create_metric(name, device):
-    if name == "musiq":
-        torch.hub.load_state_dict_from_url(URL, weights_only=True)
-    return Model(name)
-"""
-
-
-def test_pyiqa_downloads_nothing_and_leaves_the_environment_as_it_was(tmp_path, monkeypatch):
-    (tmp_path / "pyiqa.py").write_text(PYIQA)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
-    monkeypatch.setattr("basicsr_ext.metrics.base.module_version", lambda name: f"{name} 1")
-    before, root = dict(os.environ), tmp_path / "root"
-    options = {"type": "iqa", "metric": "musiq", "weights": str(root)}
-    with pytest.raises(InputError) as error:
-        build_metrics({"x": options})
-    for word in (
-        "musiq_koniq.pth is missing",
-        "get it from https://download.pytorch.org/models/musiq_koniq.pth",
-        f"put it into {root}/hub/checkpoints",
-    ):
-        assert word in str(error.value)
-    with pytest.raises(InputError, match="iqa.metric is 'musik'.*did you mean musiq"):
-        build_metrics({"x": {**options, "metric": "musik"}})
-    (root / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
-    torch.save({}, root / "hub" / "checkpoints" / "musiq_koniq.pth")
-    metric = build_metrics({"x": options})["x"]
-    image = picture(0)[0]
-    assert (metric.better, metric.needs) == ("lower", frozenset())
-    assert metric.update(Sample(0, "a", image)) == pytest.approx(image.mean() / 255, abs=1e-3)
-    full = build_metrics({"x": {"type": "iqa", "metric": "psnr"}})["x"]
-    assert full.better == "higher" and full.update(sample(0)) > 0
-    assert dict(os.environ) == before and "non-commercial" in full.identity()["licence"]
-    with pytest.raises(InputError, match="iqa .*ground truth"):
-        full.update(Sample(1, "b", image))
 
 
 def test_sets_that_are_too_small_are_refused(tmp_path):
