@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
     repairs.apply()
     from basicsr_ext.preflight import checks, start
-    from basicsr_ext.training import loop_state, memory_advice
+    from basicsr_ext.training import loop_state, memory
 
     datasets = load_yaml(args.opt).get("datasets")
     is_train = isinstance(datasets, dict) and "train" in datasets
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
         print(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:
         _move_paths(opt, folder)
-        with loop_state.watched_run() as run, memory_advice.explained(run, is_train):
+        with loop_state.watched_run() as run, memory.explained(run, is_train):
             _rehearse(opt, is_train)
     print(f"{args.opt}: all well; nothing was kept")
     return 0

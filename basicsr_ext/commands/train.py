@@ -22,12 +22,12 @@ def _pipeline(name: str, rest: list[str]) -> int:
     import basicsr.train
 
     from basicsr_ext.processes import collectives, group
-    from basicsr_ext.training import loop_state, memory_advice
+    from basicsr_ext.training import loop_state, memory
 
     pipeline = basicsr.train.train_pipeline if name == "train" else basicsr.test.test_pipeline
     before, sys.argv = sys.argv, [f"basicsr {name}", *rest]  # which the pipelines read
     try:
-        with loop_state.watched_run() as run, memory_advice.explained(run, name == "train"):
+        with loop_state.watched_run() as run, memory.explained(run, name == "train"):
             pipeline(os.getcwd())
             unmeasured = run.unmeasured
             unsaved: list[str] = sum(collectives.gather_objects(run.unsaved), [])

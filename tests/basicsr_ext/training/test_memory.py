@@ -1,4 +1,4 @@
-"""When memory runs out: training says what it takes and what lowers it; validation takes smaller batches."""
+"""When memory runs out: training says what lowers it; validation takes smaller batches."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import torch
 
 from basicsr_ext import cli, repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.training import loop_state, memory, memory_advice
+from basicsr_ext.training import loop_state, memory
 from tests.support.cli_runs import bridge_options, options, write
 
 GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB. Long advice."
@@ -80,11 +80,6 @@ def owner_of(bridge):
     return I2SBModel if bridge else SRModel
 
 
-def size(text, what):
-    number, unit = re.search(rf"{what} ([\d.]+) ([KM]iB)", text).groups()
-    return float(number) * {"KiB": 2**10, "MiB": 2**20}[unit]
-
-
 def test_training_names_the_options_that_lower_it(here, monkeypatch, capfd):
     opt = small(here, True)
     path = write(here, opt)
@@ -92,11 +87,7 @@ def test_training_names_the_options_that_lower_it(here, monkeypatch, capfd):
     assert cli.main(["train", "-opt", str(path)]) == 2
     said = capfd.readouterr().err
     said = said[said.index("error: ") :]
-    assert said.startswith("error: out of memory in iteration 1 on the CPU (CUDA out of memory. Tried")
-    network = size(said, "network")
-    assert network > 0.3e6 and size(said, "gradients") == size(said, "average") == network
-    assert size(said, "optimiser") == pytest.approx(2 * network, rel=0.05)
-    assert size(said, ":") == pytest.approx(5 * network, rel=0.05), "all that a batch of any size takes"
+    assert said.startswith("error: out of memory (CUDA out of memory. Tried") and "in iteration 1;" in said
     assert "  - train.accumulate (now 1)" in said
     assert "datasets.train.batch_size_per_gpu (now 4)" in said and "datasets.train.gt_size (now 16)" in said
     assert "network_g.checkpoint: true" in said and "a smaller network_g.preset (now tiny)" in said
@@ -109,7 +100,7 @@ def test_models_of_basicsr_get_the_same_without_what_they_lack(here, monkeypatch
     assert cli.main(["train", "-opt", str(path)]) == 2
     said = capfd.readouterr().err
     said = said[said.index("error: ") :]
-    assert said.startswith("error: out of memory in iteration 1 on the CPU (DefaultCPUAll")
+    assert said.startswith("error: out of memory (DefaultCPUAll") and "in iteration 1;" in said
     assert "accumulate" not in said and "precision" not in said and "a smaller network_g\n" in said
 
 
@@ -136,7 +127,7 @@ def test_a_worker_that_the_system_killed_is_told(here, monkeypatch, capfd):
 )
 def test_what_workers_lack_is_told_with_its_cure(error, cure):
     said = f"{cure}.*lower datasets.train.num_worker_per_gpu"
-    with pytest.raises(InputError, match=said), memory_advice.explained(loop_state.TrainingRun(), True):
+    with pytest.raises(InputError, match=said), memory.explained(loop_state.TrainingRun(), True):
         raise error
 
 
@@ -153,7 +144,7 @@ def test_a_loader_that_was_half_built_adds_nothing(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", said.append)
     with (
         pytest.raises(InputError, match="too many open files"),
-        memory_advice.explained(loop_state.TrainingRun(), True),
+        memory.explained(loop_state.TrainingRun(), True),
     ):
         build()
     assert not said and sys.unraisablehook == said.append
@@ -164,7 +155,8 @@ def test_a_rehearsal_tells_of_lack_of_memory_and_of_bad_steps(here, monkeypatch,
     with monkeypatch.context() as patch:
         limited(patch, owner_of(True), "training_loss", 2, on_gpu)
         assert cli.main(["check", "-opt", str(path)]) == 2
-    assert "error: out of memory in iteration 1 on the CPU (CUDA out of memory" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "error: out of memory (CUDA out of memory" in said and "in iteration 1;" in said
     unrepaired = owner_of(True).training_loss
     monkeypatch.setattr(
         owner_of(True), "training_loss", lambda *words: {k: v * math.nan for k, v in unrepaired(*words).items()}
