@@ -63,7 +63,6 @@ def _check_data(opt: dict[str, Any]) -> int:
 
 def _move_paths(opt: dict[str, Any], folder: str) -> None:
     opt["root_path"] = folder
-    opt["path"].pop("experiments_root", None)  # a bad step is told, not described in a file that is gone
     for key in {"results_root", "models", "training_states", "log", "visualization"} & opt["path"].keys():
         opt["path"][key] = os.path.join(folder, key)
         os.mkdir(opt["path"][key])

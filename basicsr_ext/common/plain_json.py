@@ -17,6 +17,6 @@ def finite(value: Any, as_text: bool = False) -> Any:
     return value
 
 
-def json_text(value: Any, as_text: bool = False) -> str:
+def json_text(value: Any) -> str:
     """JSON for a file: indented by 1, letters as they are, ending with a line; see :func:`finite`."""
-    return json.dumps(finite(value, as_text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

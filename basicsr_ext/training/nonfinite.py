@@ -1,4 +1,4 @@
-"""NaN and infinite losses and gradients: found without waiting for the device, described in a file, stopped or skipped.
+"""NaN and infinite losses and gradients: found without waiting for the device, named, stopped or skipped.
 
 A loss that is no number makes the gradient NaN (:func:`poisoned`). The ranks add up their gradients anyway, so the
 norm of the gradient tells every rank the same, of its own batch and of the others'.
@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,14 +19,11 @@ from torch import Tensor, nn
 from basicsr_ext.checkpoints.storage import newest_checkpoint
 from basicsr_ext.common.contracts import restorer_of
 from basicsr_ext.common.errors import NonFiniteLoss
-from basicsr_ext.common.files import SaveError, write_whole
-from basicsr_ext.common.plain_json import json_text
+from basicsr_ext.common.text import listed
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 
 LAG = 2  # steps that a GPU may be behind when the norm of one is read: the host waits for what is long done
-MOST_REPORTS = 20  # files of one run
-FEW = 10  # names that a report lists
 
 
 def poisoned(loss: Tensor) -> Tensor:
@@ -135,9 +131,8 @@ class Guard:
         bad = step.described()
         if self.skips and self._in_a_row + 1 < self.most:
             self.skipped += 1
-            report = bad.report(self.model) if self.skipped <= MOST_REPORTS else bad.images_said()
             get_root_logger().warning(
-                f"Step {step.iteration} is skipped: {bad.cause()}. {report}Skipped so far: {self.skipped}; "
+                f"Step {step.iteration} is skipped: {bad.cause()}. {bad.images()}Skipped so far: {self.skipped}; "
                 f"train.max_skipped: {self.most} in a row stop the run."
             )
             return
@@ -183,14 +178,14 @@ class BadStep:
     batch: Mapping[str, Any] = field(default_factory=dict)
 
     def failure(self, model: Any, skipped: int = 0) -> NonFiniteLoss:
-        """What stops the run of a BasicSR model, with ``skipped`` bad steps in a row before; writes the report."""
+        """What stops the run of a BasicSR model, with ``skipped`` bad steps in a row before."""
         newest = newest_checkpoint(model.opt)
-        rates = ", ".join(f"{rate:.3e}" for rate in _learning_rates(model))
+        rates = ", ".join(f"{group['lr']:.3e}" for optimizer in model.optimizers for group in optimizer.param_groups)
         skip = ", or set train.nonfinite: skip to leave such steps out"
         return NonFiniteLoss(
             f"training stopped at iteration {self.iteration}, learning rate {rates or 'unknown'}"
             + (f", after {skipped} skipped steps in a row" if skipped else "")
-            + f": {self.cause()}. {self.report(model)}"
+            + f": {self.cause()}. {self.images()}"
             + (f"The newest checkpoint is {newest}. " if newest else "There is no checkpoint yet. ")
             + "Nothing was saved since; lower the learning rate or look for bad images"
             + (skip if restorer_of(model).skips_bad_steps and not skipped else "")
@@ -209,58 +204,18 @@ class BadStep:
             f"(of {self.parameters} parameters {len(self.bad)} have a bad one{first})"
         )
 
-    def images(self) -> list[str]:
-        """Files of the images that have a value which is no number, by the tensor that has it."""
-        found = []
+    def images(self) -> str:
+        """A sentence with the images that have a value which is no number, else with those of the batch, if known."""
+        bad = []
         for key, value in self.batch.items():
             paths = self.batch.get(f"{key}_path", self.batch.get("lq_path"))
             if torch.is_tensor(value) and value.dim() and value.is_floating_point() and _is_texts(paths):
                 good = torch.isfinite(value.detach()).reshape(len(value), -1).all(1)
-                found += [path for path, is_good in zip(paths, good.tolist()) if not is_good]
-        return list(dict.fromkeys(found))
-
-    def images_said(self) -> str:
-        """A sentence with the first of :meth:`images`, or nothing."""
-        bad = self.images()
-        return f"NaN or infinite values came in with {', '.join(bad[:3])}. " if bad else ""
-
-    def report(self, model: Any) -> str:
-        """Write a file, and say where it is and which images are bad; no file where there is no folder for it."""
-        folder = model.opt["path"].get("experiments_root")
-        if not folder or not Path(folder).is_dir():
-            return self.images_said()
-        rank = f"_rank{collectives.rank()}" if collectives.world_size() > 1 else ""
-        path = Path(folder) / f"nonfinite_{self.iteration}{rank}.json"
-        gradient = {"norm": self.norm, "parameters": self.parameters, "nonfinite": len(self.bad)}
-        report = {
-            "iteration": self.iteration,
-            "rank": collectives.rank(),
-            "learning_rates": _learning_rates(model),
-            "precision": restorer_of(model).precision or "fp32",
-            "losses": dict(self.losses),
-            "gradient": gradient | {"first": list(self.bad[:FEW])},
-            "nonfinite_images": self.images(),
-            "paths": {key: value for key, value in self.batch.items() if _is_texts(value)},
-            "batch": {key: describe(value) for key, value in self.batch.items() if torch.is_tensor(value)},
-        }
-        try:
-            write_whole(path, json_text(report, as_text=True))
-        except SaveError as error:
-            return f"{self.images_said()}({error}.) "
-        return f"{self.images_said()}Its batch, losses and gradient are described in {path}. "
-
-
-def _learning_rates(model: Any) -> list[float]:
-    return [group["lr"] for optimizer in model.optimizers for group in optimizer.param_groups]
-
-
-def describe(tensor: Tensor) -> dict[str, Any]:
-    """Shape, type, share of NaN or infinite values, and least, largest and mean value of the others."""
-    values = tensor.detach().double().flatten().cpu()
-    finite = values[torch.isfinite(values)]
-    few = {"min": finite.min().item(), "max": finite.max().item(), "mean": finite.mean().item()} if len(finite) else {}
-    share = 1 - len(finite) / max(len(values), 1)
-    return {"shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch."), "nonfinite": share} | few
+                bad += [path for path, is_good in zip(paths, good.tolist()) if not is_good]
+        if bad:
+            return f"NaN or infinite values came in with {listed(dict.fromkeys(bad))}. "
+        paths = self.batch.get("lq_path")
+        return f"The batch was {listed(paths)}. " if _is_texts(paths) else ""
 
 
 def _is_texts(value: Any) -> bool:

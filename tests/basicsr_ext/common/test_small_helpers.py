@@ -27,7 +27,7 @@ def test_json_has_no_nan():
     assert finite(value) == {"psnr": None, "list": [1.5, None, [None, "ü", None, True, 3]]}
     assert math.isinf(value["psnr"])
     assert strict(json_text(value)) == finite(value) and "ü" in json_text(value)
-    assert strict(json_text(value, as_text=True))["list"] == [1.5, "nan", ["-inf", "ü", None, True, 3]]
+    assert finite(value, as_text=True)["list"] == [1.5, "nan", ["-inf", "ü", None, True, 3]]
 
 
 @pytest.mark.parametrize("count, said", [(0, ""), (2, "0, 1"), (3, "0, 1, 2"), (5, "0, 1, 2 and 2 more")])

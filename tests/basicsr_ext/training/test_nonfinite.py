@@ -1,11 +1,9 @@
-"""NaN and infinite losses and gradients: described in a file, stopped, or skipped."""
+"""NaN and infinite losses and gradients: named, stopped, or skipped."""
 
-import json
 import math
 import os
 import re
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,26 +57,16 @@ def owner_of(bridge):
 
 
 @pytest.mark.parametrize("bridge", [False, True], ids=["SRModel", "I2SBModel"])
-def test_a_stopped_run_says_which_batch_it_was_and_describes_it(here, monkeypatch, capfd, bridge):
+def test_a_stopped_run_says_which_image_it_was(here, monkeypatch, capfd, bridge):
     path = write(here, small(here, bridge))
     seen = spoil(monkeypatch, owner_of(bridge), 5)
     assert cli.main(["train", "-opt", str(path)]) == 3
-    report = here / "experiments/tiny/nonfinite_5.json"
-    told = json.loads(report.read_text())
     loss = "l_bridge" if bridge else "l_pix"
-    assert told["iteration"] == 5 and told["losses"] == {loss: "nan"}
-    assert told["paths"]["lq_path"] == seen[-1] and len(seen) == 5
-    assert told["nonfinite_images"] == [seen[-1][0].replace("/lq/", "/gt/")]
-    gt = told["batch"]["gt"]
-    assert gt["shape"] == [2, 3, 16, 16] and gt["nonfinite"] == pytest.approx(1 / (2 * 3 * 16 * 16))
-    assert 0 <= gt["min"] < gt["mean"] < gt["max"] <= 1 and told["batch"]["lq"]["nonfinite"] == 0
-    if bridge:  # the gradient of an L1 loss does not show it
-        assert told["gradient"]["norm"] == "nan" and told["gradient"]["nonfinite"] >= 1
-        assert told["gradient"]["first"][0].startswith("net_g.")
+    assert len(seen) == 5
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: training stopped at iteration 5, learning rate ")
     assert f"{loss} is nan. NaN or infinite values came in with {seen[-1][0].replace('/lq/', '/gt/')}. " in said
-    assert f"described in {report}. The newest checkpoint is {here}/experiments/tiny/models/net_g_4.pth" in said
+    assert f"The newest checkpoint is {here}/experiments/tiny/models/net_g_4.pth" in said
     assert ("set train.nonfinite: skip" in said) == bridge
 
 
@@ -98,10 +86,7 @@ def test_a_bad_gradient_is_found_although_the_loss_is_finite(here, monkeypatch, 
     assert cli.main(["train", "-opt", str(path)]) == 3
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert "the losses are finite, but the gradient's norm is inf" in said and "first that of net_g.out.2.bias" in said
-    told = json.loads((here / "experiments/tiny/nonfinite_1.json").read_text())
-    assert told["gradient"]["first"] == ["net_g.out.2.bias"]
-    assert told["gradient"]["nonfinite"] == 1 < told["gradient"]["parameters"]
-    assert math.isfinite(told["losses"]["l_bridge"]) and told["nonfinite_images"] == []
+    assert "parameters 1 have a bad one" in said and re.search(r"The batch was \S+\.png, \S+\.png\. ", said)
 
 
 def test_skipped_steps_leave_the_weights_alone_and_are_counted(here, monkeypatch, capfd):
@@ -127,8 +112,6 @@ def test_skipped_steps_leave_the_weights_alone_and_are_counted(here, monkeypatch
         first, third, fourth = (weights(k, key) for k in (1, 3, 4))
         assert all(value.equal(third[name]) for name, value in first.items())
         assert not all(value.equal(fourth[name]) for name, value in first.items())
-    files = sorted(p.name for p in (here / "experiments/tiny").glob("nonfinite_*"))
-    assert files == ["nonfinite_2.json", "nonfinite_3.json", "nonfinite_5.json"]
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(here, monkeypatch, capfd):
@@ -178,9 +161,6 @@ def test_a_bad_batch_of_one_process_is_skipped_by_all(here):
     assert done.returncode == 0, done.stderr[-3000:]
     said = "Step 2 is skipped: the losses of this process are finite, but the gradient's norm, which all processes"
     assert said in done.stderr
-    first, second = (json.loads((here / f"experiments/tiny/nonfinite_2_rank{r}.json").read_text()) for r in (0, 1))
-    assert math.isfinite(first["losses"]["l_bridge"]) and second["losses"]["l_bridge"] in ("inf", "nan")
-    assert first["nonfinite_images"] == [] != second["nonfinite_images"]
     weights = load_weights(here / "experiments/tiny/models/net_g_latest.pth", "params")
     assert all(torch.isfinite(value).all() for value in weights.values())
 
@@ -215,10 +195,3 @@ def test_a_gpu_is_read_two_steps_late_and_before_anything_is_kept(here):
         guard.refuses(LateStep(3, True))
     opt["train"]["nonfinite"] = "skip"
     assert nonfinite.Guard(model).lag == 0
-
-
-def test_what_a_tensor_is_described_by():
-    values = torch.tensor(np.array([[1.0, 3.0], [math.nan, -math.inf]]), dtype=torch.bfloat16)
-    told = nonfinite.describe(values)
-    assert told == {"shape": [2, 2], "type": "bfloat16", "nonfinite": 0.5, "min": 1.0, "max": 3.0, "mean": 2.0}
-    assert nonfinite.describe(torch.tensor([math.nan])) == {"shape": [1], "type": "float32", "nonfinite": 1.0}
