@@ -29,7 +29,7 @@ class Cost:
     """What restoring an image took; None where it was not measured."""
 
     seconds: float | None = None  # wall-clock time of the restoration alone
-    peak_memory: int | None = None  # bytes, the most that was held at a time
+    peak_memory: int | None = None  # bytes of a GPU, the most that torch held at a time
     parameters: int | None = None  # of all networks
     flops: float | None = None  # floating-point operations of the whole restoration: all network calls
     network_calls: int | None = None  # the NFE of a sampler

@@ -29,7 +29,7 @@ class Seconds(_CostMetric):
 
 @METRICS.register("peak_memory")
 class PeakMemory(_CostMetric):
-    """The most memory that any image needed: of the GPU, or of the process on a CPU."""
+    """The most memory of the GPU that any image needed."""
 
     unit, digits, scale = "MiB", 0, 2**20
 

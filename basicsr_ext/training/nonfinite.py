@@ -214,7 +214,7 @@ class BadStep:
                 bad += [path for path, is_good in zip(paths, good.tolist()) if not is_good]
         if bad:
             return f"NaN or infinite values came in with {listed(dict.fromkeys(bad))}. "
-        paths = self.batch.get("lq_path")
+        paths = self.batch.get("lq_path", ())
         return f"The batch was {listed(paths)}. " if _is_texts(paths) else ""
 
 

@@ -52,12 +52,12 @@ class Progress:
             self._hushed = False
 
     def figures(self, iteration: int, seconds: float, data_seconds: float) -> dict[str, float]:
-        """What TensorBoard shows of the speed: images per second, share of waiting for data, GiB at most so far."""
+        """What TensorBoard shows of the speed: images per second, share of waiting for data, most GiB of a GPU."""
         found = {"speed/data_share": data_seconds / seconds if seconds > 0 else 0.0}
         if self._batch and seconds > 0:
             found["speed/images_per_second"] = self._batch / seconds
-        if (memory := peak_memory()) is not None:
-            found["speed/memory_gib"] = memory / 2**30
+        if torch.cuda.is_available():
+            found["speed/memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         done = iteration - self._start_iter
         each = (time.perf_counter() - self._start_time) / done if done >= 5 else seconds
         return found | {"seconds_left": each * max(self._total - iteration, 0)}
@@ -106,15 +106,3 @@ class _AboveBars:
 
     def write(self, text: str) -> None:
         tqdm.write(text, file=self._stream, end="")
-
-
-def peak_memory() -> int | None:
-    """Bytes held at most so far: by torch on the GPU, or by this process where there is none; None if unknown."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 FOREIGN = {  # said by Python or the shell, or names of files and options
     "No module named 'torchvision.transforms.functional_tensor'", "KeyError: '__version__'",
     "basicsr: command not found",
-    "basicsr", "nonfinite_N.json", "data 40%",
+    "basicsr", "data 40%",
 }  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from basicsr_ext.benchmark import FORMAT
 from basicsr_ext.benchmark.run.inputs import Image
 from basicsr_ext.benchmark.run.methods import FolderMethod, Method
-from basicsr_ext.benchmark.run.peak_memory import peak_since, start_peak
 from basicsr_ext.benchmark.run.runners import Facts, Runner
 from basicsr_ext.benchmark.run.settings import Benchmark
 from basicsr_ext.benchmark.run.store import GIVEN, hash_of, save_picture
@@ -154,13 +153,15 @@ def _keep(bench: Benchmark, method: Method, image: Image, made: Made) -> None:
 def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[Any]) -> list[Made]:
     """Restore images at once; each takes an equal share of the seconds."""
     seeds = [_seed(bench, image) for image in images]
-    told = start_peak(runner.device)
+    on_gpu = runner.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(runner.device)
     runner.synchronize()
     start = time.perf_counter()
     found = runner.restore(items, seeds)
     runner.synchronize()
     seconds = (time.perf_counter() - start) / len(images)
-    peak = peak_since(runner.device) if told else None
+    peak = torch.cuda.max_memory_allocated(runner.device) if on_gpu else None
     for image, (restored, _) in zip(images, found):
         if restored.shape[-2:] != (image.height, image.width):
             size = " x ".join(map(str, reversed(restored.shape[-2:])))

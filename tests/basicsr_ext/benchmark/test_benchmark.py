@@ -294,7 +294,7 @@ def test_batches_give_the_images_that_single_ones_give(here, restorations, monke
     flags = {"nfe": 2, "sampler": "ancestral", "samples": 2}
     made = options(here, trajectories=True, draws=2)
     made["methods"]["i2sb"]["flags"] = flags
-    made["metrics"] |= {"spread": {"type": "diversity"}, "memory": {"type": "peak_memory"}}
+    made["metrics"] |= {"spread": {"type": "diversity"}}
     options(here, **made)
     warm_up, warmed = TrainedRunner.warm_up, []
     monkeypatch.setattr(TrainedRunner, "warm_up", lambda s, items: warmed.append(len(items)) or warm_up(s, items))
@@ -313,7 +313,6 @@ def test_batches_give_the_images_that_single_ones_give(here, restorations, monke
         assert abs(one - other).max() <= 1, path
     notes = [json.loads((together / f"restored/i2sb/pairs/{name}.json").read_text()) for name in ("000", "002", "001")]
     assert notes[0]["seconds"] == notes[1]["seconds"] > 0 and [n["batch_size"] for n in notes] == [3, 3, 1]
-    assert notes[0]["peak_memory"] == notes[1]["peak_memory"] > 2**26
 
 
 def test_a_batch_draws_the_noise_of_each_image(here):
