@@ -10,12 +10,11 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "i2sb_plugin" / "__init__.p
 RUNTIME = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 EXTRAS = {
     "test": ["pytest>=8", "ruff"],
-    "plots": ["matplotlib"],
     "perceptual": ["lpips", "DISTS-pytorch"],
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35", "efficientnet-lite-pytorch"],
     "foreign": ["spandrel>=0.4"],
 }
-EXTRAS["all"] = [*EXTRAS["plots"], *EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]
+EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]
 
 setup(
     name="basicsr-i2sb",

@@ -58,7 +58,7 @@ ROOMS = {
     "i2sb_plugin.models": (5, "I2SB and what it is compared with, as BasicSR models; their options and losses."),
     "i2sb_plugin.weights": (5, "Weights of other programs, and the network that is built in."),
     "basicsr_ext.repairs": (6, "BasicSR mended in memory: one entry, one fault, one probe, one test."),
-    "basicsr_ext.benchmark": (6, "Methods x data sets x metrics, by one option file; tables, plots, a page."),
+    "basicsr_ext.benchmark": (6, "Methods x data sets x metrics, by one option file; tables, sheets, a page."),
     "i2sb_plugin.plugin": (6, "The plugin's door: BasicSR's registries know the bridge after `register()`."),
     "basicsr_ext.commands": (7, "One file for each sub-command: arguments in, exit code out."),
     "i2sb_plugin.api": (7, "Restoring from Python, in three lines."),

@@ -63,18 +63,4 @@ def log_curve(
         if board is not None:
             for setting, value in points.items():
                 board.add_scalar(f"curve/{name}/{metric}/{setting}", value, iteration)
-            _log_figure(board, f"curve/{name}/{metric}", metric, points, iteration)
     return found
-
-
-def _log_figure(board: Any, tag: str, metric: str, points: dict[str, float], iteration: int | str) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    figure = Figure(figsize=(4, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(list(points), list(points.values()), marker="o")
-    axes.set_ylabel(metric)
-    axes.grid(alpha=0.3)
-    board.add_figure(tag, figure, iteration)

@@ -220,7 +220,7 @@ def main() -> int:
             print(*sheets.draw(Path(args.work), study, docs / "images", results), sep="\n")
         outcomes = Outcomes(results, study.tasks)
         if importlib.util.find_spec("matplotlib") is None:
-            raise InputError("matplotlib is not installed; run: pip install 'basicsr-i2sb[plots]'")
+            raise InputError("matplotlib is not installed; run: pip install matplotlib")
         print(*draw(outcomes, docs / "images"), sep="\n")
         for name, text in written(results, study).items():
             (docs / name).parent.mkdir(parents=True, exist_ok=True)

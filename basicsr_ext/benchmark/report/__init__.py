@@ -1,1 +1,1 @@
-"""What a benchmark tells: records, statistics, tables, plots, sheets."""
+"""What a benchmark tells: records, statistics, tables, sheets."""

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_ext.benchmark.page import build
-from basicsr_ext.benchmark.report import plots, sheets, tables
+from basicsr_ext.benchmark.report import sheets, tables
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.common.plain_json import json_text
 
 
 def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Write ``records.json``, tables, sheets, plots and the page to ``folder``, and print the table.
+    """Write ``records.json``, tables, sheets and the page to ``folder``, and print the table.
 
     Yields a line for each of them, and for what failed or has no figure.
     """
@@ -28,7 +28,6 @@ def publish(records: Mapping[str, Any], folder: Path) -> Iterator[str]:
         target = path.with_name(f"sheet_{dataset['name']}.png")
         if sheets.sheet(folder, records, dataset["name"], target):
             yield f"sheet: {target}"
-    yield from plots.draw(path, records)
     yield f"page: {build.write(path, path.with_name('report'))}"
     for method in records["methods"]:
         if method["status"] == "failed":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from basicsr_ext.benchmark.report import plots, sheets, tables
+from basicsr_ext.benchmark.report import sheets, tables
 from basicsr_ext.benchmark.report.statistics import bootstrap_mean, paired
 from basicsr_ext.benchmark.run import measure
 from basicsr_ext.benchmark.run.store import Store
@@ -106,15 +106,6 @@ def test_the_sheet_shows_every_method_and_the_original(tmp_path):
     assert page.shape == (24 + 60, 4 * 66 - 6, 3), "crops are cut to the smallest image"
     assert [int(page[50, 66 * k + 30, 0]) for k in range(4)] == [0, 60, 120, 180]
     assert not sheets.sheet(tmp_path, made() | {"results": []}, "s", tmp_path / "none.png")
-
-
-def test_the_plot_leaves_out_what_has_no_figure(tmp_path):
-    pytest.importorskip("matplotlib")
-    assert plots.plot(made(labels=("$a", "b", "c")), "s", tmp_path / "plot.png")
-    assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 1560, "two planes"
-    assert plots.plot(made(niqe=(None, None, None)), "s", tmp_path / "plot.png")
-    assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 780, "seconds alone"
-    assert not plots.plot(made(psnr=(None,) * 3, niqe=(None,) * 3), "s", tmp_path / "none.png")
 
 
 def test_what_sets_are_measured_by_is_read_back_as_it_was_kept(tmp_path):

@@ -62,9 +62,6 @@ class Writer(dict):
     def add_scalar(self, name, value, iteration):
         self[name] = value, iteration
 
-    def add_figure(self, name, figure, iteration):
-        self[name] = figure, iteration
-
 
 def test_the_first_images_of_a_data_set_are_compared():
     writer = Writer()
