@@ -22,18 +22,14 @@ def run(argv: Sequence[str]) -> int:
     add("--compression", type=int, default=1, help="of PNG, 0 (large, fast) to 9 (default: 1)")
     add("--suffix", default="", help="taken off the ends of names, such as x4, so that pairs get equal keys")
     add("--skip_small", action="store_true", help="leave out images smaller than --crop, instead of refusing them")
-    add("--verify", action="store_true", help="cut the images again and compare with what is stored")
     add("--workers", type=int, help="processes (default: one for each core)")
     args = parser.parse_args(argv)
     from basicsr_ext.images.packing.crops import Cutting
-    from basicsr_ext.images.packing.pack import not_packed, prepare, verify
+    from basicsr_ext.images.packing.pack import not_packed, prepare
 
     step = args.crop if args.step is None else args.step
     cutting = Cutting(args.crop, step, args.threshold, args.to == "raw", args.compression, args.skip_small)
-    given = (args.i, args.o, args.to, cutting, args.suffix, args.workers)
-    prepare(*given)
-    if args.verify:
-        verify(*given)
+    prepare(args.i, args.o, args.to, cutting, args.suffix, args.workers)
     failures = not_packed(args.o)
     for failure in failures:
         print(f"not packed: {failure}", file=sys.stderr)

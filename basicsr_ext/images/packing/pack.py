@@ -26,7 +26,7 @@ from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.inventory import images_below
 from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
-from basicsr_ext.images.packing.stores import FolderStore, LmdbStore, same_pixels, stored_crops
+from basicsr_ext.images.packing.stores import FolderStore, LmdbStore
 
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
 _PROGRESS = ".progress.jsonl"  # a line for each finished image: its name, and key and size of its crops
@@ -80,26 +80,6 @@ def prepare(
         raise InputError(f"{said}; give the same command again: it goes on where it stopped") from error
     finally:
         folder_lock.release_all()
-
-
-def verify(
-    source: str | Path, output: str | Path, kind: str, cutting: Cutting, suffix: str = "", workers: int | None = None
-) -> int:
-    """Cut the images again and compare with a complete ``output``; returns the number of crops.
-
-    Raises InputError naming the first crops that are missing, damaged or not those of the images.
-    """
-    images, wrong, count = _find(Path(source), Path(output), suffix, kind), [], 0
-    with stored_crops(Path(output), kind, cutting) as read:
-        cut = _cut_all(images, cutting, None, workers or usable_cores())
-        for crops, _ in tqdm(cut, total=len(images), unit="image", desc="verify"):
-            wrong += [crop.key for crop in crops if not same_pixels(read(crop.key), crop.content)]
-            count += len(crops)
-    if wrong:
-        said = f"{len(wrong)} of {count} crops are missing or not those of the images: {listed(wrong)}"
-        raise InputError(f"{output}: {said}; remove it and prepare it again")
-    print(f"{output}: {count} crops are those of the images")
-    return count
 
 
 def not_packed(output: str | os.PathLike[str]) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import numpy as np
 
-from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import decode_pixels
 from basicsr_ext.images.packing.crops import Crop, Cutting
 
 
@@ -66,31 +62,3 @@ class LmdbStore(FolderStore):
         with self._environment.begin(write=True) as transaction:
             for crop in crops:
                 transaction.put(crop.key.encode("ascii"), crop.content)
-
-
-@contextlib.contextmanager
-def stored_crops(output: Path, kind: str, cutting: Cutting) -> Iterator[Callable[[str], bytes | None]]:
-    """Lend what reads the file of a crop by its key, None where it is missing; InputError if the LMDB is damaged."""
-
-    def content(key: str) -> bytes | None:
-        path = output / f"{key}.{cutting.extension}"
-        return path.read_bytes() if path.is_file() else None
-
-    if kind == "folder":
-        yield content
-        return
-    try:
-        with lmdb.open(str(output), readonly=True, lock=False) as environment, environment.begin() as transaction:
-            yield lambda key: transaction.get(key.encode("ascii"))
-    except lmdb.Error as error:
-        raise InputError(f"{output} cannot be read: {error}; remove it and prepare it again") from error
-
-
-def same_pixels(stored: bytes | None, content: bytes) -> bool:
-    """Whether two image files hold the same: other releases of OpenCV may write the same pixels in other bytes."""
-    if stored is None or stored == content:
-        return stored is not None
-    try:
-        return np.array_equal(decode_pixels(stored, "stored"), decode_pixels(content, "cut"))
-    except InputError:
-        return False

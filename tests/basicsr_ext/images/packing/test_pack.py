@@ -23,7 +23,6 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.inventory import listed_names
 from basicsr_ext.images.packing import pack
 from basicsr_ext.images.packing.crops import Cutting, starts
-from basicsr_ext.images.packing.stores import same_pixels
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from tests.support.cli_runs import run
 
@@ -228,31 +227,6 @@ def test_bad_input_is_named(tmp_path, monkeypatch, capsys, words, message):
     code, _, error = run(capsys, "prepare", "-i", "images", "-o", "out.lmdb", "--workers", "1", *words)
     assert code == 2 and message in error and "Traceback" not in error
     assert not (tmp_path / "out.lmdb").exists()
-
-
-@pytest.mark.parametrize("kind", ["lmdb", "raw", "folder"])
-def test_what_is_stored_is_compared_with_the_images(tmp_path, capsys, kind):
-    source, out = images(tmp_path / "images"), tmp_path / ("crops" if kind == "folder" else "crops.lmdb")
-    words = ["prepare", "-i", str(source), "-o", str(out), "--to", kind, *CUT, "--workers", "1", "--verify"]
-    code, said, _ = run(capsys, *words)
-    assert code == 0 and said.endswith(f"{out}: 22 crops are those of the images\n")
-    other = cv2.imencode(".ppm" if kind == "raw" else ".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
-    if kind == "folder":
-        (out / "0_s002.png").write_bytes(other)
-        (out / "1_s001.png").unlink()
-    else:
-        with lmdb.open(str(out), map_size=2**24) as environment, environment.begin(write=True) as transaction:
-            transaction.put(b"0_s002", other)
-            transaction.delete(b"1_s001")
-    code, _, error = run(capsys, *words)
-    assert code == 2 and "2 of 22 crops are missing or not those of the images: 0_s002, 1_s001; remove it" in error
-
-
-def test_other_bytes_of_the_same_pixels_are_the_same():
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    fast, small = (cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, k])[1].tobytes() for k in (0, 9))
-    assert fast != small and same_pixels(fast, small)
-    assert not same_pixels(fast[:40], small) and not same_pixels(None, small)
 
 
 def test_small_images_are_left_out_on_request(tmp_path):
