@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import shutil
@@ -33,11 +32,9 @@ def saves_of(model: Any) -> Saves:
 def check_options(opt: Mapping[str, Any]) -> None:
     """Refuse, before a run starts, what the options of ``logger`` could not do.
 
-    Raises InputError if ``keep_best`` names no metric, validations fall between two saves, or safetensors is missing.
+    Raises InputError if ``keep_best`` names no metric, or validations fall between two saves.
     """
     logger, val = opt["logger"], opt.get("val") or {}
-    if logger.get("save_safetensors") and importlib.util.find_spec("safetensors") is None:
-        raise InputError("logger.save_safetensors is true, but safetensors is not installed: pip install safetensors")
     wanted, metrics = logger.get("keep_best"), val.get("metrics") or {}
     if wanted is None:
         return
@@ -64,7 +61,6 @@ class Saves:
         self.max_failures = logger.get("max_failed_saves") or 1
         self.keep_last: int | None = logger.get("keep_last")
         self.keep_best: str | None = logger.get("keep_best")
-        self.safetensors = bool(logger.get("save_safetensors"))
         self.failures = 0
         self.newest_whole: int | None = None  # iteration of the newest save that this process finished
         self._iteration: int | None = None

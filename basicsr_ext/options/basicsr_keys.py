@@ -57,7 +57,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "print_freq>=1 save_checkpoint_freq>=1 max_failed_saves>=1": int,
         "keep_last>=1": int | None,
         "keep_best": str | None,
-        "save_safetensors use_tb_logger": bool,
+        "use_tb_logger": bool,
         "wandb": dict | None,
     },
     "dist_params": {"backend": str, "port>=1": int, "timeout>=0": float},

@@ -57,7 +57,6 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
         "save_checkpoint_freq": ("5000", "Iterations between two checkpoints."),
         "keep_last": ("~", "Complete checkpoints that are kept, the newest ones; ~ keeps all."),
         "keep_best": ("~", "Name in val.metrics: the checkpoint that is best in it is kept beside the newest."),
-        "save_safetensors": ("false", "Write the weights as .safetensors beside every .pth."),
         "max_failed_saves": ("1", "Failed saves in a row (disk full, say) that stop the run."),
         "use_tb_logger": ("false", "Write curves for TensorBoard to tb_logger/."),
         "wandb": ("~", "project and resume_id for Weights & Biases, which needs use_tb_logger."),

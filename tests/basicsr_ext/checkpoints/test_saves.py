@@ -107,15 +107,14 @@ def test_latest_is_a_copy_where_there_are_no_hard_links(tmp_path, monkeypatch):
 
 
 def test_old_saves_go_but_the_best_one_stays(tmp_path):
-    model, models, states = saving_model(tmp_path, keep_last=2, keep_best="psnr", save_safetensors=True)
+    model, models, states = saving_model(tmp_path, keep_last=2, keep_best="psnr")
     for iteration in (2, 4, 6, 8, 10):
         model.save(0, iteration)
         if iteration == 4:
             model.best_metric_results = {"v": {"psnr": {"better": "higher", "val": 30.0, "iter": 4}}}
             resumable.save_best(model.opt, model.best_metric_results, 4)
     assert names(states) == {f"{i}.{kind}" for i in (4, 8, 10) for kind in ("state", "sha256")} | {"4.best.json"}
-    kinds = ("pth", "safetensors")
-    assert names(models) == {f"net_g_{i}.{kind}" for i in (4, 8, 10, "latest") for kind in kinds}
+    assert names(models) == {f"net_g_{i}.pth" for i in (4, 8, 10, "latest")}
     assert resumable.newest_resumable(model.opt)[0].name == "10.state"
 
 
@@ -129,22 +128,23 @@ def test_nothing_is_removed_for_a_save_that_does_not_read_back(tmp_path, monkeyp
     assert names(states) == {"2.state", "2.sha256"} and resumable.newest_resumable(model.opt)[0].name == "2.state"
 
 
-def test_safetensors_hold_the_averaged_weights_and_what_restoring_needs(tmp_path):
-    model, models, _ = saving_model(tmp_path, save_safetensors=True)
-    model.net_g_ema.conv_last.bias.data.fill_(0.5)
+def test_safetensors_of_a_save_by_an_earlier_version_are_checked_and_removed_with_it(tmp_path):
+    model, models, states = saving_model(tmp_path, keep_last=1)
     model.save(0, 2)
-    weights = storage.load_weights(models / "net_g_2.safetensors")
-    assert weights["conv_last.bias"].tolist() == [0.5] * 3
-    assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in model.net_g.state_dict().items()}
-    texts = storage.read_safetensors_metadata(models / "net_g_2.safetensors")
-    assert texts["weights"] == "params_ema"
-    kept = json.loads(texts["config"])
-    assert kept["network_g"]["type"] == "MSRResNet" and not {"datasets", "path", "train"} & set(kept)
-    with (models / "net_g_2.safetensors").open("r+b") as file:
+    beside = models / "net_g_2.safetensors"
+    digest = storage.save_safetensors({"w": torch.arange(4.0)}, beside)
+    listed = checksums.read_record(states / "2.sha256") | {"../models/net_g_2.safetensors": digest}
+    (states / "2.sha256").write_text(checksums.record_text(listed))
+    assert storage.load_weights(beside)["w"].tolist() == [0, 1, 2, 3]
+    assert resumable.newest_resumable(model.opt)[0].name == "2.state"
+    with beside.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x07")
     with pytest.raises(InputError, match="SHA-256"):
-        storage.load_weights(models / "net_g_2.safetensors")
+        storage.load_weights(beside)
+    assert resumable.newest_resumable(model.opt)[0] is None
+    model.save(0, 4)
+    assert names(models) == {"net_g_4.pth", "net_g_latest.pth"}
 
 
 @pytest.mark.parametrize(
