@@ -1,6 +1,5 @@
 """What restores the images of a benchmark, once its weights are loaded."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +21,12 @@ Restored = tuple[Tensor, dict[str, Tensor]]
 
 
 class Facts(NamedTuple):
-    """What is known of a method once it ran on one image: ``flops`` and ``seconds`` are for that image."""
+    """What is known of a method once it ran on one image: ``flops`` are for that image."""
 
     parameters: int
     flops: float
     network_calls: int
     sampler: str | None
-    seconds: float
 
 
 class _Enough(Exception):
@@ -60,14 +58,11 @@ class Runner:
         arguments = self._first_call(items)
         with FlopCounterMode(display=False) as counter:
             self.network(*arguments)
+        self.network(*arguments)  # as the restorations do, without the counter
         self.synchronize()
-        start = time.perf_counter()
-        self.network(*arguments)
-        self.synchronize()
-        seconds = (time.perf_counter() - start) * self.network_calls / len(items)
         parameters = sum(weight.numel() for weight in self.network.parameters())
         flops = float(counter.get_total_flops()) * self.network_calls / len(items)
-        return Facts(parameters, flops, self.network_calls, self.sampler, seconds)
+        return Facts(parameters, flops, self.network_calls, self.sampler)
 
     def _first_call(self, items: Items) -> tuple[Any, ...]:
         def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:

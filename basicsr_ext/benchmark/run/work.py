@@ -1,10 +1,10 @@
-"""Restore what is not restored yet: method by method, shared out over the ranks, with the time that is left."""
+"""Restore what is not restored yet: method by method, shared out over the ranks."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -61,10 +61,11 @@ def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
     outcome, todo = collectives.broadcast_object(_plan(bench, images) if collectives.is_main() else None)
     mine = {name: [found[k] for k in collectives.shard_indices(len(found))] for name, found in todo.items()}
     failed: dict[str, str] = {}
-    with _Clock(outcome.facts, mine, images[0]) as clock:
+    count = sum(map(len, mine.values()))
+    with tqdm(total=count, unit="image", disable=not (count and collectives.is_main()), file=sys.stderr) as bar:
         for method in bench.methods:
             if mine[method.name] and method.name not in outcome.reasons:
-                reason = _restore(bench, method, mine[method.name], clock)
+                reason = _restore(bench, method, mine[method.name], bar)
                 failed |= {method.name: reason} if reason else {}
     for reasons in reversed(collectives.gather_objects(failed)):  # those of the first rank count
         outcome.reasons.update(reasons)
@@ -72,7 +73,7 @@ def restore_all(bench: Benchmark, images: list[Image]) -> Outcome:
 
 
 def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, list[Image]]]:
-    """What is to be restored; and try every method that has work on one network call, since that tells how long."""
+    """What is to be restored; and every method with a network is tried on one call of it, which tells what it costs."""
     outcome, todo = Outcome({}, {}), {}
     for method in bench.methods:
         todo[method.name] = [image for image in images if not _whole(bench, method, image)]
@@ -81,7 +82,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
         key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
         note = bench.store.read_note(bench.store.facts(method.name))
         if note.get("key") == key:
-            outcome.facts[method.name] = Facts(*note["facts"])
+            outcome.facts[method.name] = Facts(*note["facts"][:4])  # earlier versions kept seconds as well
             continue
         try:
             runner = method.open(bench.device, bench.options.tile)
@@ -103,12 +104,12 @@ def _item(bench: Benchmark, image: Image) -> Any:
     return bench.datasets[image.dataset][image.index]
 
 
-def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Clock) -> str | None:
+def _restore(bench: Benchmark, method: Method, images: list[Image], bar: tqdm) -> str | None:
     """Restore some images by one method; returns why it failed, if it did."""
     unsaved: list[str] = []
     runner, warm = None, set()  # for how many images at once: other numbers may compile anew
     for group, items in _groups(bench, method, images):
-        clock.set_description_str(f"{method.name} {group[0].name}")
+        bar.set_description_str(f"{method.name} {group[0].name}")
         try:
             if isinstance(method, FolderMethod):
                 made = [Made(_copied(method, image), {}, {}) for image in group]
@@ -125,7 +126,7 @@ def _restore(bench: Benchmark, method: Method, images: list[Image], clock: _Cloc
                 _keep(bench, method, image, one)
             except InputError as error:  # the next one may have a shorter name
                 unsaved.append(str(error))
-        clock.update(clock.expected(method.name, group))
+        bar.update(len(group))
     return f"{len(unsaved)} of {len(images)} images could not be saved: {listed(unsaved)}" if unsaved else None
 
 
@@ -185,21 +186,6 @@ def _draws(runner: Runner, count: int, items: list, seeds: list[int], first: lis
         if all(map(torch.equal, restored, first)):
             break
     return found
-
-
-class _Clock(tqdm):
-    """A bar over the seconds that the restorations of this rank are expected to take, by each method's pace."""
-
-    def __init__(self, facts: Mapping[str, Facts], mine: Mapping[str, list[Image]], first: Image) -> None:
-        self._pace = {name: fact.seconds / (first.width * first.height) for name, fact in facts.items()}
-        total = sum(self.expected(name, images) for name, images in mine.items())
-        layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
-        quiet = not (any(mine.values()) and collectives.is_main())
-        super().__init__(total=total, bar_format=layout, disable=quiet, file=sys.stderr)
-
-    def expected(self, method: str, images: list[Image]) -> float:
-        """Seconds that images take; copying from a folder takes next to none."""
-        return self._pace.get(method, 1e-9) * sum(image.width * image.height for image in images)
 
 
 def _copied(method: FolderMethod, image: Image) -> Tensor:
