@@ -11,7 +11,7 @@ RUNTIME = [line for line in (ROOT / "requirements.txt").read_text().splitlines()
 EXTRAS = {
     "test": ["pytest>=8", "ruff"],
     "perceptual": ["lpips", "DISTS-pytorch"],
-    "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35", "efficientnet-lite-pytorch"],
+    "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35"],
     "foreign": ["spandrel>=0.4"],
 }
 EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]

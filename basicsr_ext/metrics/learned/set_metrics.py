@@ -111,7 +111,7 @@ class PatchFID(SetDistance):
     The crops of both sets lie at the same places.
     """
 
-    features: Literal["inception", "vgg16", "alexnet", "efficientnet_lite0"] = "inception"  # the network
+    features: Literal["inception", "vgg16", "alexnet"] = "inception"  # the network
     patch: int = 128  # side of a crop in pixels
     stride: int = 64  # from one crop to the next
 

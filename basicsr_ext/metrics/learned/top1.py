@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torchvision
@@ -13,7 +12,6 @@ from torchvision.transforms import functional
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-from basicsr_ext.metrics.learned.features import EFFICIENTNET, build_efficientnet
 from basicsr_ext.metrics.learned.networks import exact, loaded, metric_device, normalized, torchvision_file
 from basicsr_ext.metrics.learned.weights import fill
 
@@ -24,42 +22,37 @@ def _resnet50(path: Path) -> nn.Module:
     return fill(torchvision.models.resnet50(), _RESNET.load(str(path)), path, "resnet50")
 
 
-_NETS = {"resnet50": (_resnet50, _RESNET), "efficientnet_lite0": (build_efficientnet, EFFICIENTNET)}
-
-
-def classify(net: str, image: np.ndarray, weights: str | None = None) -> int:
+def classify(image: np.ndarray, weights: str | None = None) -> int:
     """ImageNet class, 0 to 999, of an image H,W,C uint8: shorter side to 256, antialiased, then the centre 224.
 
     Raises InputError if the weights are missing or wrong.
     """
-    model = loaded(*_NETS[net], weights)
+    model = loaded(_resnet50, _RESNET, weights)
     with exact():
         rgb = functional.resize(to_rgb(image).to(metric_device()), [256], antialias=True)
         rgb = functional.center_crop(rgb, [224, 224])
-        return int(model(normalized(rgb) if net == "resnet50" else (rgb - 127) / 128)[0].argmax())
+        return int(model(normalized(rgb))[0].argmax())
 
 
 @METRICS.register("top1")
 @dataclass
 class Top1(Metric):
-    """Share of images whose first class is the right one: the label, or what the classifier says of the ground truth.
+    """Share of images whose first class is the right one: the label, or what ResNet-50 says of the ground truth.
 
-    With ResNet-50 and labels this is the classifier accuracy (CA) of the I2SB paper.
+    With labels this is the classifier accuracy (CA) of the I2SB paper.
     """
 
-    net: Literal["resnet50", "efficientnet_lite0"] = "resnet50"  # the classifier; papers take ResNet-50
     labels: str | None = None  # text file, a line "name class" for each image; the ground truth's class if left out
     weights: str | None = None  # file of the classifier, or folder that has it
 
     higher_is_better = True
     unit = "%"
     digits = 1
-    extra = "fid"
+    packages = ("torchvision",)
+    files = (_RESNET,)
 
     def __post_init__(self) -> None:
         self.needs = frozenset() if self.labels else frozenset({"gt"})
-        self.packages = ("torchvision",) if self.net == "resnet50" else ("efficientnet_lite_pytorch",)
-        self.files = (_NETS[self.net][1],)
         against = "labels" if self.labels else "the class of the ground truth (agreement)"
         self.about = {"against": against, "crop": "256, centre 224", "colour space": "RGB"}
 
@@ -81,5 +74,5 @@ class Top1(Metric):
         """100 where the class is right, else 0."""
         if self.labels and sample.name not in self._classes:
             raise InputError(f"top1.labels is {self.labels}, which has no line for {sample.name}; add one")
-        right = self._classes[sample.name] if self.labels else classify(self.net, self.pair(sample)[1], self.weights)
-        return 100.0 * (classify(self.net, sample.restored, self.weights) == right)
+        right = self._classes[sample.name] if self.labels else classify(self.pair(sample)[1], self.weights)
+        return 100.0 * (classify(sample.restored, self.weights) == right)

@@ -290,7 +290,7 @@ def test_top1_agrees_with_itself_and_reads_labels(tmp_path, weights, monkeypatch
     assert agreement.update(Sample(0, "a", gt, gt=gt)) == 100.0
     from basicsr_ext.metrics.learned.top1 import classify
 
-    right = classify("resnet50", gt, str(tmp_path))
+    right = classify(gt, str(tmp_path))
     (tmp_path / "labels.txt").write_text(f"a {right}\nb {(right + 1) % 1000}\n")
     accuracy = build_metric({**options, "labels": str(tmp_path / "labels.txt")})
     assert [accuracy.update(Sample(k, name, gt)) for k, name in enumerate("ab")] == [100.0, 0.0]
