@@ -135,8 +135,3 @@ def restorer_of(model: object) -> RestorerContract:
 def restorer_class_of(model: type | None) -> type[RestorerContract]:
     """The class itself where it fulfils the contract, else the one with the defaults."""
     return model if isinstance(model, type) and issubclass(model, RestorerContract) else RestorerContract
-
-
-def dataset_of(dataset: object) -> DatasetContract | None:
-    """The data set itself where it fulfils the contract, else None."""
-    return dataset if isinstance(dataset, DatasetContract) else None

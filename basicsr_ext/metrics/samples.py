@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from basicsr_ext.common.contracts import DrawsOptions, KnownOperator, dataset_of
+from basicsr_ext.common.contracts import DatasetContract, DrawsOptions, KnownOperator
 from basicsr_ext.images.arrays import to_image
 from basicsr_ext.metrics.base import Cost, Sample
 
@@ -17,8 +17,7 @@ def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Ten
 
     ``mask`` is 1,h,w, 1 in the hole of an inpainting, for degradations that have one.
     """
-    ours = dataset_of(dataset)
-    operator = ours.degradation if ours else None
+    operator = dataset.degradation if isinstance(dataset, DatasetContract) else None
     if not isinstance(operator, KnownOperator) or (isinstance(operator, DrawsOptions) and operator.drawn_options):
         return None
     forward, hole = operator.forward, None if mask is None else mask[None].cpu().float()

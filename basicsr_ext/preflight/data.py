@@ -9,7 +9,7 @@ from typing import Any
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from basicsr_ext.common import registries
-from basicsr_ext.common.contracts import DatasetContract, dataset_of
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
@@ -112,8 +112,10 @@ def files_of(dataset: Any) -> list[Files]:
 
 def left_out(dataset: Any) -> Sequence[str]:
     """What the folders of a data set hold that is not read, and why: a line for each folder."""
-    ours, paths = dataset_of(dataset), vars(dataset).get("paths")
-    return ours.left_out if ours else paths.left_out if isinstance(paths, Paths) else ()
+    if isinstance(dataset, DatasetContract):
+        return dataset.left_out
+    paths = vars(dataset).get("paths")
+    return paths.left_out if isinstance(paths, Paths) else ()
 
 
 def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) -> list[str]:
@@ -132,10 +134,10 @@ def _scan(where: str, block: Mapping[str, Any], dataset: Any, notes: list[str]) 
         return [f"{where}: {files}{more}: {listed(unreadable, _SHOWN)}"]
     if unreadable:
         notes.append(f"{where}: others stand in for {files}: {listed(unreadable, _SHOWN)}")
-    ours, faults = dataset_of(dataset), []
+    ours, faults = isinstance(dataset, DatasetContract), []
     notes.extend(f"{where}.{line}" for line in left_out(dataset))
     if ours and not allowed:  # what a data set of ours refuses, such as other channels
-        refused = [fault for k in looked_at for fault in ours.header_faults(k)]
+        refused = [fault for k in looked_at for fault in dataset.header_faults(k)]
         faults += [f"{where}: {listed(refused, _SHOWN)}"] if refused else []
     if ours or block["type"] in _PAIRED:
         faults += _small_faults(where, block, entries, sizes) + _size_faults(where, block, entries, sizes)

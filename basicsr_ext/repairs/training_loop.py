@@ -18,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from basicsr_ext.checkpoints.run_record import option_text, write_options
 from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
-from basicsr_ext.common.contracts import dataset_of
+from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.preflight.data import training_size_faults
@@ -112,8 +112,8 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     opt["resolved"] = option_text(opt)  # for the saves: models take pieces out of their options
     ratio = opt["datasets"]["train"].get("dataset_enlarge_ratio", 1)
     budget = PositionSampler(len(data), ratio, loader.batch_size, start, total_iter, opt["rank"], opt["world_size"])
-    ours = dataset_of(data)
-    complete = ours.defer(torch.device("cuda" if opt["num_gpu"] else "cpu")) if ours else None
+    device = torch.device("cuda" if opt["num_gpu"] else "cpu")
+    complete = data.defer(device) if isinstance(data, DatasetContract) else None
     logger.info(_loading(loader, complete is not None))
     start["position"] = budget.first_position  # what the model's saves count on from
     loader.batch_sampler.sampler = budget
