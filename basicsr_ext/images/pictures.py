@@ -170,19 +170,3 @@ def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:
         tifffile.imwrite(buffer, stored, photometric=colours, planarconfig=planes, extrasamples=alpha,
                          compression="lzw", predictor=True, iccprofile=profile, metadata=None)  # fmt: skip
     return buffer.getvalue()
-
-
-def write_image(path: str | os.PathLike[str], image: Tensor, bits: int = 8) -> None:
-    """Write ``image`` (C,H,W in [0,1]: 1, 3 or 4 channels) as :func:`write_picture` does; its folder is made.
-
-    Raises ValueError if shape, ``bits`` (8 or 16), values (NaN) or alpha cannot be stored in that format.
-    """
-    if bits not in (8, 16) or image.ndim != 3 or len(image) not in (1, 3, 4):
-        cure = "give C,H,W with 1, 3 or 4 channels and 8 or 16 bits"
-        raise ValueError(f"{path}: cannot write {tuple(image.shape)} with {bits} bits; {cure}")
-    if not torch.isfinite(image).all():
-        raise ValueError(f"{path}: cannot write an image with values that are not finite")
-    if len(image) == 4 and Path(path).suffix.lower() in (".jpg", ".jpeg"):
-        raise ValueError(f"{path}: JPEG holds no alpha; use .png or .tif")
-    planes = image.detach().cpu().double()
-    write_picture(path, Picture(planes[:3], planes[3:] if len(planes) == 4 else None, bits))

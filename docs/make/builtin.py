@@ -15,7 +15,7 @@ from torch import Tensor
 
 from basicsr_ext import cli
 from basicsr_ext.images.decode import decode_image
-from basicsr_ext.images.pictures import write_image
+from basicsr_ext.images.pictures import Picture, write_picture
 from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.space import lift
@@ -31,7 +31,7 @@ def main() -> None:
     work = parser.parse_args().work
     original = read(prepare(work / "photographs") / "val/astronaut.png")
     small = build_degradation({"type": "sr4x_bicubic"})(original, torch.Generator()).lq.clamp(0, 1)
-    write_image(work / "astronaut_small.png", small)
+    write_picture(work / "astronaut_small.png", Picture(small))
     words = ["restore", "-i", str(work / "astronaut_small.png"), "-o", str(work / "astronaut.png"), "--overwrite"]
     if cli.main(words):
         raise SystemExit("the photograph could not be restored")

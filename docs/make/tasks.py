@@ -19,7 +19,7 @@ from PIL import Image
 
 from basicsr_ext import cli
 from basicsr_ext.images.decode import decode_image
-from basicsr_ext.images.pictures import write_image
+from basicsr_ext.images.pictures import Picture, write_picture
 from i2sb_plugin import Restorer
 from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations import build_degradation
@@ -86,7 +86,7 @@ def make_kernel_and_masks() -> None:
         for number in range(20):
             mask = draw_mask(side, side, (0.05, 0.15), np.random.default_rng(number)) * 255
             cv2.putText(mask, "I2SB", (4, side // 2), cv2.FONT_HERSHEY_SIMPLEX, side / 60, 255, max(2, side // 30))
-            write_image(f"{folder}/{number:02d}.png", torch.from_numpy(mask)[None] / 255)
+            write_picture(f"{folder}/{number:02d}.png", Picture(torch.from_numpy(mask)[None] / 255))
 
 
 def crop(photographs: Path, name: str, top: int, left: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.decode import decode_image
-from basicsr_ext.images.pictures import write_image
+from basicsr_ext.images.pictures import Picture, write_picture
 
 SAMPLE_PREFIX = "sample:"
 DEFAULT_ROOT = "datasets/photographs"
@@ -71,10 +71,10 @@ def prepare(root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
 def _write_all(folder: Path) -> None:
     """Write both folders and, last, the note that says where they come from."""
     for file in TRAINING:
-        write_image(folder / "train" / Path(file).with_suffix(".png"), _load(file))
+        write_picture(folder / "train" / Path(file).with_suffix(".png"), Picture(_load(file)))
     for file, (top, left, _) in VALIDATION.items():
         square = _load(file)[:, top : top + VALIDATION_SIZE, left : left + VALIDATION_SIZE]
-        write_image(folder / "val" / file, square)
+        write_picture(folder / "val" / file, Picture(square))
     notes = [f"train/{Path(file).with_suffix('.png')}: {note}" for file, note in TRAINING.items()]
     notes += [f"val/{file}: {note[-1]}" for file, note in VALIDATION.items()]
     text = ("Photographs bundled with scikit-image (skimage.data), with the licence stated there.\n"

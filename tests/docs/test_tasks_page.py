@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.degradations import build_degradation
 from i2sb_plugin.degradations.masks import draw_mask
 from tests.support.degradation_examples import NAMES
+from tests.support.image_files import write_image
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")

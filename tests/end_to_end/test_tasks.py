@@ -12,12 +12,12 @@ import yaml
 
 from basicsr_ext import cli
 from basicsr_ext.images.decode import decode_image
-from basicsr_ext.images.pictures import write_image
 from i2sb_plugin import space
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from i2sb_plugin.data.photographs import prepare
 from i2sb_plugin.degradations.masks import draw_mask
+from tests.support.image_files import write_image
 from tests.support.toolkit import OPTIONS
 
 # One of each kind: a scale, a hole to fill, folders of pairs, own masks. The others are slow.

@@ -24,7 +24,7 @@ import i2sb_plugin.data  # noqa: F401  (makes basicsr importable)
 
 # isort: split
 from basicsr_ext import repairs
-from basicsr_ext.images.pictures import write_image
+from basicsr_ext.images.pictures import Picture, write_picture
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
@@ -45,7 +45,8 @@ def make_images(root: Path, count: int, side: int) -> Path:
     photograph = PairedDegradationDataset(block)[0]["gt"]
     for number in range(count):
         top, left = (number * step % (photograph.shape[1] - side) for step in (7, 13))
-        write_image(root / "images" / f"{number:03d}.png", photograph[:, top : top + side, left : left + side])
+        square = Picture(photograph[:, top : top + side, left : left + side])
+        write_picture(root / "images" / f"{number:03d}.png", square)
     return root / "images"
 
 

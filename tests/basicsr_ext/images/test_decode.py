@@ -11,7 +11,8 @@ from PIL import Image
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.decode import decode_image, decode_pixels, to_tensor
 from basicsr_ext.images.headers import Header, header_of, image_header
-from basicsr_ext.images.pictures import write_image
+from basicsr_ext.images.pictures import Picture, write_picture
+from tests.support.image_files import write_image
 
 KINDS = [(extension, channels, bits) for extension in (".png", ".tif") for channels in (1, 3, 4) for bits in (8, 16)]
 
@@ -166,13 +167,10 @@ def test_writing_clamps_and_rounds_to_nearest(tmp_path):
     assert image.min() < 0
 
 
-@pytest.mark.parametrize(("name", "image", "bits"), [
-    ("a.png", torch.full((3, 4, 4), float("nan")), 8), ("a.png", torch.zeros(2, 4, 4), 8),
-    ("a.png", torch.zeros(3, 4, 4), 10), ("a.jpg", torch.zeros(3, 4, 4), 16), ("a.jpg", torch.zeros(4, 4, 4), 8),
-])  # fmt: skip
-def test_what_a_format_cannot_hold_is_refused(tmp_path, name, image, bits):
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_what_a_format_cannot_hold_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=name):
-        write_image(tmp_path / name, image, bits)
+        write_picture(tmp_path / name, Picture(torch.zeros(3, 4, 4), bits=16))
     assert list(tmp_path.iterdir()) == []
 
 

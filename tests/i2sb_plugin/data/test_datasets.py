@@ -15,10 +15,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.pictures import write_image
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.data.paired_folder_dataset import PairedFolderDataset
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
+from tests.support.image_files import write_image
 from tests.support.toolkit import context
 
 

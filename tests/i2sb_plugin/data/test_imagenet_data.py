@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.pictures import write_image
 from basicsr_ext.preflight import data as preflight_data
 from i2sb_plugin.data.crops import centre_square
 from i2sb_plugin.data.image_source import choose
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from i2sb_plugin.degradations import build_degradation
 from tests.support.golden import golden
+from tests.support.image_files import write_image
 
 KEYS = ["imagenet/val/n01440764/ILSVRC2012_val_00000293.JPEG", "imagenet/val/n01440764/ILSVRC2012_val_00002138.JPEG",
         "imagenet/val/n01443537/ILSVRC2012_val_00000236.JPEG"]  # fmt: skip

@@ -12,7 +12,6 @@ from torch.utils.data import default_collate
 from basicsr_ext import cli, repairs
 from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.pictures import write_image
 from basicsr_ext.training.sample_order import SeededSamples
 from i2sb_plugin.data.paired_degradation_dataset import STATE, PairedDegradationDataset
 from i2sb_plugin.degradations import Degraded
@@ -20,6 +19,7 @@ from i2sb_plugin.degradations.kinds.jpeg import Jpeg
 from tests.end_to_end import test_resume
 from tests.support.cli_runs import bridge_options, write
 from tests.support.degradation_examples import NAMES, example, image
+from tests.support.image_files import write_image
 
 CPU = torch.device("cpu")
 PLACES = [(0, 5), (1, 6), (0, 70)]  # index and position
