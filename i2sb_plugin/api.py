@@ -107,8 +107,8 @@ class Restorer:
         flags = {"sampler": sampler, "nfe": nfe, "samples": samples, **options}
         if isinstance(image, Tensor):
             return self._restore_tensor(image, mask, seed, flags)
-        hole = None if mask is None else to_mask(mask)
-        restored, _ = self._loaded.restore_picture(to_picture(image), hole, seed, **flags)
+        masks = None if mask is None else [to_mask(mask)]
+        restored, _ = self._loaded.restore_pictures([to_picture(image)], masks, seed, **flags)[0]
         return to_array(restored, like=image)
 
     def _restore_tensor(self, image: Tensor, mask: Image | None, seed: int, flags: dict[str, Any]) -> Tensor:
@@ -128,6 +128,6 @@ class Restorer:
 
         ``flags`` are those of a call: seed, sampler, nfe, ... Raises InputError as a call does.
         """
-        hole = None if mask is None else to_mask(mask)
-        restored, _ = self._loaded.restore_picture(read_picture(source), hole, **flags)
+        masks = None if mask is None else [to_mask(mask)]
+        restored, _ = self._loaded.restore_pictures([read_picture(source)], masks, **flags)[0]
         write_picture(target, restored)

@@ -175,13 +175,6 @@ class Restorer:
         model.test()
         return model.output
 
-    def restore_picture(
-        self, picture: Picture, mask: Tensor | None = None, seed: int = 0, cond: Tensor | None = None, **flags: Any
-    ) -> tuple[Picture, dict[str, Picture]]:
-        """Restore one picture: see :meth:`restore_pictures`."""
-        masks, conds = (None if planes is None else [planes] for planes in (mask, cond))
-        return self.restore_pictures([picture], masks, seed, conds, **flags)[0]
-
     def restore_pictures(
         self,
         pictures: Sequence[Picture],
