@@ -16,7 +16,6 @@ from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.results import write_pixels
 
 FOLDER = "index_files"  # beside index.html; replaced whenever the page is written
-SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}  # what every browser shows
 THUMBNAIL = 144  # largest side, pixels
 
 
@@ -51,13 +50,10 @@ class _Place:
         """Copy or convert one picture."""
         if path is None:
             return None
-        source = self._existing(path)
         if self.quality is not None:
             return self._save(f"{name}.webp", self.read(path), cv2.IMWRITE_WEBP_QUALITY, self.quality)
-        if source.suffix.lower() not in SHOWN:
-            return self._save(f"{name}.png", self.read(path))
-        target = f"{self.stem}_{name}{source.suffix.lower()}"
-        write_whole(self.folder / target, source.read_bytes())
+        target = f"{self.stem}_{name}.png"  # as a benchmark writes them
+        write_whole(self.folder / target, self._existing(path).read_bytes())
         return target
 
     def _existing(self, path: str) -> Path:

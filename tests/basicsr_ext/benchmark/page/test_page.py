@@ -70,19 +70,6 @@ def test_a_quality_makes_the_page_smaller(tmp_path):
     assert 32 < cv2.PSNR(before, after) < 60
 
 
-def test_pictures_that_browsers_cannot_show_are_converted(tmp_path):
-    path = page_records.write_records(tmp_path / "in", count=1)
-    records = json.loads(path.read_text())
-    row = records["results"][0]["images"][0]
-    image = cv2.imread(str(tmp_path / "in" / row["file"]))
-    cv2.imwrite(str(tmp_path / "in" / "one.tif"), image)
-    row["file"] = "one.tif"
-    path.write_text(json.dumps(records))
-    page = write(path, tmp_path / "out")
-    shown = page.parent / embedded(page)["results"][0]["images"][0]["file"]
-    assert shown.suffix == ".png" and np.array_equal(cv2.imread(str(shown)), image)
-
-
 def test_crops_lie_where_the_images_differ_most():
     rng = np.random.default_rng(0)
     base = rng.integers(50, 100, (210, 280, 3), dtype=np.uint8)
