@@ -36,7 +36,6 @@ def test_losses_rate_gradient_and_speed_are_shown_at_each_line_of_the_log(events
         "grad_norm",
         "speed/images_per_second",
         "speed/data_share",
-        "speed/memory_gib",
     ):
         assert steps(events, tag) == [3, 6, 9, 12]
         assert all(event.value > 0 and math.isfinite(event.value) for event in events.Scalars(tag))
