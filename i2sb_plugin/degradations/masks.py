@@ -1,5 +1,6 @@
 """Masks for inpainting, 1 in the hole: drawn, from the bit-packed file that the release uses, or from a folder."""
 
+import logging
 import math
 import re
 from functools import lru_cache
@@ -55,18 +56,21 @@ class MaskFile:
 class MaskFolder:
     """Masks of a folder of images, sorted by name; white (half of full scale or more, in any channel) is the hole.
 
-    ``invert`` takes black for the hole. The names are read at once, the images when they are asked for.
+    ``invert`` takes black for the hole. The names are read at once, the images when they are asked for;
+    the log says what the folder holds besides.
     Raises InputError naming the folder or the file if there are none, or a mask has no hole.
     """
 
     def __init__(self, path: str, invert: bool = False) -> None:
-        self.paths = [file for file, _ in images_below(path).files]
-        self.invert = invert
+        there = images_below(path)
+        self.paths, self.invert = [file for file, _ in there.files], invert
         if not self.paths:
             raise InputError(
                 f"degradation.masks {path}: the folder has no image; put masks there "
                 f"({', '.join(EXTENSIONS)}), white in the hole"
             )
+        if there.left_out:
+            logging.getLogger("basicsr").warning(f"degradation.masks {path}: {there}")
 
     def __len__(self) -> int:
         return len(self.paths)

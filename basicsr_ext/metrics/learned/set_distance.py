@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import logging
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,16 @@ class SetDistance(Metric):
         """Look for packages, weights and reference set."""
         super().check()
         if self.reference:
-            _files(self.reference, self.title)
+            _ = self._reference_files
+
+    @cached_property
+    def _reference_files(self) -> list[Path]:
+        return _files(str(self.reference), self.title)
 
     def reference_features(self) -> np.ndarray:
         """Features of the folder ``reference``; kept in the folder of weights, by what the folder holds."""
         assert self.reference
-        files = _files(self.reference, self.title)
+        files = self._reference_files
         parts = (_set_digest(files), *self._source)
         name = f"{Path(self.reference).name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npy"
         places = [folder / "features" / name for folder in weights_folders(self.weights) if not folder.is_file()]
@@ -122,7 +127,7 @@ class SetDistance(Metric):
             digests = [self.records[index]["digest"] for index in sorted(self.records)]
             whole = hashlib.sha256("".join(digests).encode()).hexdigest()
             return {"set": "ground truth of the data set", "images": len(digests), "sha256": whole}
-        files = _files(self.reference, self.title)
+        files = self._reference_files
         return {"set": Path(self.reference).name, "images": len(files), "sha256": _set_digest(files)}
 
     def provenance(self) -> dict[str, Any]:
@@ -135,7 +140,10 @@ def _files(reference: str, title: str) -> list[Path]:
     folder = Path(reference).expanduser()
     if not folder.is_dir():
         raise InputError(f"{title}.reference is {reference}, which is no folder; name a folder of images")
-    files = sorted(path for path, _ in images_below(folder).files)
+    there = images_below(folder)
+    files = sorted(path for path, _ in there.files)
+    if there.left_out:
+        logging.getLogger("basicsr").warning(f"{title}.reference {reference}: {there}")
     if len(files) < 2:
         raise InputError(
             f"{title}.reference is {reference}, which holds {len(files)} image(s); a set needs at least 2, and "

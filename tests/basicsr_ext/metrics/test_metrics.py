@@ -255,6 +255,13 @@ def test_the_mode_of_the_paper_is_that_of_clean_fid(folders):
             assert metric.distance(*few) == pytest.approx(fid.fid_from_feats(*few), rel=1e-3)
 
 
+def test_what_a_reference_folder_holds_besides_is_said(folders, weights, caplog):
+    (folders / "gt" / "gone.png").symlink_to(folders / "gone.png")
+    build_metrics({"x": {"type": "kid", "subsets": 3, "layer": 192, "reference": str(folders / "gt")}})
+    (folders / "gt" / "gone.png").unlink()
+    assert "kid.reference" in caplog.text and "4 pictures; left out: 1 broken link (gone.png)" in caplog.text
+
+
 def test_a_reference_folder_gives_what_the_ground_truth_gives(folders, weights):
     paired = measured({"type": "kid", "subsets": 3, "layer": 192})
     options = {"type": "kid", "subsets": 3, "layer": 192, "reference": str(folders / "gt")}

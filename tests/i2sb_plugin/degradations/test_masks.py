@@ -130,12 +130,14 @@ def square(height=20, width=30, dtype=np.uint8, full=255):
     return mask
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path, caplog):
     write_mask(tmp_path / "b.png", square())
     write_mask(tmp_path / "a.png", square(dtype=np.uint16, full=65535).T.copy())
     write_mask(tmp_path / "c.png", cv2.cvtColor(square(), cv2.COLOR_GRAY2BGR))
     (tmp_path / "notes.txt").write_text("not a mask")
+    (tmp_path / "d.png").symlink_to(tmp_path / "gone.png")
     store = MaskFolder(str(tmp_path))
+    assert "3 pictures; left out: 1 broken link (d.png)" in caplog.text
     assert [store.get(i).shape for i in range(len(store))] == [(30, 20), (20, 30), (20, 30)]
     assert all(store.get(i).sum() == 50 for i in range(3))
     assert MaskFolder(str(tmp_path), invert=True).get(1).sum() == 20 * 30 - 50
