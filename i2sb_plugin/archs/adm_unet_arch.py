@@ -2,15 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_ext.common.contracts import NetworkContract
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import InputError
 from i2sb_plugin.archs.adm_unet_blocks import (
     GROUPS,
     AttentionBlock,
@@ -19,6 +16,13 @@ from i2sb_plugin.archs.adm_unet_blocks import (
     ResBlock,
     Stage,
     Upsample,
+)
+from i2sb_plugin.archs.bridge_network import (
+    BridgeNetwork,
+    Unshuffle,
+    chosen_preset,
+    dtype_of,
+    float32,
     time_embedding,
     zeroed,
 )
@@ -44,6 +48,7 @@ class UNetLayout:
     conv_resample: bool = True
     use_new_attention_order: bool = False
     dropout: float = 0.0
+    unshuffle: Unshuffle = 1
 
     def __post_init__(self) -> None:
         """Refuse a layout that cannot be built, naming the option."""
@@ -95,9 +100,11 @@ class UNetLayout:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
 
 
+# For a CPU: nothing attends, so that what is learnt on small crops holds for images of any size.
+_TINY = UNetLayout(32, 1, (1, 1, 2, 2), (), middle_attention=False, resblock_updown=False)
 PRESETS: dict[str, UNetLayout] = {
-    # For a CPU: nothing attends, so that what is learnt on small crops holds for images of any size.
-    "tiny": UNetLayout(32, 1, (1, 1, 2, 2), (), middle_attention=False, resblock_updown=False),
+    "fast": dataclasses.replace(_TINY, unshuffle=2),
+    "tiny": _TINY,
     "small": UNetLayout(64, 2, (1, 2, 2, 3), (8,), num_head_channels=32),
     "base": UNetLayout(128, 2, (1, 1, 2, 3, 4), (8, 16)),
     "adm256": UNetLayout(256, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32)),
@@ -105,7 +112,7 @@ PRESETS: dict[str, UNetLayout] = {
 
 
 @ARCH_REGISTRY.register()
-class ADMUNet(NetworkContract, nn.Module):
+class ADMUNet(BridgeNetwork):
     """U-Net of ADM for images of any size and any number of channels.
 
     Names, shapes and order of the parameters are those of guided-diffusion, so that ADM and I2SB weights load with
@@ -116,7 +123,8 @@ class ADMUNet(NetworkContract, nn.Module):
         in_channels: channels of xt.
         out_channels: channels of the prediction.
         cond_channels: channels of the condition, which the first convolution sees after those of xt; 0 for none.
-        preset: 'tiny', 'small', 'base' or 'adm256' (ADM's network for 256x256 images, as used by I2SB).
+        preset: 'fast' ('tiny' with ``unshuffle`` 2: a quarter of its cost), 'tiny', 'small', 'base' or 'adm256' (ADM's
+            network for 256x256 images, as used by I2SB).
         model_channels: channels that ``channel_mult`` multiplies; each product must be a multiple of 32.
         num_res_blocks: residual blocks per level (the decoder has one more).
         channel_mult: one factor per level, the finest level first; each further level halves the size.
@@ -135,6 +143,8 @@ class ADMUNet(NetworkContract, nn.Module):
             or the GiB that the activations inside blocks may take: as many recompute as that needs.
         fold_upsampling: take the convolutions of enlarged images from the small ones, with 4 products for each pixel
             instead of 9; None for yes on a CPU, no on a GPU, where it is not measured yet.
+        unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
+            hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.
@@ -163,25 +173,19 @@ class ADMUNet(NetworkContract, nn.Module):
         dropout: float | None = None,
         checkpoint: bool | float = False,
         fold_upsampling: bool | None = None,
+        unshuffle: Unshuffle | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if value is not None}
-        super().__init__()
-        if preset not in PRESETS:
-            raise InputError(f"network_g.preset is {preset!r}; {did_you_mean(preset, PRESETS)}")
-        for option, value, least in (
-            ("in_channels", in_channels, 1), ("out_channels", out_channels, 1), ("cond_channels", cond_channels, 0)
-        ):  # fmt: skip
-            if value < least:
-                raise InputError(f"network_g.{option} is {value}; it must be {least} or more")
         fields = {field.name for field in dataclasses.fields(UNetLayout)}
-        self.layout = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if k in fields})
-        self.in_channels = in_channels
-        self.cond_channels = cond_channels
+        changes = {name: value for name, value in given.items() if name in fields}
+        layout = dataclasses.replace(chosen_preset(PRESETS, preset), **changes)
+        super().__init__(in_channels, out_channels, cond_channels, layout.unshuffle)
+        self.layout = layout
         if checkpoint < 0:
             raise InputError(f"network_g.checkpoint is {checkpoint}; give true, false or a number of GiB from 0")
         self.recompute = Recompute(checkpoint)
-        self.multiple = 2 ** (len(self.layout.widths) - 1)
-        self._build(in_channels + cond_channels, out_channels)
+        self.multiple = layout.unshuffle * 2 ** (len(layout.widths) - 1)
+        self._build(self.layer_inputs, self.layer_outputs)
         for module in self.modules():
             if isinstance(module, Upsample):
                 module.fold = fold_upsampling
@@ -259,35 +263,21 @@ class ADMUNet(NetworkContract, nn.Module):
             return self._res_block(channels, channels, kind(channels, learned=False))
         return kind(channels, learned=self.layout.conv_resample)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Predict from a noisy image.
-
-        Args:
-            x: image, (B, in_channels, H, W), about [-1, 1]; any size: it is padded to ``multiple`` and cropped back.
-            t: times, (B,), in (0, 1000].
-            cond: condition, (B, cond_channels, H, W), or None where ``cond_channels`` is 0.
-
-        Returns:
-            (B, out_channels, H, W) in the precision of x.
-
-        Raises:
-            ValueError: channels or sizes that do not fit the options.
-        """
-        self._check(x, t, cond)
-        height, width = x.shape[2:]
-        h = x if cond is None else torch.cat([x, cond], dim=1)
-        down, right = -height % self.multiple, -width % self.multiple
+    def padding(self, height: int, width: int) -> tuple[int, int]:
+        """Up to ``multiple``, and further where the coarsest level would be a single pixel."""
+        down, right = super().padding(height, width)
         if height + down == width + right == self.multiple and GROUPS in self.layout.widths[-2:]:
             right += self.multiple  # a group of one value has no norm
-        if down or right:
-            h = F.pad(h, (0, right, 0, down), mode="replicate")
-        with _float32(x):
-            emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(_dtype(self.time_embed)))
-        h = self._torso(h.to(_dtype(self.input_blocks)), emb)
-        with _float32(x):
+        return down, right
+
+    def predict(self, h: Tensor, t: Tensor) -> Tensor:
+        """Run the U-Net; what the time and the last convolution need is computed in the precision of the weights."""
+        with float32(h):
+            emb = self.time_embed(time_embedding(t, self.layout.model_channels).to(dtype_of(self.time_embed)))
+        h = self._torso(h.to(dtype_of(self.input_blocks)), emb)
+        with float32(h):
             norm, _, conv = self.out
-            h = conv(norm(h.to(_dtype(conv)), silu=True))
-        return h[:, :, :height, :width].to(x.dtype)
+            return conv(norm(h.to(dtype_of(conv)), silu=True))
 
     def _torso(self, h: Tensor, emb: Tensor) -> Tensor:
         run = self.recompute.plan([*self.input_blocks, self.middle_block, *self.output_blocks], h)
@@ -303,30 +293,3 @@ class ADMUNet(NetworkContract, nn.Module):
     def compiled_parts(self) -> Iterator[nn.Module]:
         """What lies between the convolutions, and alone gains by compilation: norm, scale and shift, SiLU."""
         return (module for module in self.modules() if isinstance(module, GroupNorm32))
-
-    def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise InputError(
-                f"network_g.in_channels is {self.in_channels} but the image has shape {tuple(x.shape)}; "
-                f"it must be (B, {self.in_channels}, H, W)"
-            )
-        if t.shape != x.shape[:1]:
-            raise InputError(f"the times have shape {tuple(t.shape)}; a batch of {x.shape[0]} needs ({x.shape[0]},)")
-        given = 0 if cond is None else cond.shape[1]
-        if given != self.cond_channels:
-            raise InputError(
-                f"network_g.cond_channels is {self.cond_channels} but the condition has {given} channels; "
-                "set cond_channels to what is passed (0 for none)"
-            )
-        if cond is not None and cond.shape[2:] != x.shape[2:]:
-            raise InputError(f"the condition is {tuple(cond.shape[2:])} pixels, the image {tuple(x.shape[2:])}")
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    """The type of its first weights."""
-    return next(module.parameters()).dtype
-
-
-def _float32(x: Tensor) -> torch.autocast | nullcontext:
-    """Context without automatic casts (which a device such as meta does not know)."""
-    return torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2sb_plugin.archs.bridge_network import zeroed
 from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
 
 __all__ = [
@@ -19,29 +19,9 @@ __all__ = [
     "ResBlock",
     "Stage",
     "Upsample",
-    "time_embedding",
-    "zeroed",
 ]
 
 GROUPS = 32  # of every GroupNorm: fixed by the published weights
-
-
-def time_embedding(t: Tensor, channels: int) -> Tensor:
-    """Sinusoids of the time, cosines first, computed in float32.
-
-    Args:
-        t: times, (B,), any unit; ADM's weights expect 0 to 1000.
-        channels: number of output channels; an odd one ends with a zero.
-
-    Returns:
-        (B, channels), float32, in [-1, 1].
-
-    Source: ADM (2105.05233), after Vaswani et al. (1706.03762) section 3.5.
-    """
-    half = channels // 2
-    index = torch.arange(half, dtype=torch.float32, device=t.device)
-    angle = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)
-    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, channels % 2))
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -240,10 +220,3 @@ class Stage(nn.Sequential):
         for layer in self:
             x = layer(x, emb) if isinstance(layer, (ResBlock, AttentionBlock)) else layer(x)
         return x
-
-
-def zeroed(module: nn.Module) -> nn.Module:
-    """Set all parameters of ``module`` to zero and return it."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module

@@ -21,6 +21,7 @@ from basicsr_ext.checkpoints.storage import (
     weights_in,
 )
 from basicsr_ext.common.errors import InputError
+from i2sb_plugin.archs.adm_unet_arch import ADMUNet
 from i2sb_plugin.weights.layout import infer_network, network_shapes
 
 __all__ = [
@@ -154,7 +155,7 @@ def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> W
     The configuration's ``network_g`` is inferred from the shapes where the file does not carry it.
 
     Raises:
-        InputError: The file is missing, damaged or no ``ADMUNet``.
+        InputError: The file is missing, damaged or no ``ADMUNet`` at full size.
 
     """
     loaded = load_checkpoint(path)
@@ -166,11 +167,26 @@ def read_weights(path: str | os.PathLike[str], num_head_channels: int = 64) -> W
         )
     shapes = shapes_of(states[1])
     network = configuration.get("network_g") or infer_network(shapes, str(path), num_head_channels)
+    _refuse_foreign(network, str(path))
     order = network_shapes(network)
     for state in states:
         check_fit(state, order, f"{path}: its weights do not fit the network that it describes", "export it again")
     net, ema = ({name: state[name] for name in order} for state in states)
     return Weights(net, ema, {**configuration, "network_g": network})
+
+
+def _refuse_foreign(network: Mapping[str, Any], source: str) -> None:
+    """InputError for a network that the release does not know: another type, or one with ``unshuffle``."""
+    if network["type"] != "ADMUNet":
+        raise InputError(f"{source} is a {network['type']}; the release has ADMUNet alone")
+    with torch.device("meta"):
+        unshuffle = ADMUNet(**{key: value for key, value in network.items() if key != "type"}).unshuffle
+    if unshuffle == 1:  # shapes alone show pixels that were unshuffled as channels
+        unshuffle = {12: 2, 48: 4}.get(network.get("in_channels", 3), 1)
+    if unshuffle > 1:
+        raise InputError(
+            f"{source}: network_g.unshuffle is {unshuffle}; the release has networks at full size (1) alone"
+        )
 
 
 def release_layout(weights: Weights) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from i2sb_plugin.archs.adm_unet_arch import PRESETS, ADMUNet
-from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, Upsample, time_embedding
+from i2sb_plugin.archs.adm_unet_blocks import AttentionBlock, GroupNorm32, Upsample
+from i2sb_plugin.archs.bridge_network import time_embedding
 from i2sb_plugin.archs.group_norm import PixelwiseGroupNorm, is_pixelwise
 from i2sb_plugin.archs.recompute import kept_bytes
 
@@ -44,6 +45,7 @@ def test_registered_under_its_class_name():
 @pytest.mark.parametrize(
     ("preset", "parameters", "tensors", "multiple"),
     [
+        ("fast", 1_252_364, 180, 16),
         ("tiny", 1_247_171, 180, 8),
         ("small", 14_991_747, 354, 8),
         ("base", 103_876_739, 462, 16),
@@ -60,7 +62,7 @@ def test_size_of_each_preset(preset, parameters, tensors, multiple):
 
 
 def test_every_preset_is_measured_above():
-    assert set(PRESETS) == {"tiny", "small", "base", "adm256"}
+    assert set(PRESETS) == {"fast", "tiny", "small", "base", "adm256"}
 
 
 def test_options_override_the_preset_one_by_one():
@@ -70,13 +72,17 @@ def test_options_override_the_preset_one_by_one():
     assert net.layout.channel_mult == PRESETS["adm256"].channel_mult
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small"])
+@pytest.mark.parametrize("preset", ["fast", "tiny", "small"])
 def test_an_untrained_network_predicts_zero(preset):
     net = ADMUNet(preset=preset)
     assert net(image(1, 3, 16, 16), times(1)).abs().max() == 0
 
 
-@pytest.mark.parametrize("options", [SMALL, ATTENDING], ids=["convolutional", "attending"])
+@pytest.mark.parametrize(
+    "options",
+    [SMALL, ATTENDING, {**SMALL, "unshuffle": 2}, {"preset": "tiny", "channel_mult": [1], "unshuffle": 4}],
+    ids=["convolutional", "attending", "unshuffled", "one level"],
+)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(8, 8), (13, 6), (1, 9)])
 def test_any_channels_and_sizes_give_finite_outputs_and_gradients(options, channels, size):
@@ -87,6 +93,30 @@ def test_any_channels_and_sizes_give_finite_outputs_and_gradients(options, chann
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("unshuffle", [2, 4])
+def test_an_unshuffled_network_is_the_plain_one_on_the_pixels_of_each_cell(unshuffle):
+    cells = unshuffle**2
+    net = awake(unshuffle=unshuffle, out_channels=2, cond_channels=1, **SMALL)
+    plain = awake(in_channels=4 * cells, out_channels=2 * cells, **SMALL)
+    plain.load_state_dict(net.state_dict(), strict=True)
+    x, cond = image(2, 3, 13, 22), image(2, 1, 13, 22, seed=2)
+    whole = F.pad(torch.cat([x, cond], 1), (0, -22 % net.multiple, 0, -13 % net.multiple), mode="replicate")
+    expected = F.pixel_shuffle(plain(F.pixel_unshuffle(whole, unshuffle), times(2)), unshuffle)
+    assert net.multiple == 2 * unshuffle
+    torch.testing.assert_close(net(x, times(2), cond), expected[..., :13, :22], rtol=0, atol=0)
+
+
+def test_the_fast_preset_is_tiny_on_a_quarter_of_the_pixels_and_costs_that():
+    operations = []
+    for preset in ("fast", "tiny"):
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            ADMUNet(preset=preset)(torch.zeros(1, 3, 64, 64), torch.ones(1))
+        operations.append(counter.get_total_flops())
+    assert operations[0] < 0.27 * operations[1]
+    with torch.device("meta"):
+        assert [ADMUNet(preset="fast", unshuffle=given).multiple for given in (None, 1, 4)] == [16, 8, 32]
 
 
 def test_out_channels_may_differ_from_in_channels():
@@ -297,6 +327,7 @@ def test_compiles_into_one_graph(options):
         ({"dropout": 1.0}, r"network_g\.dropout is 1\.0; it must be in \[0, 1\)"),
         ({"in_channels": 0}, r"network_g\.in_channels is 0"),
         ({"checkpoint": -1.0}, r"network_g\.checkpoint is -1\.0; give true, false or a number of GiB"),
+        ({"unshuffle": 3}, r"network_g\.unshuffle is 3; it must be 1, 2 or 4"),
         ({"cond_channels": -1}, r"network_g\.cond_channels is -1; it must be 0 or more"),
     ],
 )

@@ -485,6 +485,17 @@ def test_weights_of_other_networks_are_not_exported(tmp_path, capsys):
     assert "holds no U-Net of ADM" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("network", [{"type": "ADMUNet", "preset": "fast"}, {"type": "NAFNet"}, None], ids=str)
+def test_networks_that_the_release_does_not_know_are_not_exported(tmp_path, capsys, network):
+    state = ADMUNet(preset="fast").state_dict()
+    held = {"config": json.dumps({"network_g": network})} if network else {}
+    torch.save({"params": state, **held}, tmp_path / "net.pth")
+    assert run("export-i2sb", tmp_path / "net.pth", "-o", tmp_path / "latest.pt") == 2
+    said = capsys.readouterr().err
+    assert ("NAFNet" if network == {"type": "NAFNet"} else "network_g.unshuffle is 2") in said
+    assert not (tmp_path / "latest.pt").exists()
+
+
 def test_a_trained_network_is_exported_with_a_word_about_its_bridge(tmp_path, capsys):
     torch.manual_seed(0)
     raw, average = (ADMUNet(preset="tiny").state_dict() for _ in range(2))
