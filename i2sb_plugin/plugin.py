@@ -6,6 +6,7 @@ __all__ = ["register"]
 
 MODULES = (
     "archs.adm_unet_arch",
+    "archs.bridge_adapter_arch",
     "archs.nafnet_arch",
     "data.paired_degradation_dataset",
     "data.paired_folder_dataset",

@@ -37,7 +37,7 @@ ROOMS = {
         "What image files are: which there are in a folder, headers, decoding, pictures, packed crops.",
     ),
     "basicsr_ext.checkpoints": (2, "Saves that are whole or absent, whether weights fit, which save to resume."),
-    "i2sb_plugin.archs": (2, "Networks of the bridge."),
+    "i2sb_plugin.archs": (3, "Networks of the bridge."),
     "basicsr_ext.metrics": (
         3,
         "The contract of a metric and the plain ones; `learned/` looks through pretrained networks.",

@@ -13,9 +13,19 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
 # What networks call their channels and their scale
-INPUTS = ("in_channels", "num_in_ch", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
-OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels")
-SCALES = ("upscale", "scale")
+INPUTS = (
+    "in_channels",
+    "num_in_ch",
+    "in_chans",
+    "in_nc",
+    "in_ch",
+    "inp_channels",
+    "img_channel",
+    "img_channels",
+    "n_colors",
+)
+OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels", "n_colors")
+SCALES = ("upscale", "scale", "up_scale", "upscale_factor", "upscaling_factor")
 
 
 def check_fit(

@@ -59,7 +59,9 @@ def check_network(where: str, block: Mapping[str, Any], model: type[RestorerCont
         names = registries.names(registry_of("ARCH"))
         fitting = [name for name in names if _forward_takes(registries.find(registry_of("ARCH"), name), takes)]
         said = f"{block['type']}, which {model.__name__} cannot use: it calls its network with ({', '.join(takes)})"
-        found.faults.append(f"{where}.type is {said}; networks that take these: {', '.join(fitting)}")
+        adapters = [name for name in fitting if "network" in parameters_of(where, name)]
+        inside = "".join(f"; or give it to an adapter: {{type: {one}, network: {{...}}}}" for one in adapters)
+        found.faults.append(f"{where}.type is {said}; networks that take these: {', '.join(fitting)}{inside}")
 
 
 def _forward_takes(cls: Any, names: Sequence[str]) -> bool:

@@ -44,7 +44,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
         if unshuffle not in (1, 2, 4):
             raise InputError(f"network_g.unshuffle is {unshuffle}; it must be 1, 2 or 4")
         self.in_channels, self.out_channels, self.cond_channels = in_channels, out_channels, cond_channels
-        self.unshuffle = unshuffle
+        self.unshuffle, self.shuffle = unshuffle, unshuffle
         self.layer_inputs = (in_channels + cond_channels) * unshuffle**2
         self.layer_outputs = out_channels * unshuffle**2
 
@@ -71,8 +71,8 @@ class BridgeNetwork(NetworkContract, nn.Module):
         if self.unshuffle > 1:
             h = F.pixel_unshuffle(h, self.unshuffle)
         h = self.predict(h, t)
-        if self.unshuffle > 1:
-            h = F.pixel_shuffle(h, self.unshuffle)
+        if self.shuffle > 1:
+            h = F.pixel_shuffle(h, self.shuffle)
         return h[:, :, :height, :width].to(x.dtype)
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:

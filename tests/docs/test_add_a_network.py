@@ -1,9 +1,11 @@
 """The page's network passes the check by the command that the page shows, and learns."""
 
+import json
 import shlex
 
 import pytest
 import torch
+import yaml
 
 from basicsr_ext import cli
 from tests.support.pages import plugged_in, read_page
@@ -55,3 +57,22 @@ def test_a_misspelt_argument_is_named(options, capsys):
 def test_wrong_channels_are_compared_with_the_images(options, capsys):
     assert check("network_g={type: TimedNet, in_channels: 1}") == 2
     assert "network_g.in_channels is 1" in capsys.readouterr().err
+
+
+def test_the_adapter_of_the_page_trains_and_restores_a_batch(options, capsys):
+    adapter = yaml.safe_load(BLOCKS["yml"])["network_g"]
+    adapter["network"] |= {"depths": [1], "num_heads": [1], "embed_dim": 8}
+    assert check("bridge:cond_x1=true", "bridge:predicts=x0", f"network_g={json.dumps(adapter)}") == 0
+    said = capsys.readouterr().out
+    assert "network_g: BridgeAdapter" in said and "one image restored" in said
+
+
+def test_the_page_names_what_may_be_called_without_an_adapter(options, capsys):
+    assert check("network_g={type: SRVGGNetCompact}") == 2
+    said = capsys.readouterr().err
+    assert all(f"`{name}`" in PAGE and name in said for name in ("ADMUNet", "NAFNet", "BridgeAdapter"))
+
+
+def test_a_network_that_cannot_serve_is_refused_by_the_check(options, capsys):
+    assert check("network_g={type: BridgeAdapter, network: {type: BasicVSR}}") == 2
+    assert "network_g.network.type is BasicVSR" in capsys.readouterr().err

@@ -205,8 +205,22 @@ BRIDGE = {
     "truncated image": (truncated_image, ["datasets.train", "data/train/gt/1.png", "cut short"]),
     "network that takes no time": (
         network_without_time,
-        ["network_g.type is SwinIR", "I2SBModel", "(x, time, cond)", "networks that take these: ADMUNet"],
+        ["network_g.type is SwinIR", "(x, time, cond)", "that take these: ADMUNet", "{type: BridgeAdapter, network: "],
     ),
+    "unknown network in an adapter": (
+        setting("network_g", {"type": "BridgeAdapter", "network": {"type": "SwinIIR"}}),
+        ["network_g.network.type is 'SwinIIR'", "did you mean SwinIR?"],
+    ),
+    "network of videos in an adapter": (
+        setting("network_g", {"type": "BridgeAdapter", "network": {"type": "BasicVSR"}}),
+        ["network_g.network.type is BasicVSR", "no option for the channels"],
+    ),
+    "misspelt option in an adapter": (
+        setting("network_g", {"type": "BridgeAdapter", "network": {"type": "EDSR", "num_feats": 8}}),
+        ["network_g.network.num_feats", "did you mean num_feat?"],
+    ),
+    "adapter without a network": (setting("network_g", {"type": "BridgeAdapter"}), ["network_g.network is missing"]),
+    "unshuffle by 3": (setting("network_g:unshuffle", 3), ["network_g.unshuffle is 3", "1, 2, 4"]),
     "loss of another model": (setting("train:pixel_opt", {"type": "L1Loss"}), ["train.pixel_opt", "train.bridge_opt"]),
 }
 

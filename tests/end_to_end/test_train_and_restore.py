@@ -83,6 +83,27 @@ def test_basicsrs_own_networks_train_and_test_on_the_same_block(here, name):
     assert len(list((here / "results" / name / "visualization/photographs_val").glob("*.png"))) == 3
 
 
+@pytest.mark.parametrize("steps", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_network_inside_the_adapter_trains_resumes_is_exported_and_restores(here, steps):
+    network = "{type: BridgeAdapter, cond_channels: 3, unshuffle: 2, network: {type: EDSR, num_feat: 8, num_block: 1}}"
+    short = [*small("i2sb_sr4x", steps, every=steps // 2)[2:], f"network_g={network}", "bridge:cond_x1=true"]
+    short += ["bridge:predicts=x0", "datasets:train:batch_size_per_gpu=4", "train:optim_g:lr=5e-3"]
+    for more in ([f"train:total_iter={steps // 2}"], []):
+        assert cli.main(["train", "-opt", I2SB, "--auto_resume", "--force_yml", *short, *more]) == 0
+    log = log_of(here / "experiments/i2sb_sr4x")
+    assert f"iter: {steps // 2}" in log
+    if steps == 50:
+        first, last = (float(loss) for loss in re.findall(r"l_bridge: (\S+)", log))
+        assert last < 0.5 * first
+    cv2.imwrite("odd.png", photograph(3, 8)[:37, :29])
+    saved = f"experiments/i2sb_sr4x/models/net_g_{steps}.pth"
+    assert cli.main(["export", saved, "-o", "net.safetensors"]) == 0
+    for checkpoint, out in ((saved, "a.png"), ("net.safetensors", "b.png")):
+        assert cli.main(["restore", "-i", "odd.png", "-o", out, "--checkpoint", checkpoint, "--nfe", "2"]) == 0
+    restored = cv2.imread("a.png")
+    assert restored.shape == (148, 116, 3) and np.array_equal(restored, cv2.imread("b.png"))
+
+
 def photograph(channels, bits):
     image = data.astronaut()[40:201, 120:263]  # 161 x 143: odd on both sides
     if channels == 1:
