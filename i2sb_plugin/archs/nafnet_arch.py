@@ -20,12 +20,12 @@ from i2sb_plugin.archs.bridge_network import (
     zeroed,
 )
 
-__all__ = ["PRESETS", "NAFNet", "NAFNetLayout"]
+__all__ = ["PRESETS", "ConditionalNAFNet", "NAFNetLayout"]
 
 
 @dataclasses.dataclass(frozen=True)
 class NAFNetLayout:
-    """Size and shape of the network; every field is an option of :class:`NAFNet` and described there."""
+    """Size and shape of the network; every field is an option of :class:`ConditionalNAFNet` and described there."""
 
     width: int = 32
     encoder_blocks: Sequence[int] = (2, 2, 4, 8)
@@ -66,7 +66,7 @@ PRESETS: dict[str, NAFNetLayout] = {
 
 
 @ARCH_REGISTRY.register()
-class NAFNet(BridgeNetwork):
+class ConditionalNAFNet(BridgeNetwork):
     """NAFNet whose blocks are scaled and shifted by the time, for images of any size and any number of channels.
 
     A U-Net without activation functions: channels are gated by each other and weighted by their mean over the whole

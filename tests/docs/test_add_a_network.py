@@ -70,7 +70,7 @@ def test_the_adapter_of_the_page_trains_and_restores_a_batch(options, capsys):
 def test_the_page_names_what_may_be_called_without_an_adapter(options, capsys):
     assert check("network_g={type: SRVGGNetCompact}") == 2
     said = capsys.readouterr().err
-    assert all(f"`{name}`" in PAGE and name in said for name in ("ADMUNet", "NAFNet", "BridgeAdapter"))
+    assert all(f"`{name}`" in PAGE and name in said for name in ("ADMUNet", "ConditionalNAFNet", "BridgeAdapter"))
 
 
 def test_a_network_that_cannot_serve_is_refused_by_the_check(options, capsys):

@@ -1,11 +1,11 @@
-"""What NAFNet promises, whatever its options."""
+"""What ConditionalNAFNet promises, whatever its options."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from basicsr_ext.common.errors import InputError
-from i2sb_plugin.archs.nafnet_arch import PRESETS, NAFNet
+from i2sb_plugin.archs.nafnet_arch import PRESETS, ConditionalNAFNet
 
 # isort: split
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -13,10 +13,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 SMALL = {"width": 4, "encoder_blocks": [1, 2], "middle_blocks": 1, "decoder_blocks": [2, 1]}
 
 
-def awake(**options) -> NAFNet:
+def awake(**options) -> ConditionalNAFNet:
     """A network whose parameters are all random, so that nothing hides behind a zero."""
     torch.manual_seed(0)
-    net = NAFNet(**{**SMALL, **options}).eval()
+    net = ConditionalNAFNet(**{**SMALL, **options}).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net
@@ -31,7 +31,7 @@ def times(batch: int) -> torch.Tensor:
 
 
 def test_registered_under_its_class_name():
-    assert ARCH_REGISTRY.get("NAFNet") is NAFNet
+    assert ARCH_REGISTRY.get("ConditionalNAFNet") is ConditionalNAFNet
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_registered_under_its_class_name():
 )
 def test_size_of_each_preset(preset, parameters, multiple):
     with torch.device("meta"):
-        net = NAFNet(preset=preset)
+        net = ConditionalNAFNet(preset=preset)
         assert net(torch.zeros(2, 3, 70, 50), torch.ones(2)).shape == (2, 3, 70, 50)
     assert sum(p.numel() for p in net.parameters()) == parameters
     assert net.multiple == multiple
@@ -52,13 +52,13 @@ def test_every_preset_is_measured_above():
 
 def test_options_override_the_preset_one_by_one():
     with torch.device("meta"):
-        net = NAFNet(preset="fast", middle_blocks=0)
-        assert NAFNet(preset="fast", unshuffle=1).multiple == 16
+        net = ConditionalNAFNet(preset="fast", middle_blocks=0)
+        assert ConditionalNAFNet(preset="fast", unshuffle=1).multiple == 16
     assert net.layout.middle_blocks == 0 and net.layout.unshuffle == 2
 
 
 def test_an_untrained_network_predicts_zero():
-    assert NAFNet(**SMALL)(image(1, 3, 16, 16), times(1)).abs().max() == 0
+    assert ConditionalNAFNet(**SMALL)(image(1, 3, 16, 16), times(1)).abs().max() == 0
 
 
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
@@ -121,7 +121,7 @@ def test_channels_last_and_compilation_change_no_result():
 
 
 def test_bf16_autocast_stays_near_float32_and_returns_it():
-    net, x = NAFNet(**SMALL, cond_channels=3), image(2, 3, 16, 16)
+    net, x = ConditionalNAFNet(**SMALL, cond_channels=3), image(2, 3, 16, 16)
     torch.nn.init.normal_(net.last.weight)
     with torch.no_grad():
         exact = net(x, times(2), x)
@@ -146,9 +146,9 @@ def test_bf16_autocast_stays_near_float32_and_returns_it():
 )
 def test_options_that_cannot_be_built_are_named(options, says):
     with pytest.raises(InputError, match=says):
-        NAFNet(**{**SMALL, **options})
+        ConditionalNAFNet(**{**SMALL, **options})
 
 
 def test_inputs_that_do_not_fit_are_named():
     with pytest.raises(InputError, match=r"network_g\.cond_channels is 0 but the condition has 3 channels"):
-        NAFNet(**SMALL)(image(1, 3, 8, 8), times(1), image(1, 3, 8, 8))
+        ConditionalNAFNet(**SMALL)(image(1, 3, 8, 8), times(1), image(1, 3, 8, 8))

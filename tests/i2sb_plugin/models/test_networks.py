@@ -20,7 +20,7 @@ NETWORKS = {
     name: {"type": "BridgeAdapter", "unshuffle": 2, "network": {"type": name, **options}}
     for name, options in INSIDE.items()
 } | {
-    "NAFNet": {"type": "NAFNet", "width": 8, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
+    "ConditionalNAFNet": {"type": "ConditionalNAFNet", "width": 8, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
     "ADMUNet fast": {"type": "ADMUNet", "preset": "fast", "channel_mult": [1, 1]},
 }  # fmt: skip
 

@@ -485,14 +485,16 @@ def test_weights_of_other_networks_are_not_exported(tmp_path, capsys):
     assert "holds no U-Net of ADM" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("network", [{"type": "ADMUNet", "preset": "fast"}, {"type": "NAFNet"}, None], ids=str)
+@pytest.mark.parametrize(
+    "network", [{"type": "ADMUNet", "preset": "fast"}, {"type": "ConditionalNAFNet"}, None], ids=str
+)
 def test_networks_that_the_release_does_not_know_are_not_exported(tmp_path, capsys, network):
     state = ADMUNet(preset="fast").state_dict()
     held = {"config": json.dumps({"network_g": network})} if network else {}
     torch.save({"params": state, **held}, tmp_path / "net.pth")
     assert run("export-i2sb", tmp_path / "net.pth", "-o", tmp_path / "latest.pt") == 2
     said = capsys.readouterr().err
-    assert ("NAFNet" if network == {"type": "NAFNet"} else "network_g.unshuffle is 2") in said
+    assert ("ConditionalNAFNet" if network == {"type": "ConditionalNAFNet"} else "network_g.unshuffle is 2") in said
     assert not (tmp_path / "latest.pt").exists()
 
 
