@@ -20,7 +20,8 @@ NETWORKS = {
     name: {"type": "BridgeAdapter", "unshuffle": 2, "network": {"type": name, **options}}
     for name, options in INSIDE.items()
 } | {
-    "ConditionalNAFNet": {"type": "ConditionalNAFNet", "width": 8, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
+    "ConditionalNAFNet": {"type": "ConditionalNAFNet", "width": 8,
+                          "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
     "ADMUNet fast": {"type": "ADMUNet", "preset": "fast", "channel_mult": [1, 1]},
 }  # fmt: skip
 
