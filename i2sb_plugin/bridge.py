@@ -110,6 +110,7 @@ class Bridge:
         ot_ode: leave out the noise (section 3.1).
         predicts: what the network learns: ``eps``, eq. 12, or ``x0`` itself.
         x1_share: share of the training steps that are put to x1, in [0, 1]; not the paper's.
+        trained_steps: the nodes that training draws; all from ``first_step`` where there are none. Not the paper's.
     """
 
     variance: Tensor
@@ -119,6 +120,7 @@ class Bridge:
     ot_ode: bool = False
     predicts: str = "eps"
     x1_share: float = 0.0
+    trained_steps: tuple[int, ...] = ()
 
     @classmethod
     def one_clock(
@@ -201,10 +203,11 @@ class Bridge:
     def sample_step(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw training steps: (batch,) int64 on the CPU.
 
-        They are uniform over the nodes that have a target; with the probability ``x1_share`` a step is put to the node
+        They are uniform over the nodes that are trained; with the probability ``x1_share`` a step is put to the node
         at x1 instead.
         """
-        step = torch.randint(self.first_step, self.last_step + 1, (batch,), generator=generator)
+        nodes = torch.tensor(self.trained_steps or range(self.first_step, self.last_step + 1))
+        step = nodes[torch.randint(len(nodes), (batch,), generator=generator)]
         if self.x1_share:
             step[torch.rand(batch, generator=generator) < self.x1_share] = self.last_step
         return step

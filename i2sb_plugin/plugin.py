@@ -11,6 +11,7 @@ MODULES = (
     "data.paired_degradation_dataset",
     "data.paired_folder_dataset",
     "models.bridge_loss",
+    "models.perceptual_losses",
     "models.conditional_diffusion_model",
     "models.i2sb_model",
     "models.regression_model",

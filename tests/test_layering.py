@@ -25,6 +25,10 @@ ROOMS = {
         1,
         "Plain regression from the degraded image to the clean one, on the terms of `bridge.py`: the bridge's twin.",
     ),
+    "i2sb_plugin.preconditioning": (
+        2,
+        "What the network learns where it sees x1: the residual, scaled to unit variance.",
+    ),
     "i2sb_plugin.space": (1, "From BasicSR's pixels, in [0, 1] and small, to the bridge, in [-1, 1] at full size."),
     "basicsr_ext.common": (
         1,
@@ -86,7 +90,7 @@ DOORS = {
     "studies": (set(), "The evidence behind the documentation."),
 }
 # Rooms that need nothing but torch, besides the standard library and each other.
-PURE = [f"i2sb_plugin.{name}" for name in ("bridge", "diffusion", "regression", "samplers", "space")]
+PURE = [f"i2sb_plugin.{name}" for name in ("bridge", "diffusion", "preconditioning", "regression", "samplers", "space")]
 
 FILES = sorted(path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 

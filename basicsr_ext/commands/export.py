@@ -38,8 +38,9 @@ def run(argv: list[str]) -> int:
 
     plugins.load_entry_points()
     found, _ = find_options(args.checkpoint, args.opt)
-    options = {key: value for key, value in found.items() if key not in _OF_A_RUN}
-    weights: Mapping[str, Tensor] = Restorer(found, args.checkpoint, Loading("cpu")).network.net.state_dict()
+    restorer = Restorer(found, args.checkpoint, Loading("cpu"))
+    options = {key: value for key, value in restorer.opt.items() if key in found and key not in _OF_A_RUN}
+    weights: Mapping[str, Tensor] = restorer.network.net.state_dict()
     if args.half:
         weights = {name: _halved(name, value) for name, value in weights.items()}
     notes = {CONFIGURATION: json.dumps(options), LICENSE: args.license, ABOUT: args.about}

@@ -53,6 +53,12 @@ class RestorerContract:
         """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
         self.opt = opt
 
+    def take_configuration(self, configuration: Mapping[str, Any]) -> None:
+        """Take what training measured from the options that a checkpoint holds, empty if none; after its weights."""
+
+    def begin_training(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Look at some batches of the training set before the first iteration; on every process, at the same ones."""
+
     def training_state_extras(self) -> dict[str, Any]:
         """What a save holds besides networks, optimisers and schedules."""
         return {}

@@ -18,7 +18,7 @@ from basicsr_ext.checkpoints.networks import check_fit
 from basicsr_ext.checkpoints.resumable import load_best, save_best
 from basicsr_ext.checkpoints.run_record import changed_options, option_text
 from basicsr_ext.checkpoints.saves import saves_of
-from basicsr_ext.checkpoints.storage import atomic_save, load_weights, plain
+from basicsr_ext.checkpoints.storage import CONFIGURATION, atomic_save, load_weights, plain, read_configuration
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.versions import versions_of
@@ -49,6 +49,8 @@ def _load_network(
     if not strict:
         self._print_different_keys_loading(net, weights, strict)
     net.load_state_dict(weights, strict=strict)
+    if isinstance(self, RestorerContract) and option == "path.pretrain_network_g":
+        self.take_configuration(read_configuration(load_path, option))
 
 
 # ---- saving and resuming
@@ -63,7 +65,7 @@ def _on_cpu(net: torch.nn.Module) -> OrderedDict[str, torch.Tensor]:
                   "checkpoint's name.", "Just ignore it")  # fmt: skip
 @master_only
 def _save_network(self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list = "params") -> None:
-    """Save one network, or several under a key each, into one file."""
+    """Save one network, or several under a key each, into one file; the one that restores with its options."""
     nets = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
     if len(nets) != len(keys):
@@ -71,7 +73,15 @@ def _save_network(self: Any, net: Any, net_label: str, current_iter: int, param_
     saves = saves_of(self)
     path = saves.models / f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
     weights = {key: _on_cpu(self.get_bare_model(one)) for one, key in zip(nets, keys)}
-    saves.write(current_iter, path, lambda place: atomic_save(weights, place))
+    about = {CONFIGURATION: _configuration(self.opt)} if net_label == "net_g" else {}
+    saves.write(current_iter, path, lambda place: atomic_save(weights | about, place))
+
+
+def _configuration(opt: Mapping[str, Any]) -> str:
+    """What restoring needs of the options, as JSON."""
+    left_out = ("datasets", "path", "train", "logger", "dist_params", "start")
+    kept = {k: v for k, v in opt.items() if k in ("model_type", "scale", "val", "network_g") or isinstance(v, Mapping)}
+    return option_text({k: v for k, v in kept.items() if k not in left_out and not k.endswith("_d")})
 
 
 @REPAIRS.replaces(BaseModel, "save_training_state", "atomic-state",

@@ -18,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from basicsr_ext.checkpoints.run_record import option_text, write_options
 from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
-from basicsr_ext.common.contracts import DatasetContract
+from basicsr_ext.common.contracts import DatasetContract, RestorerContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from, seed_streams
 from basicsr_ext.preflight.data import training_size_faults
@@ -75,6 +75,13 @@ class BudgetLoader:
                 if text.startswith("Caught "):  # by a worker process; torch puts its traceback around the message
                     text = text.rsplit("InputError: ", 1)[-1].strip()
                 raise InputError(text) from error
+
+    def first_look(self, images: int = 128) -> Iterator[Any]:
+        """Batches of images from all over the data set, whose crops no iteration draws; the same on every process."""
+        data, size = self.loader.dataset, self.loader.batch_size
+        places = [(k * len(data) // images, k - images) for k in range(images)]
+        for first in range(0, images, size):
+            yield self.complete(self.loader.collate_fn([data[place] for place in places[first : first + size]]))
 
     def end_workers(self) -> None:
         """End the worker processes: at the end of the program torch waits for them, five seconds each, untold."""
@@ -142,6 +149,8 @@ def _update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) -
     """Begin an iteration: its random draws follow from ``manual_seed``, its number and the rank, then the schedule."""
     run = loop_state.current()
     if run.model is not self:
+        if isinstance(self, RestorerContract) and isinstance(run.train_loader, BudgetLoader):
+            self.begin_training(run.train_loader.first_look())
         run.make_up_validation(self)
     run.model, run.iteration = self, current_iter
     seed = seed_from("iteration", self.opt.get("manual_seed") or 0, current_iter, collectives.rank())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from basicsr_ext.checkpoints.networks import check_fit, network_channels, network_multiple
-from basicsr_ext.checkpoints.storage import AnyPath, load_weights
+from basicsr_ext.checkpoints.storage import AnyPath, load_weights, read_configuration
 from basicsr_ext.common.contracts import RestorerContract, restorer_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
@@ -62,6 +62,9 @@ class Restorer:
         net = self._model.net_g
         if checkpoint is not None:
             _load(net, checkpoint)
+            if not self._of_basicsr:
+                self.offers.take_configuration(read_configuration(checkpoint, "--checkpoint"))
+                self.opt = copy.deepcopy(self._model.opt)
         tile = self._default_tile(network_multiple(net)) if how.tile is None else how.tile
         self.network = TiledNetwork(net, tile, how.overlap, how.tile_batch, say=how.say).eval()
         if self._of_basicsr:

@@ -11,6 +11,7 @@ from i2sb_plugin import samplers
 from i2sb_plugin.bridge import RELEASED_BETA_MIN, RELEASED_TIMES, Bridge
 from i2sb_plugin.degradations import DEGRADATIONS, build_degradation
 from i2sb_plugin.degradations.base import Operator, known_operator
+from i2sb_plugin.preconditioning import Preconditioning
 
 __all__ = [
     "BridgeOptions",
@@ -35,11 +36,16 @@ class BridgeOptions:
         lift: how a smaller low-quality image is brought to full size; the release uses ``nearest``.
         cond_x1: feed x1 to the network beside xt; ``network_g.cond_channels`` must then count its channels, and those
             of the data set's ``cond`` images.
-        predicts: what the network learns: ``eps``, eq. 12, or ``x0``.
+        predicts: what the network learns: ``eps``, eq. 12; ``x0``; or, for a network that sees x1 (``cond_x1``), the
+            residual x0 - x1 scaled to unit variance (``preconditioned``, see docs/maths.md).
+        residual_variance: with ``preconditioned``, the mean square of x0 - x1 over the training set, both in [-1, 1];
+            ``auto`` measures it at the start of training, and every save holds it.
         hole: what x1 holds in the hole of an inpainting mask: N(0, 1) ``noise``, as in the release, or what the
             degraded image has there (``keep``).
-        add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation).
+        add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation), or noise
+            of the standard deviation that is given.
         x1_share: share of the training samples that are put to x1 itself, where one evaluation starts, 0 to 1.
+        nodes: train at the nodes alone that a walk of so many evaluations visits, evenly spread; None: at all of them.
         t0: with ``released``, what the network is fed at the first node, divided by ``steps``.
         T: the same at the last node.
 
@@ -51,27 +57,47 @@ class BridgeOptions:
     ot_ode: bool = False
     lift: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     cond_x1: bool = False
-    predicts: Literal["eps", "x0"] = "eps"
+    predicts: Literal["eps", "x0", "preconditioned"] = "eps"
+    residual_variance: Literal["auto"] | float = "auto"
     beta_min: float = RELEASED_BETA_MIN
     hole: Literal["noise", "keep"] = "noise"
-    add_x1_noise: bool = False
+    add_x1_noise: bool | float = False
     x1_share: float = 0.0
+    nodes: int | None = None
     t0: float = RELEASED_TIMES[0]
     T: float = RELEASED_TIMES[1]
 
     def __post_init__(self) -> None:
         if self.schedule != "released" and (self.t0, self.T) != RELEASED_TIMES:
             raise ValueError(f"t0 is {self.t0} and T {self.T}; they belong to schedule: released, leave them out")
-        self.build()
         if not 0 <= self.x1_share <= 1:
             raise ValueError(f"x1_share is {self.x1_share}; it must be a share from 0 to 1")
+        if float(self.add_x1_noise) < 0:
+            raise ValueError(f"add_x1_noise is {self.add_x1_noise}; it must be true, false or a number from 0")
+        self._check_preconditioning(self.build())
+
+    def _check_preconditioning(self, bridge: Bridge) -> None:
+        if self.predicts == "preconditioned":
+            if self.schedule == "released" or not self.cond_x1:
+                raise ValueError(f"predicts is preconditioned, but schedule is {self.schedule} and cond_x1 "
+                                 f"{self.cond_x1}; it needs one_clock and cond_x1: true")  # fmt: skip
+            self.precondition(bridge, 1.0 if self.residual_variance == "auto" else self.residual_variance)
+        elif self.residual_variance != "auto":
+            raise ValueError(f"residual_variance is {self.residual_variance}, but predicts is {self.predicts}; it "
+                             "belongs to predicts: preconditioned, leave it out")  # fmt: skip
 
     def build(self) -> Bridge:
         """Make the bridge; ValueError on values that it does not allow."""
         make = getattr(Bridge, self.schedule)
         times = (self.t0, self.T) if self.schedule == "released" else ()
-        bridge = make(self.steps, self.beta_max, self.ot_ode, self.predicts, self.beta_min, *times)
-        return replace(bridge, x1_share=self.x1_share)
+        predicts = "x0" if self.predicts == "preconditioned" else self.predicts
+        bridge = make(self.steps, self.beta_max, self.ot_ode, predicts, self.beta_min, *times)
+        visited = samplers.step_grid(bridge, self.nodes)[:-1] if self.nodes is not None else ()
+        return replace(bridge, x1_share=self.x1_share, trained_steps=tuple(visited))
+
+    def precondition(self, bridge: Bridge, residual_variance: float) -> Preconditioning:
+        """The scales of the network; ValueError on values that they do not allow."""
+        return Preconditioning.of_bridge(bridge, residual_variance, float(self.add_x1_noise))
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,8 @@ class SamplerOptions:
         order: of the sampler ``dbim``, 1 to 3.
         draws: restorations that are averaged; their standard deviation is saved beside the result.
         consistency: correct each prediction of x0 by the known operator, see :class:`ConsistencyOptions`.
+        low_frequencies: where the operator is not known, take brightness and colours of the result from the degraded
+            image: what a Gaussian blur of so many pixels of the result leaves; None leaves them alone.
 
     """
 
@@ -124,6 +152,7 @@ class SamplerOptions:
     order: int | None = None
     draws: int = 1
     consistency: ConsistencyOptions | None = None
+    low_frequencies: float | None = None
 
     def __post_init__(self) -> None:
         if self.type not in samplers.SAMPLERS:
@@ -132,6 +161,8 @@ class SamplerOptions:
             raise ValueError(f"spacing is {self.spacing!r}; {did_you_mean(self.spacing, samplers.SPACINGS)}")
         if self.nfe < 1 or self.draws < 1:
             raise ValueError(f"nfe is {self.nfe} and draws {self.draws}; both must be whole numbers from 1")
+        if self.low_frequencies is not None and not self.low_frequencies > 0:
+            raise ValueError(f"low_frequencies is {self.low_frequencies}; it must be a number of pixels above 0")
         unused = set(self.own) - set(inspect.signature(samplers.SAMPLERS[self.type]).parameters)
         if unused:
             raise ValueError(f"{', '.join(sorted(unused))} is set, but type {self.type} has no such option; use dbim")
@@ -149,10 +180,14 @@ class BridgeTrainOptions(TrainOptions):
     Attributes:
         bridge_opt: the loss of the prediction, such as ``{type: BridgeLoss}``, which is also what is left out.
         pixel_opt: refused, since the loss of these models is ``bridge_opt``.
+        x0_losses: further losses of the predicted x0, each a block by the name under which it is logged, such as
+            ``lpips: {type: LPIPSLoss, loss_weight: 2, at: x1}``: the loss and its options, and the samples that it
+            looks at, those at ``x1``, ``all``, or all of them with the time as weight (``rising``).
 
     """
 
     bridge_opt: dict | None = None
+    x0_losses: dict[str, dict] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from i2sb_plugin.bridge import standard_normal
 from i2sb_plugin.diffusion import Diffusion
 from i2sb_plugin.models.bridge_options import BridgeTrainOptions, BridgeValOptions, SamplerOptions
 from i2sb_plugin.models.i2sb_model import I2SBModel
+from i2sb_plugin.preconditioning import Preconditioning
 
 __all__ = ["ConditionalDiffusionModel", "DiffusionOptions", "DiffusionSamplerOptions"]
 
@@ -23,6 +24,8 @@ class DiffusionOptions:
     Attributes:
         steps: nodes of the grid that training draws from.
         predicts: what the network learns: ``v``, ``eps`` or ``x0``; v stays sound where there is little but noise.
+            ``preconditioned`` is the residual x0 - x1 scaled to unit variance, as the bridge's option of this name.
+        residual_variance: as the bridge's.
         lift: how a smaller low-quality image is brought to full size before the network sees it.
         hole: what the condition holds in the hole of an inpainting mask: N(0, 1) ``noise``, as in Palette, or what the
             degraded image has there (``keep``).
@@ -30,7 +33,8 @@ class DiffusionOptions:
     """
 
     steps: int = 1000
-    predicts: Literal["v", "eps", "x0"] = "v"
+    predicts: Literal["v", "eps", "x0", "preconditioned"] = "v"
+    residual_variance: Literal["auto"] | float = "auto"
     lift: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     hole: Literal["noise", "keep"] = "noise"
 
@@ -38,11 +42,18 @@ class DiffusionOptions:
     add_x1_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self.build()
+        diffusion = self.build()
+        if self.residual_variance != "auto":
+            self.precondition(diffusion, self.residual_variance)
 
     def build(self) -> Diffusion:
         """Make the diffusion; ValueError on values that it does not allow."""
-        return Diffusion.variance_preserving(self.steps, self.predicts)
+        predicts = "x0" if self.predicts == "preconditioned" else self.predicts
+        return Diffusion.variance_preserving(self.steps, predicts)
+
+    def precondition(self, diffusion: Diffusion, residual_variance: float) -> Preconditioning:
+        """The scales of the network; ValueError on values that they do not allow."""
+        return Preconditioning.of_diffusion(diffusion, residual_variance)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
-"""Predictions that agree with the image they are restored from, where the operator is known."""
+"""Restorations that agree with the image they are made from: by its operator, or by its low frequencies."""
+
+import math
 
 from torch import Tensor
 
 from i2sb_plugin.degradations.base import Operator
+from i2sb_plugin.degradations.filters import SeparableFilter
 from i2sb_plugin.samplers import PredictX0
 
-__all__ = ["consistent"]
+__all__ = ["consistent", "with_low_frequencies"]
 
 
 def consistent(
@@ -37,3 +40,23 @@ def consistent(
         return image.add(wanted - found, alpha=strength).mul(2).sub(1)
 
     return corrected
+
+
+def with_low_frequencies(restored: Tensor, degraded: Tensor, sigma: float) -> Tensor:
+    """Exchange the low frequencies of a restoration for those of the degraded image, where its operator is not known.
+
+    Brightness and colours, which a walk may shift, are then the input's: restored + G (degraded - restored), with G a
+    Gaussian blur.
+
+    Args:
+        restored: B,C,H,W in [0, 1].
+        degraded: the image that it was restored from, at full size, same shape and range.
+        sigma: standard deviation of the blur in pixels, above 0; it ends after three of them, or at the image's size.
+
+    Returns:
+        B,C,H,W in [0, 1].
+    """
+    reach = min(math.ceil(3 * sigma), (min(restored.shape[-2:]) - 1) // 2)
+    weights = [math.exp(-(x**2) / (2 * sigma**2)) for x in range(-reach, reach + 1)]
+    blur = SeparableFilter(tuple(weight / sum(weights) for weight in weights), "reflect")
+    return (restored + blur.forward(degraded - restored)).clamp(0, 1)

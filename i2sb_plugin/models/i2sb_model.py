@@ -1,10 +1,11 @@
 """I2SB as a BasicSR model: `model_type: I2SBModel`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from basicsr.losses import build_loss
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
@@ -21,7 +22,9 @@ from i2sb_plugin.models.bridge_options import (
     read_block,
 )
 from i2sb_plugin.models.channels import channel_faults
-from i2sb_plugin.models.consistency import consistent
+from i2sb_plugin.models.consistency import consistent, with_low_frequencies
+from i2sb_plugin.models.x0_losses import X0Losses, loss_faults, trial_faults
+from i2sb_plugin.preconditioning import Preconditioning
 
 __all__ = ["I2SBModel"]
 
@@ -43,6 +46,7 @@ class I2SBModel(RestorationModel):
         "eta": (float, "val.sampler.eta", "noise of the sampler dbim, 0 to 1"),
         "order": (int, "val.sampler.order", "order of the sampler dbim, 1 to 3"),
         "spacing": (str, "val.sampler.spacing", "how the steps are spread"),
+        "low_frequencies": (float, "val.sampler.low_frequencies", "take colours from the input: pixels of the blur"),
     }
     takes_mask: ClassVar[bool] = True
     network_takes: ClassVar[tuple[str, ...]] = ("x", "time", "cond")
@@ -51,6 +55,8 @@ class I2SBModel(RestorationModel):
     def __init__(self, opt: dict) -> None:
         self.bridge_options = self._read(opt, self.path_block)
         self.bridge = self.bridge_options.build()
+        self.preconditioning: Preconditioning | None = None
+        self._precondition(opt, self.bridge_options.residual_variance)
         self.take_options(opt)
         self.scale = opt.get("scale", 1)
         super().__init__(opt)
@@ -87,6 +93,8 @@ class I2SBModel(RestorationModel):
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
         """Faults that no single block can tell, found before anything is built."""
+        if faults := loss_faults((opt.get("train") or {}).get("x0_losses") or {}):
+            return faults
         bridge = cls._read(opt, cls.path_block).build()
         try:
             _grid(bridge, cls._read(opt, "val.sampler"))
@@ -101,31 +109,108 @@ class I2SBModel(RestorationModel):
 
     @classmethod
     def data_faults(cls, opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
-        """Faults of the channels of one image of the data: xt has those of gt, lq may have others."""
-        return channel_faults(opt, item, cls._read(opt, cls.path_block).cond_x1)
+        """Faults of the channels of one image of the data: xt has those of gt, lq may have others.
+
+        In a training also what keeps ``train.x0_losses`` from looking at crops: missing weights, channels, sizes.
+        """
+        faults = channel_faults(opt, item, cls._read(opt, cls.path_block).cond_x1)
+        if opt.get("is_train") and "gt" in item:
+            size = opt["datasets"]["train"].get("gt_size") or min(item["gt"].shape[-2:])
+            faults += trial_faults(opt["train"].get("x0_losses") or {}, item["gt"].shape[-3], size)
+        return faults
+
+    # ---- preconditioning
+
+    def _precondition(self, opt: Mapping[str, Any], variance: float | str | None) -> None:
+        """Scale the network by the mean square of x0 - x1, once it is known, if the options ask for it."""
+        options = self.bridge_options
+        if options.predicts != "preconditioned" or not isinstance(variance, float | int):
+            return
+        self.preconditioning = options.precondition(self.bridge, float(variance))
+        opt[self.path_block]["residual_variance"] = float(variance)  # so that every save holds it
+
+    def take_configuration(self, configuration: Mapping[str, Any]) -> None:
+        """Take the measured ``residual_variance`` of a checkpoint where the options say ``auto``."""
+        if self.bridge_options.predicts != "preconditioned" or self.preconditioning is not None:
+            return
+        self._precondition(self.opt, (configuration.get(self.path_block) or {}).get("residual_variance"))
+        if self.preconditioning is None and not self.is_train:
+            raise InputError(
+                f"{self.path_block}.residual_variance is auto, but the checkpoint does not hold the number that its "
+                "training measured; give the number, which the training's log has"
+            )
+
+    def begin_training(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Measure ``residual_variance`` where it is ``auto`` and no checkpoint has it: the mean square of x0 - x1.
+
+        With masks, that of the hole. InputError if every degraded image is the clean one.
+        """
+        if self.bridge_options.predicts != "preconditioned" or self.preconditioning is not None:
+            return
+        total = count = images = 0.0
+        for batch in batches:
+            self.feed_data(batch)
+            x0, (x1, _) = space.encode(self.batch["gt"]), self.ends(self.batch)
+            counted = self.batch.get("mask", torch.ones_like(x0)).expand_as(x0)
+            total += float(((x0 - x1).square() * counted).sum(dtype=torch.float64))
+            count += float(counted.sum(dtype=torch.float64))
+            images += len(x0)
+        variance, where = total / max(count, 1), f"{self.path_block}.residual_variance"
+        if not variance:
+            seen = f"the {images:.0f} degraded images of the training set that were looked at are the clean ones"
+            raise InputError(f"{where} is auto, but {seen}; correct datasets.train, or give a number above 0")
+        self._precondition(self.opt, variance)
+        get_root_logger().info(f"{where}: {variance:.6g}, measured on {images:.0f} images of the training set.")
+
+    def _network_input(self, xt: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        return xt if self.preconditioning is None else self.preconditioning.network_input(xt, x1, step)
+
+    def _target(self, xt: Tensor, x0: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        if self.preconditioning is None:
+            return self.bridge.target(xt, x0, step)
+        return self.preconditioning.target(xt, x0, x1, step)
+
+    def _x0_from(self, xt: Tensor, prediction: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        if self.preconditioning is None:
+            return self.bridge.x0_from(xt, prediction, step)
+        return self.preconditioning.x0_from(xt, prediction, x1, step)
+
+    # ---- training
 
     def init_losses(self) -> None:
-        """Build ``train.bridge_opt``, BridgeLoss where it is left out."""
-        self.cri_bridge = build_loss(self.opt["train"].get("bridge_opt") or {"type": "BridgeLoss"}).to(self.device)
+        """Build ``train.bridge_opt``, BridgeLoss where it is left out, and ``train.x0_losses``."""
+        train = self.opt["train"]
+        self.cri_bridge = build_loss(train.get("bridge_opt") or {"type": "BridgeLoss"}).to(self.device)
+        self.x0_losses = X0Losses(train.get("x0_losses") or {}).to(self.device)
 
     def training_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Regress the target of eq. 12 at a random node of the bridge (algorithm 1)."""
         generators = batch.get("generators")
         x0 = space.encode(batch["gt"])
-        x1, cond = self.start(batch, generators)
+        x1, cond = self.ends(batch, generators)
         if x0.shape != x1.shape:
             raise InputError(
                 f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
                 f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
             )
         step = self._sample_step(len(x0), generators)
-        xt = self.bridge.sample_xt(x0, x1, step, generators)
-        prediction = self.net_g(xt, sent(self.bridge.time(step), xt.device), cond)
-        target, sigma = self.bridge.target(xt, x0, step), sent(self.bridge.sigma[step].float(), xt.device)
-        loss = self.cri_bridge(prediction.float(), target, batch.get("mask"), sigma)
-        error = (prediction.detach().float() - target).square().flatten(1).mean(1)
-        self.loss_by_time.add(sent(step / self.bridge.last_step, error.device), error)
-        return {"l_bridge": loss}
+        xt = self.bridge.sample_xt(x0, self._with_noise(x1, generators), step, generators)
+        prediction = self._call(self.net_g, xt, x1, step, cond).float()
+        target, sigma = self._target(xt, x0, x1, step), sent(self.bridge.sigma[step].float(), xt.device)
+        loss = self.cri_bridge(prediction, target, batch.get("mask"), sigma)
+        error = (prediction.detach() - target).square().flatten(1).mean(1)
+        time = sent(step / self.bridge.last_step, error.device)
+        self.loss_by_time.add(time, error)
+        if not self.x0_losses:
+            return {"l_bridge": loss}
+        found = self._x0_from(xt, prediction, x1, step)
+        if "mask" in batch:
+            found = torch.where(batch["mask"].bool(), found, x0)
+        return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time)
+
+    def _call(self, net: nn.Module, xt: Tensor, x1: Tensor, step: Tensor, cond: Tensor | None) -> Tensor:
+        """The network's output at a node for each image, ``x1`` being the start without noise of its own."""
+        return net(self._network_input(xt, x1, step), sent(self.bridge.time(step), xt.device), cond)
 
     def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:
         """Draw a training step for each image, on the CPU: (count,) int64."""
@@ -151,27 +236,32 @@ class I2SBModel(RestorationModel):
         return mean
 
     def _walk(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any) -> Tensor:
-        x1, cond = self.start(batch, generators)
-        options = self.sampler_options
-        predict_x0 = self.predictor(net, cond)
+        clean, cond = self.ends(batch, generators)
+        x1, options = self._with_noise(clean, generators), self.sampler_options
+        predict_x0 = self.predictor(net, clean, cond)
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
             predict_x0 = consistent(predict_x0, operator, batch["lq"], batch.get("mask"), strength)
         keywords = {"generator": generators, "clip": options.clip, "callback": callback, **options.own}
-        return space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
+        restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
+        if options.low_frequencies is None:
+            return restored
+        if "mask" in batch:
+            raise InputError("val.sampler.low_frequencies is given, but a hole has none that are known; leave it out")
+        return with_low_frequencies(restored, space.decode(clean), options.low_frequencies)
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:
         sampler = samplers.SAMPLERS[self.sampler_options.type]
         return sampler(predict_x0, self.bridge, x1, self.steps, mask=mask, **keywords)
 
-    def predictor(self, net: nn.Module, cond: Tensor | None) -> samplers.PredictX0:
-        """Turn a network into the ``predict_x0`` that samplers call."""
+    def predictor(self, net: nn.Module, x1: Tensor, cond: Tensor | None) -> samplers.PredictX0:
+        """Turn a network into the ``predict_x0`` that samplers call; x1 and cond are those of :meth:`ends`."""
 
         def predict_x0(xt: Tensor, step: int) -> Tensor:
             steps = torch.full((len(xt),), step)
             with self.autocast():
-                prediction = net(xt, sent(self.bridge.time(steps), xt.device), cond)
-            return self.bridge.x0_from(xt, prediction.float(), steps)
+                prediction = self._call(net, xt, x1, steps, cond)
+            return self._x0_from(xt, prediction.float(), x1, steps)
 
         return predict_x0
 
@@ -185,18 +275,26 @@ class I2SBModel(RestorationModel):
         return torch.cat([point[:3].cpu() for point in points], dim=-1)
 
     def start(self, batch: dict[str, Any], generators: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Where a walk starts, x1 with noise of its own where the options add some, and the condition."""
+        x1, cond = self.ends(batch, generators)
+        return self._with_noise(x1, generators), cond
+
+    def ends(self, batch: dict[str, Any], generators: Any = None) -> tuple[Tensor, Tensor | None]:
         """The end of the bridge and the condition for a batch: x1, B,C,H,W, and cond, B,Cc,H,W in [-1, 1], or None.
 
-        The hole of a mask is filled first, then the condition is taken, then noise is added, as in the release.
+        The hole of a mask is filled first, then the condition is taken.
         """
         lifted = space.encode(batch["lq"], self.scale, self.bridge_options.lift)
         if "mask" in batch and self.bridge_options.hole == "noise":
             lifted = torch.where(batch["mask"].bool(), standard_normal(lifted, generators), lifted)
         seen = ([lifted] if self.bridge_options.cond_x1 else []) + ([batch["cond"] * 2 - 1] if "cond" in batch else [])
         x1 = space.match_channels(lifted, self.channels) if self.channels else lifted
-        if self.bridge_options.add_x1_noise:
-            x1 = x1 + standard_normal(x1, generators)
         return x1, torch.cat(seen, 1) if seen else None
+
+    def _with_noise(self, x1: Tensor, generators: Any) -> Tensor:
+        """x1 plus noise of the scale ``add_x1_noise``, which the condition does not have, as in the release."""
+        scale = float(self.bridge_options.add_x1_noise)
+        return x1.add(standard_normal(x1, generators), alpha=scale) if scale else x1
 
 
 def _inputs(opt: dict, channels: int | None, cond_x1: bool) -> tuple[int | None, bool]:

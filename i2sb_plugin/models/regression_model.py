@@ -34,6 +34,8 @@ class RegressionOptions:
     hole: Literal["noise", "keep"] = "noise"
 
     add_x1_noise: ClassVar[bool] = False
+    predicts: ClassVar[str] = "residual"
+    residual_variance: ClassVar[None] = None
 
     def build(self) -> Regression:
         """Make what is walked: one step."""

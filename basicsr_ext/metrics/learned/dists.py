@@ -35,6 +35,11 @@ def build_dists(path: Path) -> nn.Module:
     return Filled()
 
 
+def dists_network(chosen: str | None = None) -> nn.Module:
+    """What :func:`build_dists` makes of the file ``chosen``, the option ``weights``; InputError if it is missing."""
+    return loaded(build_dists, TRUNKS["vgg16"], chosen)
+
+
 @METRICS.register("dists")
 @dataclass
 class DISTS(Metric):
@@ -53,6 +58,6 @@ class DISTS(Metric):
 
     def measure(self, sample: Sample) -> float:
         """The distance between the restored image and the ground truth."""
-        model, device = loaded(build_dists, TRUNKS["vgg16"], self.weights), metric_device()
+        model, device = dists_network(self.weights), metric_device()
         with exact():
             return float(model(*(to_rgb(image).to(device) / 255 for image in self.pair(sample))))

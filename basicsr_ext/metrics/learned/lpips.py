@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.arrays import to_rgb
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
 from basicsr_ext.metrics.learned.networks import TRUNKS, exact, loaded, metric_device, trunk
@@ -36,12 +37,19 @@ def _build(net: str, path: Path) -> nn.Module:
 _BUILDERS = {net: partial(_build, net) for net in _TRUNK_OF}  # one object of each: networks are kept by it
 
 
-def lpips_distance(net: str, first: np.ndarray, second: np.ndarray, chosen: str | None = None) -> float:
-    """LPIPS v0.1 of two images H,W,C uint8 of one size, in OpenCV's order, by the trunk alex, vgg or squeeze.
+def lpips_network(net: str, chosen: str | None = None) -> nn.Module:
+    """LPIPS v0.1 by the trunk alex, vgg or squeeze: B numbers, as B,1,1,1, of two B,3,H,W RGB in [-1, 1].
 
-    ``chosen`` is the option ``weights``. Raises InputError if the weights are missing or wrong.
+    ``chosen`` is the option ``weights``. InputError: an unknown trunk, weights that are missing or wrong.
     """
-    model, device = loaded(_BUILDERS[net], TRUNKS[_TRUNK_OF[net]], chosen), metric_device()
+    if net not in _TRUNK_OF:
+        raise InputError(f"net of LPIPS is {net!r}; {did_you_mean(net, _TRUNK_OF)}")
+    return loaded(_BUILDERS[net], TRUNKS[_TRUNK_OF[net]], chosen)
+
+
+def lpips_distance(net: str, first: np.ndarray, second: np.ndarray, chosen: str | None = None) -> float:
+    """LPIPS of two images H,W,C uint8 of one size, in OpenCV's order; see :func:`lpips_network`."""
+    model, device = lpips_network(net, chosen), metric_device()
     with exact():
         return float(model(*(to_rgb(image).to(device) / 127.5 - 1 for image in (first, second))))
 

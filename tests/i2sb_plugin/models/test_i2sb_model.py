@@ -6,7 +6,7 @@ import torch
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from basicsr_ext.models.restoration_model import ema_decay_at
 from i2sb_plugin.bridge import Bridge
-from tests.support.models import built, generators, make_batch
+from tests.support.models import built, generators, make_batch, predicting
 
 
 def model(**changes):
@@ -311,3 +311,23 @@ def test_consistency_makes_the_result_agree_with_its_input():
 def test_options_of_another_sampler_are_refused():
     with pytest.raises(ValueError, match="eta .*ancestral.*use dbim"):
         model(val__sampler={"eta": 0.5})
+
+
+def test_low_frequencies_are_those_of_the_degraded_image():
+    lq = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(3))
+    results = {}
+    for sigma in (None, 2.0, 100.0):
+        net = predicting(model(scale=1, val__sampler={"nfe": 3, "low_frequencies": sigma}))
+        net.feed_data({"lq": lq * 0.4 + 0.3, "lq_path": ["a"]})
+        net.test()
+        results[sigma] = net.output.double() - net.lq
+    means = {sigma: float(change.mean((2, 3)).abs().max()) for sigma, change in results.items()}
+    assert means[2.0] < 1e-6 and means[100.0] < 1e-6 and means[None] > 1e-4
+    kept = (results[2.0] - results[2.0].mean()).square().mean() / (results[None] - results[None].mean()).square().mean()
+    assert 0.3 < float(kept) <= 1.1, "detail stays"
+
+
+@pytest.mark.parametrize("sigma", [0, -1])
+def test_low_frequencies_of_no_width_are_refused(sigma):
+    with pytest.raises(InputError, match=rf"low_frequencies is {sigma}.*above 0"):
+        model(val__sampler={"low_frequencies": sigma})
