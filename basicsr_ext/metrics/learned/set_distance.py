@@ -102,7 +102,17 @@ class SetDistance(Metric):
 
     @cached_property
     def _reference_files(self) -> list[Path]:
-        return _files(str(self.reference), self.title)
+        """The images of the reference folder, sorted; raises InputError if there are fewer than two."""
+        where, folder = f"{self.title}.reference is {self.reference}", Path(str(self.reference)).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"{where}, which is no folder; name a folder of images")
+        there = images_below(folder)
+        if there.left_out:
+            logging.getLogger("basicsr").warning(f"{self.title}.reference {self.reference}: {there}")
+        if (count := len(there.files)) < 2:
+            needed = f"a set needs at least 2, and {ENOUGH} for an FID that can be compared"
+            raise InputError(f"{where}, which holds {count} image(s); {needed}")
+        return sorted(path for path, _ in there.files)
 
     def reference_features(self) -> np.ndarray:
         """Features of the folder ``reference``; kept in the folder of weights, by what the folder holds."""
@@ -133,23 +143,6 @@ class SetDistance(Metric):
     def provenance(self) -> dict[str, Any]:
         """With the reference set."""
         return super().provenance() | {"reference": self.reference_identity()}
-
-
-def _files(reference: str, title: str) -> list[Path]:
-    """The images of a reference folder, sorted; raises InputError if there are fewer than two."""
-    folder = Path(reference).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{title}.reference is {reference}, which is no folder; name a folder of images")
-    there = images_below(folder)
-    files = sorted(path for path, _ in there.files)
-    if there.left_out:
-        logging.getLogger("basicsr").warning(f"{title}.reference {reference}: {there}")
-    if len(files) < 2:
-        raise InputError(
-            f"{title}.reference is {reference}, which holds {len(files)} image(s); a set needs at least 2, and "
-            f"{ENOUGH} for an FID that can be compared"
-        )
-    return files
 
 
 def _set_digest(files: list[Path]) -> str:

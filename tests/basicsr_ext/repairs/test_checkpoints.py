@@ -42,7 +42,10 @@ def test_files_have_basicsrs_layout(tmp_path):
     stepped(opt).save(0, 3)
     stepped(opt).save(-1, -1)
     nets = storage.load_checkpoint(f"{opt['path']['models']}/net_g_3.pth")
-    assert set(nets) == {"params", "params_ema"}
+    assert set(nets) == {"params", "params_ema", "config"}
+    again = stepped(opt)
+    BaseModel.load_network.unrepaired(again, again.net_g, f"{opt['path']['models']}/net_g_3.pth", True, "params_ema")
+    assert all(value.equal(nets["params_ema"][name]) for name, value in again.net_g.state_dict().items())
     state = storage.load_state(f"{opt['path']['training_states']}/3.state")
     assert state["iter"] == 3 and state["epoch"] == 0 and len(state["optimizers"]) == len(state["schedulers"]) == 1
     names = {p.name for p in tmp_path.glob("experiments/run/*/*")}
