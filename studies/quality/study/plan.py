@@ -33,6 +33,7 @@ class Comparison:
         methods: name -> :class:`Method`, or a method of ``basicsr benchmark`` that needs no training.
         seeds: of training.
         longer: factor of the iterations.
+        seconds: CPU seconds of training for every network, in place of as many iterations; None for iterations.
 
     """
 
@@ -41,6 +42,7 @@ class Comparison:
     methods: Mapping[str, Any]
     seeds: list[int] = field(default_factory=lambda: [0])
     longer: int = 1
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Study:
         training |= {"name": name, "scale": given.get("scale", 1), "manual_seed": seed}
         training["datasets"]["train"] |= {"dataroot_gt": dataroot, "degradation": given["degradation"]}
         training["train"]["total_iter"] = iterations
+        if "periods" in training["train"]["scheduler"]:  # one fall of the cosine over the whole training
+            training["train"]["scheduler"]["periods"] = [iterations]
         return training
 
 
@@ -144,6 +148,8 @@ def _comparison(name: str, block: Any, study: Study, faults: list[str]) -> Compa
             faults.append(f"{where}.{option} is empty")
     if not comparison.seeds or comparison.longer < 1:
         faults.append(f"{where} needs at least one seed, and longer from 1")
+    if comparison.seconds is not None and (comparison.seconds <= 0 or comparison.longer > 1):
+        faults.append(f"{where}.seconds is {comparison.seconds}; it must be above 0, and without longer")
     for method, given in comparison.methods.items():
         trained = isinstance(given, Mapping) and "network" in given
         parsed, found = parse_block(Method if trained else MethodOptions, given, f"{where}.methods.{method}")

@@ -35,6 +35,7 @@ from studies.quality.study.plan import Unit, merged, read
 HERE = Path(__file__).parents[1]
 STOPPED = 75  # exit code of a run that a signal ended, with its state saved
 ITERATIONS, CROPS = 800, 40
+PACE = (10, 50)  # iterations of the two trainings by which the seconds of one are measured
 QUICK = {"iterations": 2, "crops": 2, "nfe": 2}
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 0},
@@ -47,7 +48,11 @@ Y = {"crop_border": 4, "test_y_channel": True}  # of super-resolution, as its ta
 
 
 class Stopped(Exception):
-    """The time is over."""
+    """The time is over; ``seconds`` of the CPU were spent until then."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class Runner:
@@ -137,6 +142,8 @@ class Runner:
         there = {method["name"] for method in known["methods"]}
         shown = {result["dataset"] for result in known["results"]}
         whole = there >= self._names(unit) and shown >= set(self._datasets(unit))
+        if unit.what.seconds:
+            return known.get("seconds") == unit.what.seconds and whole
         return known["iterations"] >= self._iterations(unit) and whole
 
     def _datasets(self, unit: Unit) -> dict[str, Any]:
@@ -153,8 +160,28 @@ class Runner:
             f"{name}_nfe{nfe}" for name, steps in lists.items() for nfe in steps
         }
 
-    def _iterations(self, unit: Unit) -> int:
+    def _iterations(self, unit: Unit, network: str | None = None) -> int:
+        """Of a network of a unit: the study's, or as many as its seconds allow."""
+        if unit.what.seconds and network and not self.quick:
+            return max(1, round(unit.what.seconds / self._pace(network, unit)))
         return self.iterations * unit.what.longer
+
+    def _pace(self, network: str, unit: Unit) -> float:
+        """CPU seconds of an iteration, by two short trainings, so that what a start takes does not count."""
+        name = f"pace-{network}-{unit.task}"
+        with self._locks[name]:
+            record = self.work / "trained" / f"{name}.json"
+            if not record.is_file():
+                seconds = {}
+                for count in PACE:
+                    run = f"{name}-{count}"
+                    options = self._options(network, unit, run, count, None)
+                    options["path"].pop("pretrain_network_g", None)
+                    seconds[count] = self.call("train", run, options)
+                each = (seconds[PACE[1]] - seconds[PACE[0]]) / (PACE[1] - PACE[0])
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.write_text(json.dumps({"cpu seconds of an iteration": each}) + "\n")
+            return json.loads(record.read_text())["cpu seconds of an iteration"]
 
     def _unit(self, unit: Unit) -> None:
         trained = {network: self._train(network, unit) for network in unit.networks}
@@ -178,6 +205,8 @@ class Runner:
         records = json.loads((self.work / "results" / unit.name / "records.json").read_text())
         self.results.mkdir(parents=True, exist_ok=True)
         outcome = {"unit": unit.name, "iterations": self._iterations(unit), "data": self.photographs.source}
+        if unit.what.seconds:
+            outcome["seconds"] = unit.what.seconds
         outcome |= {"crops of a photograph": self.photographs.pieces}
         outcome |= {"trained": trained, **_condensed(records)}
         self._file(unit).write_text(json.dumps(outcome, separators=(",", ":")).replace('],"', '],\n"') + "\n")
@@ -194,7 +223,7 @@ class Runner:
         network = block.pop("network", None)
         if network is None:
             return block
-        run = _run_name(network, unit, unit.what.longer)
+        run = _run_name(network, unit)
         flags = dict(block.pop("flags", {}))
         if self.quick and isinstance(flags.get("nfe"), list):
             flags["nfe"] = [nfe for nfe in flags["nfe"] if nfe <= QUICK["nfe"]] or [QUICK["nfe"]]
@@ -202,22 +231,27 @@ class Runner:
 
     def _train(self, network: str, unit: Unit) -> dict[str, Any]:
         """Train a network as far as the unit asks; returns how long it took, over all sessions."""
-        iterations = self._iterations(unit)
-        run = _run_name(network, unit, unit.what.longer)
+        iterations = self._iterations(unit, network)
+        run = _run_name(network, unit)
         after = self.study.network(network).get("after")
         if after:
             self._train(after, unit)
         with self._locks[run]:
             record = self.work / "trained" / f"{run}.json"
-            known = json.loads(record.read_text()) if record.is_file() else {"iterations": 0, "seconds": 0.0}
+            known = {"iterations": 0, "seconds": 0.0, "cpu seconds": 0.0}
+            known |= json.loads(record.read_text()) if record.is_file() else {}
             if known["iterations"] >= iterations:
                 return known
-            start = time.monotonic()
+            start, spent = time.monotonic(), 0.0
             try:
                 options = self._options(network, unit, run, iterations, after)
-                self.call("train", run, options, "--auto_resume")
+                spent = self.call("train", run, options, "--auto_resume")
                 known["iterations"] = iterations
+            except Stopped as stopped:
+                spent = stopped.seconds
+                raise
             finally:
+                known["cpu seconds"] = round(known["cpu seconds"] + spent, 1)
                 known["seconds"] = round(known["seconds"] + time.monotonic() - start, 1)
                 known["processes at once"] = self.workers
                 record.parent.mkdir(parents=True, exist_ok=True)
@@ -228,14 +262,14 @@ class Runner:
         dataroot = str(self.photographs.training)
         options = self.study.options(network, unit.task, unit.seed, run, dataroot, iterations)
         if options.pop("after", None):
-            first = self.work / "experiments" / _run_name(after, unit, unit.what.longer)
+            first = self.work / "experiments" / _run_name(after, unit)
             options["path"] |= {"pretrain_network_g": str(first / "models/net_g_latest.pth")}
         if self.quick:
             options["datasets"]["train"]["batch_size_per_gpu"] = 1
         return options
 
-    def call(self, command: str, name: str, options: Mapping[str, Any], *flags: str) -> None:
-        """Run ``basicsr``; Stopped if the time is over, CalledProcessError if it fails."""
+    def call(self, command: str, name: str, options: Mapping[str, Any], *flags: str) -> float:
+        """Run ``basicsr``; its CPU seconds. Stopped if the time is over, CalledProcessError if it fails."""
         if self.end and time.monotonic() > self.end:
             raise Stopped
         folder = self.work / "options"
@@ -246,20 +280,32 @@ class Runner:
         words = [sys.executable, "-m", "basicsr_ext", command, "-opt", str(file), *flags]
         with log.open("a") as output:
             process = subprocess.Popen(words, cwd=self.work, stdout=output, stderr=output, env=environment)
-            try:
-                code = process.wait(self.end and max(0.0, self.end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-                raise Stopped from None
+        code, seconds = _waited(process, self.end)
         if code == STOPPED:
-            raise Stopped
+            raise Stopped(seconds)
         if code:
             raise subprocess.CalledProcessError(code, words, output=str(log))
+        return seconds
 
 
-def _run_name(network: str, unit: Unit, longer: int) -> str:
-    return f"{network}-{unit.task}-{unit.seed}" + (f"-x{longer}" if longer > 1 else "")
+def _waited(process: subprocess.Popen, end: float | None) -> tuple[int, float]:
+    """Exit code and CPU seconds of a process, which is stopped when the time is over."""
+    asked = False
+    while True:
+        found, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if found:
+            process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it
+            return STOPPED if asked else process.returncode, usage.ru_utime + usage.ru_stime
+        if end and time.monotonic() > end and not asked:
+            process.send_signal(signal.SIGTERM)
+            asked = True
+        time.sleep(0.2)
+
+
+def _run_name(network: str, unit: Unit) -> str:
+    longer, seconds = unit.what.longer, unit.what.seconds
+    end = f"-{seconds:g}s" if seconds else f"-x{longer}" if longer > 1 else ""
+    return f"{network}-{unit.task}-{unit.seed}{end}"
 
 
 def _usable(weights: str | None) -> dict[str, Any]:

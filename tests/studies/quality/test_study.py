@@ -46,6 +46,8 @@ class Basicsr:
             results = [{"method": names[0], "dataset": name, "summary": {}, "images": [{}]} for name in shown]
             records = {"environment": {}, "protocol": {}, "metrics": [], "methods": methods, "results": results}
             (folder / "records.json").write_text(json.dumps(records))
+        iterations = options.get("train", {}).get("total_iter", 0)
+        return 5 + iterations * (2.0 if "late" in name else 0.5)  # CPU seconds, those of the start included
 
 
 def _expanded(name, nfe):
@@ -170,10 +172,40 @@ def test_a_run_that_the_time_cuts_short_is_told_to_save(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setattr(study.sys, "executable", str(script))
     runner = SimpleNamespace(end=time.monotonic() + 2, work=tmp_path, workers=1)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         study.Runner.call(runner, "train", "one", {})
+    assert 0 < stopped.value.seconds < 10
     assert (tmp_path / "saved").read_text() == "yes"
     (tmp_path / "begun").unlink()
     with pytest.raises(Stopped):
         study.Runner.call(runner, "train", "two", {})
     assert not (tmp_path / "begun").exists(), "after the end nothing begins"
+
+
+def test_equal_seconds_are_as_many_iterations_as_each_network_makes_in_them(run):
+    path = run.folder / "study.yml"
+    plan = yaml.safe_load(path.read_text())
+    plan["comparisons"] = {"one": {**plan["comparisons"]["one"], "seconds": 100}}
+    plan["training"]["train"]["scheduler"] = {
+        "type": "CosineAnnealingRestartLR",
+        "periods": [1],
+        "restart_weights": [1],
+    }
+    path.write_text(yaml.safe_dump(plan))
+    assert run() == 0
+    trained = {name: run.basicsr.options[f"{name}-denoise-0-100s"]["train"] for name in ("i2sb", "late")}
+    assert {name: train["total_iter"] for name, train in trained.items()} == {"i2sb": 200, "late": 50}
+    assert trained["i2sb"]["scheduler"]["periods"] == [200]
+    outcome = json.loads((run.folder / "results/one-denoise-0.json").read_text())
+    assert outcome["seconds"] == 100 and outcome["trained"]["late"]["cpu seconds"] == 105
+    assert run() == 0 and run.basicsr.calls == []
+
+
+def test_seconds_that_are_none_are_refused(run, capsys):
+    path = run.folder / "study.yml"
+    plan = yaml.safe_load(path.read_text())
+    plan["comparisons"]["one"]["seconds"] = 0
+    path.write_text(yaml.safe_dump(plan))
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("comparisons.one.seconds", "0", "above 0"))
