@@ -1,8 +1,16 @@
-"""The page on watching a run says what was measured, and names tags that exist."""
+"""The page on watching a run says what was measured, and gives options that are taken."""
 
 import json
+import re
 from pathlib import Path
 
+import yaml
+
+from basicsr_ext.options.check import check
+from basicsr_ext.options.file import load_yaml
+from i2sb_plugin import plugin
+
+plugin.register()
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,3 +23,14 @@ def test_the_figures_are_those_measured():
     ratio = found["ratio_with_to_without_median"]
     assert f"(median ratio {ratio:.3f}, quartiles {low:.3f} to {high:.3f})" in text
     assert found["iterations_per_line"] == 10 and found["machine"]["threads"] == 1
+
+
+def test_the_options_for_few_evaluations_are_taken():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
+    changes = yaml.safe_load(block)
+    opt = dict(load_yaml(ROOT / "options/i2sb_sr4x.yml"))
+    for name, values in changes.items():
+        opt[name] |= values
+    assert set(changes) == {"network_g", "bridge", "train"} and check(opt, is_train=True) == []
+    faults = check({**opt, "bridge": {**opt["bridge"], "cond_x1": False}}, is_train=True)
+    assert any("preconditioned" in fault and "cond_x1" in fault for fault in faults)
