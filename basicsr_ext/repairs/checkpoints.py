@@ -26,6 +26,7 @@ from basicsr_ext.repairs.repair import Repairs
 from basicsr_ext.training.sample_order import global_batch_size
 
 REPAIRS = Repairs()
+_step_schedule = BaseModel.update_learning_rate  # as BasicSR has it; that of the repaired loop begins an iteration
 
 
 # ---- loading
@@ -163,12 +164,11 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
 
 def _walk_schedule(model: Any, iteration: int) -> None:
     """Take the learning rates to where they are after an iteration; a million take a few seconds."""
-    step = vars(BaseModel.update_learning_rate).get("unrepaired", BaseModel.update_learning_rate)
     train = model.opt["train"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch misses the optimiser's own steps
         for k in range(1, min(iteration, int(train.get("total_iter", iteration))) + 1):
-            step(model, k, warmup_iter=train.get("warmup_iter", -1))
+            _step_schedule(model, k, warmup_iter=train.get("warmup_iter", -1))
 
 
 def _say_what_follows(model: Any, resume_state: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from studies.reliability.runs import tiny_runs as tiny
 from studies.reliability.runs.children import fork
 
 PASS = 6  # iterations: 12 pictures in batches of 2
-WARM_UP = 0.2  # share of the passes that is not looked at
+WARM_UP = 0.5  # share of the passes that is not looked at: what is kept for later use fills up slowly
 
 
 class _Malloc(ctypes.Structure):

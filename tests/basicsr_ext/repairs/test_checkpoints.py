@@ -12,6 +12,7 @@ from basicsr_ext.checkpoints import storage
 from basicsr_ext.common import files
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.training import loop_state
 from tests.support.basicsr_runs import model_of, options
 
 repairs.apply()
@@ -283,6 +284,22 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     state["optimizers"][0]["param_groups"][0]["params"].pop()
     with pytest.raises(InputError, match=r"2\.state .*train\.optim_g"):
         model.resume_training(state)
+
+
+def test_resuming_begins_no_iteration(tmp_path, monkeypatch):
+    opt = options(tmp_path)
+    stepped(opt).save(0, 2)
+    state, opt = resumed(opt)
+    repaired, begun = BaseModel.update_learning_rate, []
+
+    def wrapped(self, current_iter, warmup_iter=-1):  # as others who look at the loop may wrap it
+        begun.append(current_iter)
+        repaired(self, current_iter, warmup_iter)
+
+    monkeypatch.setattr(BaseModel, "update_learning_rate", wrapped)
+    model = model_of(opt)
+    model.resume_training(state)
+    assert begun == [] and loop_state.current().model is not model
 
 
 def rates(model, first, last, warmup=-1):

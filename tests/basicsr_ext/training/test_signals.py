@@ -313,3 +313,30 @@ def test_all_processes_stop_at_the_same_iteration(here, to):
         assert run.returncode != 0 and "SIGKILL" not in said
     else:
         assert said.count("exitcode  : 75") >= 1 and "A signal to another process: the run stops" in said
+
+
+ORPHAN = """
+import multiprocessing, os, signal, sys, time
+from basicsr_ext.training.signals import leave_signals_to_parent
+
+def work():
+    parent = os.getppid()
+    os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    leave_signals_to_parent()  # too late: torch, which asks for its parent now, is told of another process
+    time.sleep(60)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="this system cannot wait for a signal with a limit")
+def test_a_worker_whose_parent_was_killed_while_it_began_ends(here):
+    begun = time.monotonic()
+    run = subprocess.Popen([sys.executable, "-c", ORPHAN], cwd=here, stdout=subprocess.PIPE)
+    run.stdout.read()  # until the worker, which holds the pipe too, has ended
+    assert run.wait() == -signal.SIGKILL and time.monotonic() - begun < 30

@@ -66,6 +66,13 @@ def test_resumed_runs_give_back_memory_handles_and_workers(tmp_path):
     assert growth < 12 * 1024  # the weights, averages and moments of one run that stays are 3 MiB, of a round 12
 
 
+@pytest.mark.slow
+def test_what_passes_leave_behind_is_counted(tmp_path):
+    found = record(tmp_path, "heap", "--passes", "4")
+    assert all(found[workers]["passes"] == 4 for workers in ("0 workers", "2 workers"))
+    assert all(found[workers]["python_blocks"]["mean"] > 1e5 for workers in ("0 workers", "2 workers"))
+
+
 def test_a_leak_shows_in_the_trend():
     seconds = np.arange(0, 1500, 1.0)
     noise = np.random.default_rng(0).normal(0, 5, seconds.size)
@@ -108,6 +115,11 @@ def test_the_page_shows_the_recorded_figures():
         slopes = [f"{trend['per_hour']:.2f} ± {trend['standard_error']:.2f}" for trend in (memory, handles)]
         row = [*counts, f"{memory['mean']:.1f}", slopes[0], f"{handles['least']} to {handles['most']}", slopes[1]]
         assert f"| {' | '.join(row)} |" in page
+    for workers in ("0 workers", "2 workers"):
+        kept = [results["heap"][workers][key] for key in ("python_blocks", "malloc_bytes")]
+        slopes = [f"{kept[0]['per_pass']:.2f} ± {kept[0]['standard_error']:.2f}"]
+        slopes += [f"{kept[1]['per_pass']:.1f} ± {kept[1]['standard_error']:.1f}"]
+        assert f"| {' | '.join(slopes)} |" in page
     images = results["fuzz_images"]
     assert f"{images['outcomes']['accepted']:,} read, {images['outcomes']['refused']:,} refused by name" in page
     assert f"at most {images['peak_rss_mib']} MiB" in page
