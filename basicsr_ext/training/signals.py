@@ -160,8 +160,7 @@ def leave_signals_to_parent() -> None:
 def _wait_for_parent() -> None:
     made_by = multiprocessing.parent_process()  # who may be gone already, which torch's own watch would never see
     parent = made_by.pid if made_by else os.getppid()
-    while os.getppid() == parent:
+    told = None
+    while os.getppid() == parent and (told is None or told.si_pid != parent):
         told = signal.sigtimedwait({signal.SIGTERM}, 5)
-        if told is not None and told.si_pid == parent:
-            break
     os._exit(0)

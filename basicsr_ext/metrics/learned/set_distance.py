@@ -97,8 +97,7 @@ class SetDistance(Metric):
     def check(self) -> None:
         """Look for packages, weights and reference set."""
         super().check()
-        if self.reference:
-            _ = self._reference_files
+        _ = self.reference and self._reference_files
 
     @cached_property
     def _reference_files(self) -> list[Path]:
