@@ -22,6 +22,21 @@ def frechet(restored: np.ndarray, reference: np.ndarray) -> float:
     return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
+def _frechet_by_root(restored: np.ndarray, reference: np.ndarray) -> float:
+    """The same by the root of a matrix, as clean-fid computes it, which newer SciPy keeps from running."""
+    from scipy import linalg
+
+    (mean, spread), (mean_, spread_) = ((part.mean(0), np.cov(part, rowvar=False)) for part in (restored, reference))
+    root = linalg.sqrtm(spread.dot(spread_))
+    if not np.isfinite(root).all():  # nearly singular
+        eps = 1e-6 * np.eye(len(spread))
+        root = linalg.sqrtm((spread + eps).dot(spread_ + eps))
+    if not np.allclose(np.diagonal(root).imag, 0, atol=1e-3):
+        raise InputError("fid: the covariances of the features have no real root; give more images, or use kid")
+    difference = mean - mean_
+    return float(difference.dot(difference) + np.trace(spread) + np.trace(spread_) - 2 * np.trace(root.real))
+
+
 @METRICS.register("fid")
 @dataclass
 class FID(SetDistance):
@@ -48,8 +63,8 @@ class FID(SetDistance):
         return "inception_pytorch" if self.mode == "legacy_pytorch" else super().network
 
     def distance(self, restored: np.ndarray, reference: np.ndarray) -> float:
-        """That of torch-fidelity, which clean-fid's is but for rounding."""
-        return frechet(restored, reference)
+        """As the library of the mode has it."""
+        return (frechet if self.mode == "tensorflow" else _frechet_by_root)(restored, reference)
 
     def notes(self) -> list[str]:
         """A warning of small sets."""
