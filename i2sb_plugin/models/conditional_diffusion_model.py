@@ -44,6 +44,9 @@ class DiffusionOptions:
     def __post_init__(self) -> None:
         diffusion = self.build()
         if self.residual_variance != "auto":
+            if self.predicts != "preconditioned":
+                raise ValueError(f"residual_variance is {self.residual_variance}, but predicts is {self.predicts}; it "
+                                 "belongs to predicts: preconditioned, leave it out")  # fmt: skip
             self.precondition(diffusion, self.residual_variance)
 
     def build(self) -> Diffusion:

@@ -110,3 +110,8 @@ def test_a_run_measures_keeps_and_finds_it_again(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert cli.main(["test", "-opt", I2SB, "--force_yml", *words, "path:pretrain_network_g=bare.pth"]) == 2
     assert "bridge.residual_variance is auto" in capsys.readouterr().err
+
+
+def test_a_variance_that_a_diffusion_does_not_use_is_refused():
+    with pytest.raises(InputError, match=r"residual_variance is 0\.1.*predicts is v.*preconditioned"):
+        built("ConditionalDiffusionModel", diffusion__residual_variance=0.1, network_g__cond_channels=3)
