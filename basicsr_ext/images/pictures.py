@@ -39,6 +39,11 @@ class Picture:
     bits: int = 8
     profile: bytes | None = None
 
+    @property
+    def hole(self) -> Tensor:
+        """What it marks as a mask: bool 1,H,W, where a colour has half of full scale or more."""
+        return self.colours.amax(0, keepdim=True) >= 0.5
+
 
 def network_planes(picture: Picture, channels: int | None) -> Tensor:
     """What a network of so many channels sees of a picture: C,H,W; grey as RGB where it takes three or four.
@@ -125,7 +130,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     A JPEG shows what is transparent on white; JPEG and WebP hold 8 bits, WebP no grey. The colour profile is kept if it
     is one of the stored channels. Values are clamped and rounded to the nearest.
     Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
-    bits.
+    bits, or a value is NaN.
     """
     path = Path(path)
     kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
@@ -140,6 +145,8 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
         colours, alpha = colours * alpha + (1 - alpha), None
     full, whole = (255, np.uint8) if picture.bits == 8 else (65535, np.uint16)
     planes = [*colours] if alpha is None else [*colours, *alpha]
+    if any(plane.isnan().any() for plane in planes):
+        raise ValueError(f"{path}: the picture holds NaN, which no file can hold")
     pixels = np.stack([(plane.clamp(0, 1) * full).round().numpy().astype(whole) for plane in planes], axis=2)
     space = b"RGB " if len(colours) == 3 or kind == "webp" else b"GRAY"
     profile = picture.profile if picture.profile and picture.profile[16:20] == space else None

@@ -98,6 +98,12 @@ def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) 
     return Acceleration(kind, precision, last, compiles, tf32)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def compiled_parts(net: nn.Module) -> Iterable[nn.Module]:
     """The parts of a network that are worth compiling one by one, so that compiling takes seconds at any depth.
 

@@ -24,6 +24,7 @@ from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.cost import Seconds
 from basicsr_ext.metrics.samples import sample_of
 from basicsr_ext.models import tensorboard
+from basicsr_ext.models.acceleration import synchronize
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state, memory
 
@@ -131,21 +132,16 @@ def _timed_restore(model: Any, net: nn.Module, indices: list[int]) -> tuple[Tens
     """Restore the batch last fed; also the seconds it took, with the device's queue emptied."""
     seed = model.opt.get("manual_seed") or 0
     generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in indices]
-    _synchronize(model.device)
+    synchronize(model.device)
     start = time.perf_counter()
     restored = model.restore(model.batch, net, generators)
-    _synchronize(model.device)
+    synchronize(model.device)
     if not torch.isfinite(restored).all():
         raise NonFiniteLoss(
             f"the network gave NaN or infinite values for {model.batch['lq_path']}; its weights are no good, or its "
             "options ask for more than numbers hold: take an earlier checkpoint, or train with a lower learning rate"
         )
     return restored, time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _measure(

@@ -46,4 +46,4 @@ def to_mask(mask: Image) -> Tensor:
     if isinstance(mask, Tensor):
         planes = mask.detach().cpu().float() >= 0.5
         return (planes if planes.dim() > 2 else planes[None]).float()
-    return (to_picture(mask).colours.mean(0, keepdim=True) >= 0.5).float()
+    return to_picture(mask).hole.float()

@@ -172,7 +172,7 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
 
     Raises InputError if the file cannot be read, or no pixel of it is white.
     """
-    mask = (read_picture(path).colours.amax(0, keepdim=True) >= 0.5).to(torch.float32)
+    mask = read_picture(path).hole.float()
     if not mask.any():
         raise InputError(f"--mask {path}: has no hole; paint white what is to be filled")
     return mask

@@ -118,8 +118,8 @@ class Restorer:
         found, wanted = image.shape[1], self.channels[0]
         if wanted not in (None, found):
             kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
-            takes = f"the network takes {wanted} ({kinds[1]})"
-            raise InputError(f"the image has {found} channel(s) ({kinds[0]}), but {takes}; convert it")
+            has, takes = f"has {found} channel(s) ({kinds[0]})", f"takes {wanted} ({kinds[1]})"
+            raise InputError(f"the image {has}, but the network {takes}; convert it")
         seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
         if (count := len(image)) != len(seeds):
             raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")

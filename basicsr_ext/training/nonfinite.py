@@ -71,8 +71,7 @@ class Step:
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to this norm if it is longer."""
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        torch._foreach_mul_(gradients, (largest / (self.norm + 1e-6)).clamp(max=1.0))
+        nn.utils.clip_grads_with_norm_(self.parameters.values(), largest, self.norm)
 
     def described(self) -> BadStep:
         """What there is to say of it; waits for the device."""

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
 
 from basicsr_ext.training.sample_order import global_batch_size
 
@@ -36,7 +37,7 @@ class Progress:
             handler.addFilter(lambda _: not self._hushed)
         if self._stream.isatty() and _width(self._stream) > 0:
             for handler in self._consoles:
-                handler.setStream(_AboveBars(self._stream))
+                handler.setStream(DummyTqdmFile(self._stream))  # writes above the bar
             form = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar:18}| {desc}"
             self._bar = tqdm(
                 total=self._total, initial=start_iter, file=self._stream, bar_format=form, dynamic_ncols=True
@@ -95,14 +96,3 @@ def _width(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns
     except OSError:
         return 80
-
-
-class _AboveBars:
-    """A stream that writes above tqdm's bars."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.flush = stream.flush
-
-    def write(self, text: str) -> None:
-        tqdm.write(text, file=self._stream, end="")

@@ -80,6 +80,8 @@ def test_a_mask_may_be_a_path_an_array_or_a_tensor(tmp_path, restorer):
     image = restorer(PHOTO, mask=tmp_path / "mask.png")
     assert (image[mask == 0] == PHOTO[mask == 0]).all() and (image[mask > 0] != PHOTO[mask > 0]).any()
     assert (restorer(PHOTO, mask=mask) == image).all()
+    red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # as in a file, one colour marks the hole
+    assert (restorer(PHOTO, mask=red) == image).all()
     tensor = restorer(TENSOR[None], mask=torch.from_numpy(mask / np.float32(255)))
     assert (to_array(tensor[0]) == image).all()
 

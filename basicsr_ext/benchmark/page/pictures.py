@@ -68,9 +68,8 @@ class _Place:
 
     def thumbnail(self, image: np.ndarray) -> str:
         """Save a small JPEG of ``image``."""
-        height, width = image.shape[:2]
-        factor = min(1.0, THUMBNAIL / max(height, width))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        factor = min(1.0, THUMBNAIL / max(image.shape[:2]))
+        size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return self._save("thumb.jpg", small, cv2.IMWRITE_JPEG_QUALITY, 80)
 

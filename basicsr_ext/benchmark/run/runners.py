@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from basicsr_ext.benchmark.run.store import GIVEN
 from basicsr_ext.checkpoints.storage import load_checkpoint
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.models.acceleration import synchronize
 from basicsr_ext.options.check import model_class
 from basicsr_ext.restoring.configuration import with_flags
 from basicsr_ext.restoring.restorer import Loading, Restorer, find_device
@@ -59,7 +60,7 @@ class Runner:
         with FlopCounterMode(display=False) as counter:
             self.network(*arguments)
         self.network(*arguments)  # as the restorations do, without the counter
-        self.synchronize()
+        synchronize(self.device)
         parameters = sum(weight.numel() for weight in self.network.parameters())
         flops = float(counter.get_total_flops()) * self.network_calls / len(items)
         return Facts(parameters, flops, self.network_calls, self.sampler)
@@ -76,11 +77,6 @@ class Runner:
         finally:
             handle.remove()
         raise RuntimeError("a restoration made no network call")
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 class TrainedRunner(Runner):

@@ -22,6 +22,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import digest
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.pictures import read_picture
+from basicsr_ext.models.acceleration import synchronize
 from basicsr_ext.processes import collectives
 
 _NEXT_SEED = 1_000_000_007  # from one draw of an image to the next, beyond the seeds of the first ones
@@ -157,10 +158,10 @@ def _timed(bench: Benchmark, runner: Runner, images: list[Image], items: list[An
     on_gpu = runner.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(runner.device)
-    runner.synchronize()
+    synchronize(runner.device)
     start = time.perf_counter()
     found = runner.restore(items, seeds)
-    runner.synchronize()
+    synchronize(runner.device)
     seconds = (time.perf_counter() - start) / len(images)
     peak = torch.cuda.max_memory_allocated(runner.device) if on_gpu else None
     for image, (restored, _) in zip(images, found):

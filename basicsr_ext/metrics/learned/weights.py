@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from basicsr_ext.checkpoints.networks import check_fit
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
 
@@ -117,16 +118,9 @@ def fill(module: Net, state: Mapping[str, Tensor], path: Path, what: str, prefix
 
     Raises InputError if a tensor is missing or has another shape: the file belongs to another network.
     """
-    own = module.state_dict()
-    for name, value in own.items():
-        given = state.get(prefix + name)
-        if given is None and name.endswith("num_batches_tracked"):
-            continue
-        if given is None or given.shape != value.shape:
-            shape = "is missing" if given is None else f"has the shape {tuple(given.shape)}"
-            raise InputError(
-                f"{path} does not hold the weights of {what}: {prefix}{name} {shape}, expected {tuple(value.shape)}; "
-                "name the file of that network"
-            )
-    module.load_state_dict({name: state[prefix + name] for name in own if prefix + name in state}, strict=False)
+    wanted = module.state_dict()
+    counters = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}  # of old files
+    own = counters | {name: state[prefix + name] for name in wanted if prefix + name in state}
+    check_fit(own, module, f"{path} does not hold the weights of {what}", "name the file of that network")
+    module.load_state_dict(own)
     return module.eval().requires_grad_(False)

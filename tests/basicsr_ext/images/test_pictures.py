@@ -257,6 +257,14 @@ def test_what_cannot_be_read_is_named(tmp_path, name, data):
         read_picture(tmp_path / name)
 
 
+def test_a_picture_with_nan_is_refused_and_leaves_no_file(tmp_path):
+    colours = torch.rand(3, 8, 8)
+    colours[1, 2, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"x\.png.*NaN"):
+        write_picture(tmp_path / "x.png", Picture(colours))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot save .*file/a\.png: .*choose another folder"):
