@@ -27,7 +27,29 @@ from torch import Tensor
 from i2sb_plugin.bridge import Bridge, pick
 from i2sb_plugin.diffusion import Diffusion
 
-__all__ = ["Preconditioning"]
+__all__ = ["Direct", "Preconditioning"]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What is done without preconditioning: the network is fed xt and learns the ``bridge``'s own target, eq. 12.
+
+    The methods are those of :class:`Preconditioning`; x1 plays no part.
+    """
+
+    bridge: Bridge | Diffusion
+
+    def network_input(self, xt: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        """xt itself."""
+        return xt
+
+    def target(self, xt: Tensor, x0: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        """What the bridge has its network learn."""
+        return self.bridge.target(xt, x0, step)
+
+    def x0_from(self, xt: Tensor, prediction: Tensor, x1: Tensor, step: Tensor) -> Tensor:
+        """The clean image that a prediction stands for."""
+        return self.bridge.x0_from(xt, prediction, step)
 
 
 @dataclass(frozen=True)

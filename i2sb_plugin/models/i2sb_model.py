@@ -24,9 +24,11 @@ from i2sb_plugin.models.bridge_options import (
 from i2sb_plugin.models.channels import channel_faults
 from i2sb_plugin.models.consistency import consistent, with_low_frequencies
 from i2sb_plugin.models.x0_losses import X0Losses, loss_faults, trial_faults
-from i2sb_plugin.preconditioning import Preconditioning
+from i2sb_plugin.preconditioning import Direct, Preconditioning
 
 __all__ = ["I2SBModel"]
+
+_HOLES = "val.sampler.low_frequencies is given, but a hole has none that are known; leave it out"
 
 
 @MODEL_REGISTRY.register()
@@ -55,7 +57,7 @@ class I2SBModel(RestorationModel):
     def __init__(self, opt: dict) -> None:
         self.bridge_options = self._read(opt, self.path_block)
         self.bridge = self.bridge_options.build()
-        self.preconditioning: Preconditioning | None = None
+        self.parametrization: Direct | Preconditioning = Direct(self.bridge)
         self._precondition(opt, self.bridge_options.residual_variance)
         self.take_options(opt)
         self.scale = opt.get("scale", 1)
@@ -117,6 +119,8 @@ class I2SBModel(RestorationModel):
         if opt.get("is_train") and "gt" in item:
             size = opt["datasets"]["train"].get("gt_size") or min(item["gt"].shape[-2:])
             faults += trial_faults(opt["train"].get("x0_losses") or {}, item["gt"].shape[-3], size)
+        if "mask" in item and cls._read(opt, "val.sampler").low_frequencies is not None:
+            faults.append(_HOLES)
         return faults
 
     # ---- preconditioning
@@ -126,15 +130,19 @@ class I2SBModel(RestorationModel):
         options = self.bridge_options
         if options.predicts != "preconditioned" or not isinstance(variance, float | int):
             return
-        self.preconditioning = options.precondition(self.bridge, float(variance))
+        self.parametrization = options.precondition(self.bridge, float(variance))
         opt[self.path_block]["residual_variance"] = float(variance)  # so that every save holds it
+
+    @property
+    def _lacks_variance(self) -> bool:
+        return self.bridge_options.predicts == "preconditioned" and isinstance(self.parametrization, Direct)
 
     def take_configuration(self, configuration: Mapping[str, Any]) -> None:
         """Take the measured ``residual_variance`` of a checkpoint where the options say ``auto``."""
-        if self.bridge_options.predicts != "preconditioned" or self.preconditioning is not None:
+        if not self._lacks_variance:
             return
         self._precondition(self.opt, (configuration.get(self.path_block) or {}).get("residual_variance"))
-        if self.preconditioning is None and not self.is_train:
+        if self._lacks_variance and not self.is_train:
             raise InputError(
                 f"{self.path_block}.residual_variance is auto, but the checkpoint does not hold the number that its "
                 "training measured; give the number, which the training's log has"
@@ -145,7 +153,7 @@ class I2SBModel(RestorationModel):
 
         With masks, that of the hole. InputError if every degraded image is the clean one.
         """
-        if self.bridge_options.predicts != "preconditioned" or self.preconditioning is not None:
+        if not self._lacks_variance:
             return
         total = count = images = 0.0
         for batch in batches:
@@ -161,19 +169,6 @@ class I2SBModel(RestorationModel):
             raise InputError(f"{where} is auto, but {seen}; correct datasets.train, or give a number above 0")
         self._precondition(self.opt, variance)
         get_root_logger().info(f"{where}: {variance:.6g}, measured on {images:.0f} images of the training set.")
-
-    def _network_input(self, xt: Tensor, x1: Tensor, step: Tensor) -> Tensor:
-        return xt if self.preconditioning is None else self.preconditioning.network_input(xt, x1, step)
-
-    def _target(self, xt: Tensor, x0: Tensor, x1: Tensor, step: Tensor) -> Tensor:
-        if self.preconditioning is None:
-            return self.bridge.target(xt, x0, step)
-        return self.preconditioning.target(xt, x0, x1, step)
-
-    def _x0_from(self, xt: Tensor, prediction: Tensor, x1: Tensor, step: Tensor) -> Tensor:
-        if self.preconditioning is None:
-            return self.bridge.x0_from(xt, prediction, step)
-        return self.preconditioning.x0_from(xt, prediction, x1, step)
 
     # ---- training
 
@@ -196,21 +191,22 @@ class I2SBModel(RestorationModel):
         step = self._sample_step(len(x0), generators)
         xt = self.bridge.sample_xt(x0, self._with_noise(x1, generators), step, generators)
         prediction = self._call(self.net_g, xt, x1, step, cond).float()
-        target, sigma = self._target(xt, x0, x1, step), sent(self.bridge.sigma[step].float(), xt.device)
+        target, sigma = self.parametrization.target(xt, x0, x1, step), sent(self.bridge.sigma[step].float(), xt.device)
         loss = self.cri_bridge(prediction, target, batch.get("mask"), sigma)
         error = (prediction.detach() - target).square().flatten(1).mean(1)
         time = sent(step / self.bridge.last_step, error.device)
         self.loss_by_time.add(time, error)
         if not self.x0_losses:
             return {"l_bridge": loss}
-        found = self._x0_from(xt, prediction, x1, step)
+        found = self.parametrization.x0_from(xt, prediction, x1, step)
         if "mask" in batch:
             found = torch.where(batch["mask"].bool(), found, x0)
         return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time)
 
     def _call(self, net: nn.Module, xt: Tensor, x1: Tensor, step: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output at a node for each image, ``x1`` being the start without noise of its own."""
-        return net(self._network_input(xt, x1, step), sent(self.bridge.time(step), xt.device), cond)
+        fed = self.parametrization.network_input(xt, x1, step)
+        return net(fed, sent(self.bridge.time(step), xt.device), cond)
 
     def _sample_step(self, count: int, generators: list[torch.Generator] | None) -> Tensor:
         """Draw a training step for each image, on the CPU: (count,) int64."""
@@ -247,7 +243,7 @@ class I2SBModel(RestorationModel):
         if options.low_frequencies is None:
             return restored
         if "mask" in batch:
-            raise InputError("val.sampler.low_frequencies is given, but a hole has none that are known; leave it out")
+            raise InputError(_HOLES)
         return with_low_frequencies(restored, space.decode(clean), options.low_frequencies)
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:
@@ -261,7 +257,7 @@ class I2SBModel(RestorationModel):
             steps = torch.full((len(xt),), step)
             with self.autocast():
                 prediction = self._call(net, xt, x1, steps, cond)
-            return self._x0_from(xt, prediction.float(), x1, steps)
+            return self.parametrization.x0_from(xt, prediction.float(), x1, steps)
 
         return predict_x0
 

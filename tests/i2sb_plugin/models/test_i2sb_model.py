@@ -6,7 +6,8 @@ import torch
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from basicsr_ext.models.restoration_model import ema_decay_at
 from i2sb_plugin.bridge import Bridge
-from tests.support.models import built, generators, make_batch, predicting
+from i2sb_plugin.models.i2sb_model import I2SBModel
+from tests.support.models import built, generators, make_batch, model_options, predicting
 
 
 def model(**changes):
@@ -325,6 +326,15 @@ def test_low_frequencies_are_those_of_the_degraded_image():
     assert means[2.0] < 1e-6 and means[100.0] < 1e-6 and means[None] > 1e-4
     kept = (results[2.0] - results[2.0].mean()).square().mean() / (results[None] - results[None].mean()).square().mean()
     assert 0.3 < float(kept) <= 1.1, "detail stays"
+
+
+def test_low_frequencies_of_a_hole_are_refused_before_the_start():
+    image = torch.zeros(3, 24, 24)
+    item = {"lq": image, "gt": image, "mask": torch.ones(1, 24, 24)}
+    opt = model_options("I2SBModel", scale=1, val__sampler={"nfe": 3, "low_frequencies": 2.0}) | {"is_train": False}
+    (fault,) = I2SBModel.data_faults(opt, item)
+    assert "val.sampler.low_frequencies" in fault and "leave it out" in fault
+    assert not I2SBModel.data_faults(opt, {"lq": image, "gt": image})
 
 
 @pytest.mark.parametrize("sigma", [0, -1])
