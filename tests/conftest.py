@@ -11,6 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 
+@pytest.fixture(scope="session")
+def sample_photographs(tmp_path_factory):
+    """The folder that `sample:train` and `sample:val` lie in, written once for all tests of a process."""
+    from i2sb_plugin.data.photographs import prepare
+
+    return prepare(tmp_path_factory.mktemp("samples") / "photographs")
+
+
 @pytest.fixture(autouse=True)
 def fresh_toolkit_log():
     """BasicSR keeps one logger for the process: a test's handlers must not write to the next one's closed streams."""

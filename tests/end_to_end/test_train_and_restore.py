@@ -18,8 +18,10 @@ I2SB = str(OPTIONS / "i2sb_sr4x.yml")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, sample_photographs):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/photographs").symlink_to(sample_photographs)
     return tmp_path
 
 

@@ -29,11 +29,11 @@ def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
     A ``seed`` gives the same draws of images for the same n, so that methods are compared on the same resamples.
     """
     mean = float(np.mean(values))
-    if len(values) < 2:
+    if (n := len(values)) < 2:
         return Interval(mean, None, None)
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    generator, rows = np.random.default_rng(seed), max(1, 2**18 // n)  # at once
+    means = [values[generator.integers(0, n, (min(rows, resamples - k), n))].mean(1) for k in range(0, resamples, rows)]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return Interval(mean, float(low), float(high))
 
 

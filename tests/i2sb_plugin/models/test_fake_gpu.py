@@ -30,7 +30,8 @@ TRAIN = {
     "optim_g": {"type": "AdamW", "lr": 1e-3},
     "scheduler": {"type": "MultiStepLR", "milestones": [100], "gamma": 0.5},
 }
-NETWORK = {"type": "ADMUNet", "preset": "tiny", "channel_mult": [1, 1], "attention_ds": [2], "num_head_channels": 16}
+NETWORK = {"type": "ADMUNet", "preset": "tiny", "channel_mult": [1, 1], "attention_ds": [2], "num_res_blocks": 1,
+           "num_head_channels": 16}  # fmt: skip
 CONDITIONAL = {**NETWORK, "cond_channels": 3}
 OPT = {
     "name": "t",
@@ -130,16 +131,16 @@ def test_no_walk_waits(gpu, sampler, mask):
 def test_consistency_does_not_wait(gpu, name):
     consistency = {"degradation": example(name)}
     scale = 4 if name.startswith("sr4x") else 1
-    made = model(is_train=False, scale=scale, val={"sampler": {"nfe": 2, "consistency": consistency}})
+    made = model(is_train=False, scale=scale, val={"sampler": {"nfe": 1, "consistency": consistency}})
     made.feed_data(batch(scale, mask=name.startswith("inpaint")))
     made.test()
 
 
 def test_tiles_do_not_wait(gpu):
-    made = model(is_train=False)
+    made = model(is_train=False, val={"sampler": {"nfe": 2}})
     made.feed_data(batch())
     with torch.no_grad():
-        found = made.restore(made.batch, TiledNetwork(made.net_g, 16, 8), generators())
+        found = made.restore(made.batch, TiledNetwork(made.net_g, 32, 8), generators())
     assert found.device.type == "cuda"
 
 

@@ -55,10 +55,12 @@ def _expanded(name, nfe):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, sample_photographs):
     """Run a small study with words of the command line; ``run.basicsr`` has what it asked for."""
     plan = yaml.safe_load((Path(study.__file__).parents[1] / "study.yml").read_text())
     (tmp_path / "study.yml").write_text(yaml.safe_dump({**plan, **CHANGES}))
+    (tmp_path / "work/data").mkdir(parents=True)
+    (tmp_path / "work/data/photographs").symlink_to(sample_photographs)
     basicsr = Basicsr(tmp_path / "work")
     monkeypatch.setattr(study.Runner, "call", lambda *words: basicsr(*words))
 
