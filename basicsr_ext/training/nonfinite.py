@@ -71,7 +71,7 @@ class Step:
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to this norm if it is longer."""
-        nn.utils.clip_grads_with_norm_(self.parameters.values(), largest, self.norm)
+        nn.utils.clip_grads_with_norm_(self.parameters.values(), largest, self.norm, foreach=True)
 
     def described(self) -> BadStep:
         """What there is to say of it; waits for the device."""

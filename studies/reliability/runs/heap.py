@@ -1,6 +1,6 @@
 """See whether a training run holds more memory after each pass over its data: Python's blocks and malloc's bytes.
 
-    python -m studies.reliability.runs.heap --passes 1000
+    python -m studies.reliability.runs.heap --passes 600
 
 Unlike the size of a process, which the soak looks at, both count what is in use and nothing that waits to be used
 again. SRModel with TensorBoard, validations and saves, once without worker processes and once with two, which every
@@ -23,7 +23,7 @@ from studies.reliability.runs import soak
 from studies.reliability.runs import tiny_runs as tiny
 from studies.reliability.runs.children import fork
 
-PASS = 6  # iterations: 12 pictures in batches of 2
+PASS = 24  # iterations: 12 pictures, each four times, in batches of 2
 WARM_UP = 0.5  # share of the passes that is not looked at: what is kept for later use fills up slowly
 
 
@@ -49,7 +49,7 @@ def train(root: Path, workers: int, passes: int) -> None:
     from basicsr_ext import cli
 
     opt = soak.options(root, f"heap_{workers}", False, False, workers, PASS * passes)
-    opt["datasets"]["train"]["dataset_enlarge_ratio"] = 1
+    opt["datasets"]["train"]["dataset_enlarge_ratio"] = 4
     looks, feed, fed = np.zeros((passes, 2), np.int64), SRModel.feed_data, 0  # an array, which does not grow itself
 
     def looking(self: SRModel, data: dict) -> None:
@@ -78,7 +78,7 @@ def summary(looks: list[tuple[int, int]]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=1000)
+    parser.add_argument("--passes", type=int, default=600)
     parser.add_argument("--out", type=Path, default=tiny.RESULTS / "heap.json")
     args = parser.parse_args()
     tiny.warm_up()
