@@ -155,7 +155,7 @@ EXTRAS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [options, bridge_options])
+@pytest.mark.parametrize("make", [pytest.param(options, marks=pytest.mark.slow), bridge_options])
 def test_no_path_in_an_option_runs_code(make, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     opt = make(tmp_path)

@@ -20,8 +20,8 @@ from i2sb_plugin.degradations.masks import draw_mask
 from tests.support.image_files import write_image
 from tests.support.toolkit import OPTIONS
 
-# One of each kind: a scale, a hole to fill, folders of pairs, own masks. The others are slow.
-FAST = ("sr4x_pool", "inpaint_center", "translation_from_grey", "own_masks")
+# One of each kind: a scale, a hole to fill, folders of pairs. The others are slow.
+FAST = ("sr4x_pool", "inpaint_center", "translation_from_grey")
 SIDE = 96  # of the photographs that are restored, pixels
 
 

@@ -200,6 +200,7 @@ def measured(options, count=4):
     return metric
 
 
+@pytest.mark.slow
 def test_fid_and_kid_are_those_of_torch_fidelity(folders, weights):
     import torch_fidelity
 
@@ -231,6 +232,7 @@ def test_fid_and_kid_are_those_of_torch_fidelity(folders, weights):
     assert "kid or patch_fid" in found["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_mode_of_the_paper_is_that_of_clean_fid(folders):
     from cleanfid import fid
     from cleanfid.features import build_feature_extractor
