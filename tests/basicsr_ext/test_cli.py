@@ -302,7 +302,10 @@ def test_a_terminal_that_does_not_know_a_letter_ends_nothing(tmp_path, monkeypat
     assert b"1 broken link (caf\\udce9.png)" in sys.stdout.buffer.getvalue()
 
 
-@pytest.mark.parametrize("closed", [["stderr"], ["stdin", "stdout", "stderr"]])
+@pytest.mark.parametrize(
+    "closed",
+    [["stderr"], pytest.param(["stdout", "stderr"], marks=pytest.mark.slow), ["stdin", "stdout", "stderr"]],
+)
 def test_streams_that_are_closed_end_nothing(tmp_path, closed):
     write_images(tmp_path / "in", 2, 16)
     torch.save({"params": {}, "config": CONFIGURATION}, tmp_path / "net.pth")
