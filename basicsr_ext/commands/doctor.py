@@ -9,9 +9,8 @@ from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.contracts import NetworkContract
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.common.versions import version_of
+from basicsr_ext.common.versions import PACKAGES, version_of
 
-_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python", "lmdb", "tensorboard", "basicsr")
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES")
 
 
@@ -20,7 +19,7 @@ def run(argv: list[str]) -> int:
     argparse.ArgumentParser(prog="basicsr doctor", description=__doc__).parse_args(argv)
     wrong: list[str] = []
     print(f"python {platform.python_version()} on {platform.platform()}")
-    for name in _PACKAGES:
+    for name in (*PACKAGES, "lmdb", "tensorboard"):
         print(f"  {name:<14} {_version(name, wrong)}")
     print(f"device\n  {_device(wrong)}")
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
@@ -51,8 +50,7 @@ def _device(wrong: list[str]) -> str:
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         return f"CPU, {torch.get_num_threads()} threads (torch {built}; no usable GPU)"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-    return f"CUDA {torch.version.cuda}: {', '.join(names)} ({bf16})"
+    return f"CUDA {torch.version.cuda}: {', '.join(names)} ({'' if torch.cuda.is_bf16_supported() else 'no '}bf16)"
 
 
 def _speed() -> None:
@@ -65,12 +63,11 @@ def _speed() -> None:
     except ImportError:
         return  # already said
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pinned = "yes" if device == "cuda" else "no: a GPU has it"
+    locked = "page-locked" if device == "cuda" else "not page-locked, as for a GPU"
     lines = [
         *acceleration.choose(device).lines(),
-        "several GPUs   gradients are views of the buckets that are exchanged (always)",
         "loading        workers are kept from epoch to epoch (datasets.train.persistent_workers)",
-        f"               batches are page-locked: {pinned} (datasets.train.pin_memory)",
+        f"               batches are {locked} (datasets.train.pin_memory)",
         "               the next batch is not fetched ahead (datasets.train.prefetch_mode: cpu, cuda)",
         "               workers degrade (datasets.train.degrade_on: device)",
     ]

@@ -6,12 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_RGB = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}  # OpenCV's order of channels to RGB's, and back
+
 
 def to_image(tensor: Tensor) -> np.ndarray:
     """C,H,W in [0, 1] with 1, 3 or 4 channels (RGB, RGBA) to H,W,C uint8 in OpenCV's order (BGR, BGRA), rounded."""
     array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[2], list(range(array.shape[2])))
-    return np.ascontiguousarray(array[:, :, order])
+    return np.ascontiguousarray(array[:, :, _RGB.get(array.shape[2], slice(None))])
+
+
+def to_planes(image: np.ndarray) -> Tensor:
+    """H,W,C uint8 in OpenCV's order (BGR, BGRA) to 1,C,H,W uint8 in the order of RGB, RGBA."""
+    return torch.from_numpy(np.ascontiguousarray(image[:, :, _RGB[image.shape[2]]])).permute(2, 0, 1)[None]
 
 
 def to_bgr(pixels: np.ndarray) -> np.ndarray:
@@ -31,10 +37,9 @@ def hole_of(pixels: np.ndarray) -> np.ndarray:
     return pixels[:, :, :3].max(2, keepdims=True) > np.iinfo(pixels.dtype).max // 2
 
 
-def to_rgb(image: np.ndarray) -> torch.Tensor:
+def to_rgb(image: np.ndarray) -> Tensor:
     """H,W,C uint8 in OpenCV's order to 1,3,H,W float32 RGB in [0, 255]; grey is repeated, alpha left out."""
-    channels = {1: [0, 0, 0], 3: [2, 1, 0], 4: [2, 1, 0]}[image.shape[2]]
-    return torch.from_numpy(np.ascontiguousarray(image[:, :, channels])).permute(2, 0, 1)[None].float()
+    return to_planes(to_bgr(image)).float()
 
 
 def digest_of(image: np.ndarray) -> str:

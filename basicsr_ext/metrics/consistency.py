@@ -3,16 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from basicsr_ext.images.arrays import to_planes
 from basicsr_ext.metrics.base import METRICS, Metric, Sample
-
-
-def _pixels(image: np.ndarray) -> torch.Tensor:
-    """H,W,C uint8 in OpenCV's order to 1,C,H,W float64 RGB in [0, 1]."""
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
-    return torch.from_numpy(np.ascontiguousarray(image[:, :, order])).permute(2, 0, 1)[None].double() / 255
 
 
 @METRICS.register("consistency")
@@ -32,8 +26,8 @@ class Consistency(Metric):
         """The PSNR of one image."""
         assert sample.operator is not None and sample.lq is not None
         with torch.no_grad():
-            again = sample.operator(_pixels(sample.restored).float()).double().clamp(0, 1)
-        error = (again.cpu() - _pixels(sample.lq)).square()
+            again = sample.operator((to_planes(sample.restored).double() / 255).float()).double().clamp(0, 1)
+        error = (again.cpu() - to_planes(sample.lq).double() / 255).square()
         if sample.hole is not None:
             error = error[..., torch.from_numpy(~sample.hole)]
         mse = float(error.mean()) if error.numel() else 0.0

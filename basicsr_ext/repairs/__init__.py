@@ -8,7 +8,7 @@ import functools
 import importlib
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.repairs.imports import folder_of, import_repairs, repair_imports
+from basicsr_ext.repairs.imports import folder_of, import_repairs
 from basicsr_ext.repairs.repair import Repair, Status
 
 __all__ = ["Repair", "Status", "all_repairs", "apply", "status"]
@@ -28,17 +28,12 @@ def apply() -> list[Status]:
 
     Raises InputError if BasicSR is not installed.
     """
-    repair_imports()
     if folder_of("basicsr") is None:
         raise InputError("BasicSR is not installed; install version 1.4.2 with: python -m basicsr_ext.install")
-    found = [Status(r.name, r.fault, r.probe()) for r in import_repairs()]
+    found = [repair.make() for repair in import_repairs()]
     importlib.import_module("basicsr.train")
     importlib.import_module("basicsr.test")
-    for repair in all_repairs():
-        if faulty := repair.probe():
-            repair.apply()
-        found.append(Status(repair.name, repair.fault, faulty))
-    return found
+    return found + [repair.make() for repair in all_repairs()]
 
 
 def status() -> list[Status]:

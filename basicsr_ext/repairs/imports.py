@@ -10,7 +10,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,32 +17,13 @@ from typing import Any
 
 from basicsr_ext.repairs.repair import Repair
 
-
-@functools.total_ordering
-class LooseVersion:
-    """The part of ``distutils.version.LooseVersion`` that BasicSR uses: ordering of dotted version strings."""
-
-    def __init__(self, vstring: str):
-        self.vstring = vstring
-        parts = re.findall(r"\d+|[a-z]+", vstring.lower())
-        self._key = [(True, int(part), "") if part.isdigit() else (False, 0, part) for part in parts]
-
-    def __str__(self) -> str:
-        return self.vstring
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str | LooseVersion) and self._key == LooseVersion(str(other))._key
-
-    def __lt__(self, other: str | LooseVersion) -> bool:
-        return self._key < LooseVersion(str(other))._key
-
-
 _DROPPED = {  # module: the one that has its names now, and the file of BasicSR that still imports it
     "torchvision.transforms.functional_tensor": ("torchvision.transforms.functional", "data/degradations.py"),
     "scipy.ndimage.filters": ("scipy.ndimage", "metrics/niqe.py"),
-    "distutils": (__name__, ""),
-    "distutils.version": (__name__, "archs/arch_util.py"),
+    "distutils": ("packaging", ""),
+    "distutils.version": ("packaging.version", "archs/arch_util.py"),
 }
+_COMPILER = "torch._dynamo.utils"
 
 
 class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -62,7 +42,8 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def lookup(name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(importlib.import_module(target), name)  # the name is known when it is asked for
+            new_name = "Version" if name == "LooseVersion" else name
+            return getattr(importlib.import_module(target), new_name)  # the name is known when it is asked for
 
         vars(module)["__getattr__"] = lookup
 
@@ -83,6 +64,11 @@ def folder_of(package: str) -> Path | None:
     return Path(places[0]) if places else None
 
 
+def _source(package: str, file: str) -> str:
+    folder = folder_of(package)
+    return (folder / file).read_text("utf-8") if folder and (folder / file).exists() else ""
+
+
 def _is_dropped(module: str) -> bool:
     top, _, rest = module.partition(".")
     if top == "distutils":
@@ -93,16 +79,31 @@ def _is_dropped(module: str) -> bool:
 
 def _is_missed(module: str, asked_in: str) -> bool:
     """True if that file of BasicSR imports a module that the installed stack lacks."""
-    folder = folder_of("basicsr")
-    asks = folder is not None and (folder / asked_in).exists() and module in (folder / asked_in).read_text("utf-8")
-    return asks and _is_dropped(module)
+    return module in _source("basicsr", asked_in) and _is_dropped(module)
+
+
+def _loads_compiler() -> bool:
+    asks = f"from {_COMPILER} import is_compile_supported\n" in _source("torchvision", "ops/roi_align.py")
+    return asks and sys.modules.keys().isdisjoint((_COMPILER, "torchvision"))
+
+
+def _import_torchvision() -> None:
+    """Import torchvision with a stand-in for a module of the compiler, which its function loads when it is called."""
+    importlib.import_module("torch")
+    stand_in = sys.modules[_COMPILER] = ModuleType(_COMPILER)
+    vars(stand_in)["is_compile_supported"] = lambda x: importlib.import_module(_COMPILER).is_compile_supported(x)
+    try:
+        importlib.import_module("torchvision")
+    finally:
+        del sys.modules[_COMPILER]
 
 
 def import_repairs() -> list[Repair]:
-    """The repairs that make ``import basicsr`` work."""
+    """The repairs that make ``import basicsr`` work, and fast."""
+    slow = "import torchvision loads torch's compiler for one function, a third of the seconds that a command starts."
     fault = "import basicsr fails: the installed Python or packages no longer have {}."
     asked = [(module, file) for module, (_, file) in _DROPPED.items() if file]
-    return [
+    return [Repair("import-torchvision-fast", slow, _loads_compiler, _import_torchvision)] + [
         Repair(f"import-{m.partition('.')[0]}", fault.format(m), functools.partial(_is_missed, m, file), repair_imports)
         for m, file in asked
     ]

@@ -9,6 +9,14 @@ _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+class Status(NamedTuple):
+    """What became of one repair: ``applied`` is False where the fault is absent."""
+
+    name: str
+    fault: str
+    applied: bool
+
+
 class Repair(NamedTuple):
     """A fault of BasicSR, in one sentence, and its cure in memory; ``name`` is what ``basicsr doctor`` prints.
 
@@ -20,13 +28,11 @@ class Repair(NamedTuple):
     probe: Callable[[], bool]
     apply: Callable[[], None]
 
-
-class Status(NamedTuple):
-    """What became of one repair: ``applied`` is False where the fault is absent."""
-
-    name: str
-    fault: str
-    applied: bool
+    def make(self) -> Status:
+        """Apply the cure if the fault is there."""
+        if faulty := self.probe():
+            self.apply()
+        return Status(self.name, self.fault, faulty)
 
 
 class Repairs(list[Repair]):

@@ -91,13 +91,15 @@ class SetDistance(Metric):
     def reduce(self, records: list[dict[str, Any]]) -> float:
         """The distance of all features, in the order of the images."""
         restored = np.concatenate([record["restored"] for record in records])
-        own = self.reference_features() if self.reference else None
-        return self.distance(restored, np.concatenate([r["reference"] for r in records]) if own is None else own)
+        if self.reference:
+            return self.distance(restored, self.reference_features())
+        return self.distance(restored, np.concatenate([record["reference"] for record in records]))
 
     def check(self) -> None:
         """Look for packages, weights and reference set."""
         super().check()
-        _ = self.reference and self._reference_files
+        if self.reference:
+            _ = self._reference_files
 
     @cached_property
     def _reference_files(self) -> list[Path]:
