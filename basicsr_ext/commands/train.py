@@ -33,7 +33,7 @@ def _pipeline(name: str, rest: list[str]) -> int:
             unsaved: list[str] = sum(collectives.gather_objects(run.unsaved), [])
         if unsaved and name == "test":
             if collectives.is_main():
-                print(f"{len(unsaved)} results could not be saved", file=sys.stderr)
+                print(f"{len(unsaved)} result(s) could not be saved", file=sys.stderr)
             return 1
         return int(name == "test" and unmeasured)
     except Interrupted:

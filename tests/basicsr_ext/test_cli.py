@@ -14,7 +14,7 @@ import torch
 from basicsr_ext import cli
 from basicsr_ext.common.errors import InputError, NonFiniteLoss
 from tests.support.cli_runs import bridge_options, files_below, options, run, write, write_images
-from tests.support.toolkit import python
+from tests.support.toolkit import command, python
 
 CONFIGURATION = json.dumps(
     {"model_type": "RestorationModel", "scale": 2, "network_g": {"type": "Interpolation", "scale": 2}}
@@ -213,13 +213,16 @@ def test_results_keep_sub_folders_and_one_that_cannot_be_saved_ends_nothing(tmp_
     assert (seen / f"{odd}/{odd}_4.png").is_file()
     code, _, err = run(capsys, "test", "-opt", file)
     assert code == 1 and "Traceback" not in err
-    assert err.count("not saved: ") == 2 and "shorten its name" in err and "2 results could not be saved" in err
+    assert err.count("not saved: ") == 2 and "shorten its name" in err and "2 result(s) could not be saved" in err
     results = tmp_path / "results/tiny/visualization/val"
     names = {str(path.relative_to(results)) for path in results.rglob("*.png")}
     assert names == {f"{name}_tiny.png" for name in ("0", "1", "a/1", "b/1", odd)}
     if model_type == "RestorationModel":
         images = json.loads((tmp_path / "results/tiny/metrics.json").read_text())["datasets"]["val"]["images"]
         assert sorted(image["image"] for image in images if "file" in image) == sorted(["0", "1", "a/1", "b/1", odd])
+        shared = command("test", "-opt", file, "--launcher", "pytorch", processes=2)
+        assert shared.returncode == 1 and shared.stderr.count("not saved: ") == 2, shared.stderr
+        assert shared.stderr.count("2 result(s) could not be saved") == 1, "of all processes, said by one"
 
 
 def test_auto_resume_goes_on_from_the_newest_state(tmp_path, monkeypatch, capsys):
