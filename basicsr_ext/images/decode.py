@@ -59,11 +59,8 @@ def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
     except Exception as error:  # a damaged file may raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: is damaged, or is no image that can be read ({reason}); replace it") from error
-    if pixels is None:
-        raise InputError(f"{path}: is damaged: its pixels cannot be decoded; replace it")
-    expected = (header.height, header.width, header.channels), np.dtype(f"uint{header.bits}")
-    if (pixels.shape, pixels.dtype) != expected:
-        raise InputError(f"{path}: is damaged: it does not hold what its header says; replace it")
+    if pixels is None or (pixels.shape, pixels.dtype) != (header[:3], np.dtype(f"uint{header.bits}")):
+        raise InputError(f"{path}: is damaged: its pixels cannot be decoded as its header says; replace it")
     return pixels, header
 
 
@@ -110,8 +107,7 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
     if palette is not None:
         return _turn((palette[::-1, stored[:, :, 0]] >> 8).astype(np.uint8).transpose(1, 2, 0), header.orientation)
     pixels = stored[:, :, : header.channels].astype(stored.dtype.newbyteorder("="))
-    shown = 1 if header.channels < 3 else 3
-    full = np.iinfo(pixels.dtype).max
+    shown, full = 1 if header.channels < 3 else 3, np.iinfo(pixels.dtype).max
     if colours == 0:
         pixels[:, :, 0] = full - pixels[:, :, 0]
     if header.channels > shown and tags.get(338, (2,))[0] == 1:  # colours that were multiplied by alpha

@@ -320,6 +320,10 @@ def _tiff(content: Content) -> Header | None:
     end = max((offset + count for offset, count in zip(offsets, counts)), default=0)
     if end > len(content):
         odd = _cut(len(content), end)
+    wide, high = tags.get(322, (width,))[0] or width, tags.get(323, tags.get(278, (height,)))[0] or height
+    parts = -(-width // wide) * -(-height // high) * (samples if tags.get(284, (1,))[0] == 2 else 1)
+    if len(offsets) < parts and tags.get(259) != (6,):  # 6, an old kind of JPEG, may say its places otherwise
+        odd = odd or f"is damaged: it holds {len(offsets):,} of {parts:,} strips or tiles; replace it"
     try:
         if any(not page.get(254, (0,))[0] & (1 | 4) for page in pages):  # a page of its own, no preview, no mask
             odd = odd or "holds several pages; save the page that is meant as a file of its own"

@@ -55,6 +55,25 @@ def test_a_part_of_a_png_that_claims_more_than_the_file_is_refused():
         decode_pixels(claimed, "x.png")
 
 
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 8}, {"tile": (16, 16)}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_that_lacks_strips_or_tiles_is_refused(layout, compression):
+    """tifffile would make them black, of a damaged height 15 million rows of them."""
+    buffer, shape = io.BytesIO(), (3, 64, 64) if "planarconfig" in layout else (64, 64, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    tifffile.imwrite(buffer, pixels, photometric="rgb", compression=compression, **layout)
+    whole = buffer.getvalue()
+    assert decode_pixels(whole, "whole.tif").shape == (64, 64, 3)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        tags = file.pages.first.tags
+        place, count = tags["ImageLength"].valueoffset, tags.get(324, tags.get(273)).count
+    for rows in (65, 60_000):
+        content = bytearray(whole)
+        content[place : place + 2] = struct.pack("<H", rows)
+        with pytest.raises(InputError, match=rf"short\.tif: is damaged: it holds {count} of [\d,]+ strips or tiles"):
+            decode_pixels(bytes(content), "short.tif")
+
+
 def test_a_planar_tiff_that_is_cut_short_is_refused():
     planes = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
     buffer = io.BytesIO()
