@@ -22,6 +22,7 @@ UNITS = {
     "claims-denoise-0", "longer-sr4x-0", "super_resolution-sr4x-0", "ablations-sr4x-0", "samplers-sr4x-0",
     "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0", "one_step-sr4x-0",
     "conditioning-sr4x-0", "conditioning-inpaint_center-0", "trained_ot_ode-jpeg10-0",
+    "equal_seconds-sr4x-0", "equal_seconds-inpaint_center-0", "rivals-sr4x-0",
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
         assert [metric["name"] for metric in outcome["metrics"]] == ["psnr", "ssim", "lpips", "dists", "patch_fid"]
         assert {method["status"] for method in outcome["methods"]} == {"done"}, path.name
         assert all(0 < value["summary"]["ssim"]["value"] <= 1 for value in outcome["results"]), path.name
-    assert run("study", "--quick", "--work", work).endswith("17 units, 17 done already\n")
+    assert run("study", "--quick", "--work", work).endswith(f"{len(UNITS)} units, {len(UNITS)} done already\n")
 
     run("questions.texture", "--work", work)
     run("questions.time_to_quality", "--work", work)
