@@ -123,7 +123,7 @@ class Metric:
         if figure is None or math.isfinite(figure):
             return figure
         self.records.pop(sample.index, None)
-        self.unmeasured[sample.index] = figure, said if sample.name in said else f"{sample.name}: {said}"
+        self.unmeasured[sample.index] = figure, said if said.startswith(f"{sample.name} ") else f"{sample.name}: {said}"
         return figure
 
     def compute(self) -> float:

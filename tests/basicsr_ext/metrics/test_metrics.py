@@ -627,3 +627,15 @@ def test_features_of_crops_are_those_of_each_crop_alone_and_do_not_depend_on_the
 def test_a_border_that_is_no_number_of_pixels_is_named(border):
     with pytest.raises(InputError, match=rf"val\.metrics\.m\.crop_border is {border!r}.* must be a (whole )?number"):
         build_metrics({"m": {"type": "calculate_psnr", "crop_border": border}})
+
+
+@pytest.mark.parametrize("name", ["a", "inf", "as", "0", "crop"])
+def test_what_has_no_figure_is_named_by_its_image_whatever_its_name(name):
+    """As whole words of the reason, or pieces of them, too."""
+    psnr = build_metric({"type": "calculate_psnr", "crop_border": 2})
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert psnr.take(Sample(0, name, image, gt=image)) == math.inf
+    assert math.isnan(psnr.take(Sample(1, name, image[:2], gt=image[:2])))
+    assert math.isfinite(psnr.take(Sample(2, name, image, gt=image // 2)))
+    (said,) = psnr.all_notes()
+    assert said.startswith(f"the figure is that of 1 of 3 image(s); without {name}: inf, as for equal images, {name}")
