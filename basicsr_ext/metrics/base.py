@@ -116,14 +116,14 @@ class Metric:
         """:meth:`update`, but an image that fails, in whatever way, or has no finite figure is left out and noted."""
         try:
             figure = self.update(sample)
-            said = odd(figure)
+            said = f"{sample.name}: {odd(figure)}"
         except Exception as error:  # functions of libraries fail as they like
-            figure = math.nan
-            said = cause_of(error)
+            figure, said = math.nan, cause_of(error)
+            said = said if isinstance(error, InputError) and sample.name in said else f"{sample.name}: {said}"
         if figure is None or math.isfinite(figure):
             return figure
         self.records.pop(sample.index, None)
-        self.unmeasured[sample.index] = figure, said if said.startswith(f"{sample.name} ") else f"{sample.name}: {said}"
+        self.unmeasured[sample.index] = figure, said
         return figure
 
     def compute(self) -> float:
