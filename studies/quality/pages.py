@@ -18,7 +18,16 @@ from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
 from studies.quality import findings
 from studies.quality.figures import claims_name, draw
-from studies.quality.questions import ablations, claims, one_step, samplers, super_resolution, texture, time_to_quality
+from studies.quality.questions import (
+    ablations,
+    claims,
+    equal_seconds,
+    one_step,
+    samplers,
+    super_resolution,
+    texture,
+    time_to_quality,
+)  # fmt: skip
 from studies.quality.questions.robustness import BLOTCHES, BRIGHTER, LOST, MADE_UP, RINGING, SHIFT, TEXTURE
 from studies.quality.study.data import TRAINED
 from studies.quality.study.markdown import LABELS, figure, machine, percent, table, training
@@ -106,6 +115,14 @@ def _sections(results: Path, study: Study, outcomes: Outcomes, plans: dict[str, 
         "super_resolution": (
             "Super-resolution",
             super_resolution.section(outcomes, plans.get(super_resolution.NAME)),
+        ),
+        "equal_seconds": (
+            "Equal seconds of training: a cheaper network, one evaluation",
+            equal_seconds.section(outcomes, plans.get(equal_seconds.NAME)),
+        ),
+        "rivals": (
+            "The fast bridge beside its rivals, with the same network and term",
+            equal_seconds.section(outcomes, plans.get(equal_seconds.RIVALS), equal_seconds.RIVALS),
         ),
         "texture": ("What DISTS holds against drawn detail", texture.section(results)),
         "one_step": ("Why one step is below its twin", one_step.section(outcomes, plans.get(one_step.NAME))),

@@ -2,6 +2,7 @@
 
     python -m studies.quality.study --data DIR            everything; hours on two CPU cores
     python -m studies.quality.study --data DIR --minutes 9    as much of it as nine minutes allow
+    python -m studies.quality.study --data DIR --paces    only how long an iteration takes, for equal seconds: alone
     python -m studies.quality.study --quick               every line of it, a few iterations each: ten minutes
 
 Networks and pictures go to ``study/``, figures to ``studies/quality/results/``; ``python -m studies.quality.pages``
@@ -35,7 +36,7 @@ from studies.quality.study.plan import Unit, merged, read
 HERE = Path(__file__).parents[1]
 STOPPED = 75  # exit code of a run that a signal ended, with its state saved
 ITERATIONS, CROPS = 800, 40
-PACE = (10, 50)  # iterations of the two trainings by which the seconds of one are measured
+PACE = (10, 110)  # iterations of the two trainings by which the seconds of one are measured
 QUICK = {"iterations": 2, "crops": 2, "nfe": 2}
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 0},
@@ -68,7 +69,8 @@ class Runner:
         self.weights = str(Path(args.weights).absolute()) if args.weights else None
         data = Path(args.data).absolute() if args.data else None
         self.photographs = Photographs(data, self.work / "data", QUICK["crops"] if args.quick else CROPS)
-        self.workers: int = args.workers
+        self.workers: int = 1 if args.paces else args.workers
+        self.only_paces: bool = args.paces
         self.end = time.monotonic() + 60 * args.minutes if args.minutes else None
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -86,6 +88,11 @@ class Runner:
         chosen = [unit for unit in wanted if any(fnmatch(unit.name, pattern) for pattern in patterns)]
         todo = [unit for unit in chosen if not self._done(unit)]
         self._check(todo)
+        if self.only_paces:
+            for unit in todo:
+                for network in unit.networks if unit.what.seconds else ():
+                    print(f"{network}-{unit.task}: {self._pace(network, unit):.4f} CPU s an iteration", flush=True)
+            return 0
         print(f"{len(chosen)} units, {len(chosen) - len(todo)} done already", flush=True)
         failed: list[str] = []
         stopped: list[str] = []
@@ -167,21 +174,24 @@ class Runner:
         return self.iterations * unit.what.longer
 
     def _pace(self, network: str, unit: Unit) -> float:
-        """CPU seconds of an iteration, by two short trainings, so that what a start takes does not count."""
-        name = f"pace-{network}-{unit.task}"
-        with self._locks[name]:
-            record = self.work / "trained" / f"{name}.json"
-            if not record.is_file():
+        """CPU seconds of an iteration: those of ``paces.json``, so that every machine trains as far; else measured.
+
+        Measured by two short trainings, so that what a start takes does not count.
+        """
+        name, file = f"{network}-{unit.task}", self.results / "paces.json"
+        with self._locks["paces"]:
+            known = json.loads(file.read_text()) if file.is_file() else {}
+            if name not in known:
                 seconds = {}
                 for count in PACE:
-                    run = f"{name}-{count}"
+                    run = f"pace-{name}-{count}"
                     options = self._options(network, unit, run, count, None)
                     options["path"].pop("pretrain_network_g", None)
                     seconds[count] = self.call("train", run, options)
-                each = (seconds[PACE[1]] - seconds[PACE[0]]) / (PACE[1] - PACE[0])
-                record.parent.mkdir(parents=True, exist_ok=True)
-                record.write_text(json.dumps({"cpu seconds of an iteration": each}) + "\n")
-            return json.loads(record.read_text())["cpu seconds of an iteration"]
+                known[name] = round((seconds[PACE[1]] - seconds[PACE[0]]) / (PACE[1] - PACE[0]), 5)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+            return known[name]
 
     def _unit(self, unit: Unit) -> None:
         trained = {network: self._train(network, unit) for network in unit.networks}
@@ -359,6 +369,7 @@ def main() -> int:
     parser.add_argument("--work", default="study", help="folder for networks and pictures")
     parser.add_argument("--results", help="folder for the figures")
     parser.add_argument("--weights", default=os.environ.get("BASICSR_WEIGHTS"), help="folder of the metrics' weights")
+    parser.add_argument("--paces", action="store_true", help="measure what equal seconds need, train nothing")
     parser.add_argument("--quick", action="store_true", help="every line, a few iterations each")
     args = parser.parse_args()
     try:

@@ -10,7 +10,7 @@ import pytest
 from basicsr_ext.benchmark.report.statistics import bootstrap_mean
 from basicsr_ext.common.errors import InputError
 from studies.quality import findings, pages
-from studies.quality.questions import claims, samplers, super_resolution
+from studies.quality.questions import claims, equal_seconds, samplers, super_resolution
 from studies.quality.study.outcomes import Outcomes, difference, interval, mean
 from studies.quality.study.plan import read
 from tests.support.study_results import method, write
@@ -347,3 +347,21 @@ def test_the_findings_are_the_answers_of_the_table_of_claims():
 
 def test_the_front_page_is_short():
     assert len((ROOT / "docs/results.md").read_text().splitlines()) < 100
+
+
+def test_one_evaluation_is_compared_with_the_best_walk_of_full_size(tmp_path):
+    def sides(full, cond, fast):
+        methods = [method("full", n, psnr=[p] * 6, lpips=lpips(v), patch_fid=f) for n, p, v, f in full]
+        methods += [method("full_cond", n, psnr=[p] * 6, lpips=lpips(v), patch_fid=f) for n, p, v, f in cond]
+        return [*methods, method("fast_lpips", 1, psnr=[fast[0]] * 6, lpips=lpips(fast[1]), patch_fid=fast[2])]
+
+    full, cond = [(1, 30.0, 0.4, 90.0), (5, 28.0, 0.32, 40.0)], [(1, 30.5, 0.45, 95.0), (3, 29.0, 0.3, 60.0)]
+    write(tmp_path, "equal_seconds", "sr4x", 0, sides(full, cond, (30.4, 0.25, 50.0)))
+    found = Outcomes(tmp_path, STUDY.tasks).of("equal_seconds")
+    assert equal_seconds.best_walk(found, "crops") == ("full_cond", 3)
+    gaps = {name: gap.value for name, gap in equal_seconds.against(found, "crops").items() if gap}
+    assert gaps == pytest.approx({"psnr": -0.1, "lpips": -0.05, "patch_fid": -10.0, "patch_fid, lowest": 10.0})
+    page = text(tmp_path)
+    cells = row(page, "sr4x | full_cond, 3")
+    assert cells[2] == "*-0.10 [-0.10, -0.10]*" and cells[3] == "**-0.050 [-0.050, -0.050]**"
+    assert cells[6:] == ["-10.0", "+10.0"]

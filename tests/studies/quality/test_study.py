@@ -198,6 +198,8 @@ def test_equal_seconds_are_as_many_iterations_as_each_network_makes_in_them(run)
     trained = {name: run.basicsr.options[f"{name}-denoise-0-100s"]["train"] for name in ("i2sb", "late")}
     assert {name: train["total_iter"] for name, train in trained.items()} == {"i2sb": 200, "late": 50}
     assert trained["i2sb"]["scheduler"]["periods"] == [200]
+    paces = run.folder / "results/paces.json"
+    assert json.loads(paces.read_text()) == {"i2sb-denoise": 0.5, "late-denoise": 2.0}
     outcome = json.loads((run.folder / "results/one-denoise-0.json").read_text())
     assert outcome["seconds"] == 100 and outcome["trained"]["late"]["cpu seconds"] == 105
     assert run() == 0 and run.basicsr.calls == []
@@ -211,3 +213,17 @@ def test_seconds_that_are_none_are_refused(run, capsys):
     assert run() == 2
     said = capsys.readouterr().err
     assert all(word in said for word in ("comparisons.one.seconds", "0", "above 0"))
+
+
+def test_paces_are_measured_alone_and_kept(run, capsys):
+    path = run.folder / "study.yml"
+    plan = yaml.safe_load(path.read_text())
+    plan["comparisons"]["one"]["seconds"] = 100
+    path.write_text(yaml.safe_dump(plan))
+    assert run("--paces") == 0
+    assert {name.rsplit("-", 1)[0] for _, name in run.basicsr.calls} == {"pace-i2sb-denoise", "pace-late-denoise"}
+    assert "late-denoise: 2.0000 CPU s an iteration" in capsys.readouterr().out
+    paces = run.folder / "results/paces.json"
+    paces.write_text(json.dumps({"i2sb-denoise": 5.0, "late-denoise": 2.0}))  # as a slower machine had it
+    assert run("--only", "one-*") == 0
+    assert run.basicsr.options["i2sb-denoise-0-100s"]["train"]["total_iter"] == 20
