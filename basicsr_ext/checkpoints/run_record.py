@@ -37,8 +37,9 @@ def write_options(opt: Mapping[str, Any]) -> None:
     path = Path(opt["path"]["experiments_root"], RECORD)
     try:
         starts = _read(path)
-    except InputError:  # a resumed run goes on all the same
+    except InputError:  # a resumed run goes on all the same; what a person could still read stays
         starts = []
+        path.replace(path.with_name(f"{RECORD}.damaged"))
     begun = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "iteration": opt["start"]["iter"]}
     starts.append({**begun, "versions": versions_of(), "options": json.loads(option_text(opt))})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +57,16 @@ def read_options(folder: str | Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe, which nobody may write
+            raise OSError("it is not a file")
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         starts = found["starts"]
-        if found["format"] != _FORMAT or not all(isinstance(start["options"], dict) for start in starts):
-            raise ValueError(f"its format is {found['format']}, not {_FORMAT}")
+        if found["format"] != _FORMAT or not starts or not all(isinstance(start["options"], dict) for start in starts):
+            raise ValueError(f"its format is {found['format']}, not {_FORMAT}, or it has no starts")
         return list(starts)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         said = f"the record {path} of a run is damaged ({error}); remove it to have the option file beside it read"
         raise InputError(f"{said}, or say with -opt FILE what the network was trained with") from error
 

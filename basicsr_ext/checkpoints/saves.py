@@ -15,7 +15,7 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext.checkpoints import checksums
 from basicsr_ext.checkpoints.resumable import save_best
 from basicsr_ext.common import files
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.files import SaveError, write_whole
 
 LATEST = -1
@@ -29,23 +29,21 @@ def saves_of(model: Any) -> Saves:
     return model._saves
 
 
-def check_options(opt: Mapping[str, Any]) -> None:
-    """Refuse, before a run starts, what the options of ``logger`` could not do.
-
-    Raises InputError if ``keep_best`` names no metric, or validations fall between two saves.
-    """
+def option_faults(opt: Mapping[str, Any]) -> list[str]:
+    """What ``logger.keep_best`` could not do: it names no metric, or validations fall between two saves."""
     logger, val = opt["logger"], opt.get("val") or {}
     wanted, metrics = logger.get("keep_best"), val.get("metrics") or {}
     if wanted is None:
-        return
+        return []
+    said = f"logger.keep_best is {wanted!r}, "
     if wanted not in metrics:
-        raise InputError(f"logger.keep_best is {wanted!r}, which val.metrics does not measure; "
-                         f"{did_you_mean(wanted, metrics)}")  # fmt: skip
+        return [f"{said}which val.metrics does not measure; {did_you_mean(wanted, metrics)}"]
     if val["val_freq"] % logger["save_checkpoint_freq"]:
-        raise InputError(
-            f"logger.keep_best is {wanted!r}, but val.val_freq is {val['val_freq']} and logger.save_checkpoint_freq is "
+        return [
+            f"{said}but val.val_freq is {val['val_freq']} and logger.save_checkpoint_freq is "
             f"{logger['save_checkpoint_freq']}: what is validated must be saved; make the first a multiple of the other"
-        )
+        ]
+    return []
 
 
 class Saves:

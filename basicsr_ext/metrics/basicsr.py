@@ -36,6 +36,8 @@ class BasicSRMetric(Metric):
         better = options.get("better") or ("lower" if any(word in name.lower() for word in _LOWER) else "higher")
         metric = cls(name, arguments, better == "higher")
         faults = call_faults(metric._function, arguments, where, ("img", "img1", "img2", "self"))
+        if (order := arguments.get("input_order", "HWC")) != "HWC":
+            faults.append(f"{where}.input_order is {order!r}, but images are measured as HWC; drop it")
         if better not in ("higher", "lower"):
             faults.append(f"{where}.better is {better!r}; write higher or lower")
         if faults:

@@ -15,6 +15,8 @@ from basicsr_ext.metrics.base import METRICS, Metric, metric_names
 from basicsr_ext.metrics.basicsr import BasicSRMetric
 from basicsr_ext.processes import collectives
 
+RECORDED = {"index", "image", "file", "seconds", "warm_up"}  # what metrics.json says of an image beside its figures
+
 
 def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:
     """Build a metric from ``{"type": name, **its options}``; a type of BasicSR's registry is used as it is.
@@ -46,6 +48,8 @@ def build_metrics(
     """
     built = {name: build_metric(block, f"{where}.{name}", weights) for name, block in (options or {}).items()}
     for name, metric in built.items():
+        if name in RECORDED - {metric.title}:
+            raise InputError(f"{where}.{name}: a record of an image has {name} already; give the metric another name")
         border = metric.crop_border
         if type(border) is not int or border < 0:
             raise InputError(f"{where}.{name}.crop_border is {border!r}; it must be a whole number from 0")

@@ -70,6 +70,6 @@ class ValOptions:
     curve_images: int = 8
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.batch_size), ("curve_images", self.curve_images)):
-            if value < 1:
+        for name in ("val_freq", "batch_size", "curve_images"):
+            if (value := vars(self)[name]) < 1:
                 raise ValueError(f"{name} is {value}; it must be a whole number from 1")

@@ -1,6 +1,7 @@
 """Blocks that name a class by ``type``: it must be known, take the options beside it and accept their values."""
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -116,21 +117,27 @@ def check_scheduler(train: Mapping[str, Any], model: type | None, tried: bool, f
     faults = call_faults(known[name], arguments, where, ("optimizer", "last_epoch"))
     named = [key for key in ("milestones", "periods", "restarts", "restart_weights") if key in block]
     lists = {key: convert(block[key], list[float], f"{where}.{key}", faults) for key in named}
-    faults = faults or _schedule_faults(where, name, lists, train.get("total_iter"))
+    faults = faults or _schedule_faults(where, block, lists, train.get("total_iter"))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
     found.faults.extend(faults or _refusal(where, lambda: known[name](optimizer, **arguments), tried))
 
 
-def _schedule_faults(where: str, name: str, lists: Mapping[str, list[float]], total_iter: Any) -> list[str]:
+def _schedule_faults(
+    where: str, block: Mapping[str, Any], lists: Mapping[str, list[float]], total_iter: Any
+) -> list[str]:
     faults = []
-    first = "periods" if name == "CosineAnnealingRestartLR" else "restarts"
+    first = "periods" if block["type"] == "CosineAnnealingRestartLR" else "restarts"
     count, weights = (len(lists.get(key, [0])) for key in (first, "restart_weights"))
     if count != weights:
         said = f"{first} has {count} value(s) but restart_weights has {weights}"
         faults.append(f"{where}: {said}; give one weight for each")
-    if first == "periods" and isinstance(total_iter, (int, float)) and (reach := sum(lists["periods"])) < total_iter:
-        said = f"{lists['periods']}, {reach:g} iterations in all, but train.total_iter is {total_iter:g}"
-        faults.append(f"{where}.periods is {said}; lengthen the periods or shorten the run")
+    key, reach = "periods", sum(lists.get("periods", [math.inf]))
+    if block["type"] == "OneCycleLR":
+        key, steps = "total_steps", (block.get("epochs") or 0) * (block.get("steps_per_epoch") or 0)
+        reach = block.get("total_steps") or steps or math.inf  # without any, the class refuses
+    if isinstance(total_iter, (int, float)) and reach < total_iter:
+        said = f"{lists.get(key, reach)}, {reach:g} iterations in all, but train.total_iter is {total_iter:g}"
+        faults.append(f"{where}.{key} is {said}; lengthen the {key} or shorten the run")
     return faults
 
 
@@ -150,6 +157,11 @@ def check_metric(name: str, block: Any, model: type | None, found: Findings) -> 
     if metric is None and model is not None and not issubclass(model, RestorerContract):
         said = f"{block['type']}, which {model.__name__} cannot measure, as BasicSR validates image by image"
         found.faults.append(f"{where}.type is {said}; measure it with `basicsr benchmark`")
+    elif str(block["type"]).endswith("_pt"):  # of BasicSR, for losses
+        whole = block["type"].removesuffix("_pt")
+        found.faults.append(
+            f"{where}.type is {block['type']}, which measures tensors; take {whole}, which measures images"
+        )
     elif metric is not None and metric.__module__.startswith("basicsr."):
         image = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)  # NIQE needs two blocks of 96
         images = {key: image for key in ("img", "img2") if key in inspect.signature(metric).parameters}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from basicsr_ext.checkpoints.resumable import resumable_iterations
+from basicsr_ext.checkpoints.saves import option_faults
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
@@ -73,12 +74,13 @@ def _texts(block: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _lies_in(text: str, folder: str) -> bool:
-    """Whether a text is the path of something in ``folder``, by its name or by where links lead."""
+    """Whether a text is the path of something in ``folder``, by its name or by where links lead, those in it too."""
     path, root = os.path.expanduser(text), os.path.realpath(folder)
     if not os.path.exists(path):
         return False
-    parents = (os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.realpath(path))
-    return any(os.path.commonpath([root, parent]) == root for parent in parents)
+    inner = (os.path.join(base, name) for base, folders, files in os.walk(path) for name in folders + files)
+    places = [os.path.dirname(os.path.abspath(path)), path, *filter(os.path.islink, inner)]
+    return any(os.path.commonpath([root, os.path.realpath(place)]) == root for place in places)
 
 
 def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]:
@@ -89,6 +91,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     if here.is_main and (owner := folder_lock.held_by(folder)) is not None:
         faults.append(folder_lock.refusal(folder, owner))
     faults.extend(networks.network_faults(opt))
+    if is_train:
+        faults += option_faults(opt)
     metrics = build_metrics((opt.get("val") or {}).get("metrics"))
     built = not any(fault.startswith("network_g") for fault in faults)
     for name, block in opt["datasets"].items():
@@ -100,6 +104,8 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
             faults.extend(measures.metric_faults(where, "val.metrics", metrics, dataset, block, item))
         if block.get("phase") != "train" and dataset is not None and (opt.get("val") or {}).get("save_img"):
             faults.extend(data.result_faults(where, block, dataset, Path(opt["path"]["visualization"])))
+        if dataset is not None and name != "train":
+            faults.extend(_video_faults(opt, where, block["type"], dataset))
         if item is not None and built:
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):
@@ -111,3 +117,17 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
         head = f"{len(faults)} things keep {opt['name']} from starting:"
         raise InputError(faults[0] if len(faults) == 1 else "\n  - ".join([head, *faults]))
     return notes
+
+
+def _video_faults(opt: Mapping[str, Any], where: str, kind: str, dataset: Any) -> list[str]:
+    """What the validation of BasicSR's video models, which is their own, needs of data and machine."""
+    if "VideoBaseModel" not in [cls.__name__ for cls in (model_class(opt) or object).__mro__]:
+        return []
+    if "data_info" not in vars(dataset):
+        said = "and this knows no folders of frames; take a data set such as VideoTestDataset"
+        return [f"{where}.type is {kind}, but {opt['model_type']} measures videos, {said}"]
+    if opt["num_gpu"] == 0 and (opt.get("val") or {}).get("metrics"):
+        return [
+            f"num_gpu is 0, but {opt['model_type']} keeps its figures on a GPU; leave val.metrics out, or take a GPU"
+        ]
+    return []

@@ -28,6 +28,9 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
             said = "" if isinstance(error, InputError) else f"{options['type']} cannot be built: "
             faults.append(text if text.startswith(name) else f"{name}: {said}{text}")
         else:
+            if (name, opt.get("model_type")) == ("network_g", "SwinIRModel") and "window_size" not in options:
+                said = "SwinIRModel pads images to multiples of it; give that of the network, 7 where it had none"
+                faults.append(f"network_g.window_size is missing: {said}")
             if opt["path"].get(f"pretrain_{name}"):
                 faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
     if opt["path"].get("resume_state") and opt["is_train"]:

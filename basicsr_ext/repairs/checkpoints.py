@@ -157,7 +157,8 @@ def _resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
                 f"path.resume_state: {source} does not fit train.optim_g: {error}; "
                 "resume with the options of the run that saved it"
             ) from error
-    _restore_best(self, load_best(source) or resume_state.get("best_metric_results") or {})
+    best = load_best(source) or resume_state.get("best_metric_results") or {}
+    _restore_best(self, best, json.loads(resume_state.get("options") or "{}"))
     if isinstance(self, RestorerContract):
         self.load_training_state_extras(resume_state.get("extras") or {})
 
@@ -199,6 +200,12 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], ow
     if own_settings and len(own) == len(groups):
         groups = [{**mine, "params": old["params"]} for mine, old in zip(own, groups)]
     optimizer.load_state_dict({**saved, "param_groups": groups})
+    for parameter, held in optimizer.state.items():
+        for name, moment in held.items():
+            pairs = zip(moment.shape, parameter.shape) if getattr(moment, "ndim", 0) == parameter.ndim else ()
+            if any(side not in (1, whole) for side, whole in pairs):  # Adafactor keeps rows and columns
+                shapes = [tuple(tensor.shape) for tensor in (moment, parameter)]
+                raise ValueError(f"{name} of the shape {shapes[0]} is held for a weight of the shape {shapes[1]}")
     for group, old in zip(optimizer.param_groups, saved["param_groups"]):
         if all(group[k] == old.get(k) for k in group if k not in ("params", "lr", "initial_lr")):
             continue
@@ -221,8 +228,23 @@ def _first_moments(optimizer: torch.optim.Optimizer, group: dict[str, Any], para
     return twin.state[stand_in]
 
 
-def _restore_best(model: Any, saved: Mapping[str, Any]) -> None:
-    """Take over the best values of those data sets whose metrics are still the same."""
-    metrics = (model.opt.get("val") or {}).get("metrics") or {}
-    if same := {name: record for name, record in saved.items() if set(record) == set(metrics)}:
+def _restore_best(model: Any, saved: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Take over the best values of those data sets that are measured as they were; ``before`` are the saved options."""
+    now = json.loads(option_text(model.opt))
+    metrics = (now.get("val") or {}).get("metrics") or {}
+    same = {name: record for name, record in saved.items() if set(record) == set(metrics)}
+    if before:
+        for name in [name for name in same if _measured(before, name) != _measured(now, name)]:
+            del same[name]
+            said = "val.metrics or its images are not those of the save"
+            get_root_logger().warning(f"The best figures of {name} begin anew: {said}.")
+    if same:
         model.best_metric_results = {name: {m: dict(v) for m, v in record.items()} for name, record in same.items()}
+
+
+def _measured(opt: Mapping[str, Any], name: str) -> Any:
+    """What the figures of the data set ``name`` depend on beside the network."""
+    loading = ("num_worker_per_gpu", "batch_size_per_gpu", "prefetch_mode", "pin_memory", "cache")
+    blocks = [block for block in (opt.get("datasets") or {}).values() if block.get("name") == name]
+    left = [{key: value for key, value in block.items() if key not in loading} for block in blocks]
+    return left, (opt.get("val") or {}).get("metrics")

@@ -108,7 +108,7 @@ def _refuse_other_optimizers(opt: dict[str, Any], state: dict[str, Any], path: s
 def _say_what_changed(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
     """List the options and versions that differ from those of the save, before the run goes on with the new ones."""
     logger = get_root_logger()
-    logger.warning(f"Resuming from {path}, iteration {state['iter']}.")
+    logger.warning(f"Resuming from {path}, iteration {state['iter']} of {opt['train']['total_iter']}.")
     if not opt["auto_resume"] and (later := [i for i in resumable_iterations(opt) if i > state["iter"]]):
         logger.warning(
             f"{opt['path']['training_states']} holds later saves of another course (up to {later[0]}.state): "

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from basicsr_ext.checkpoints.run_record import option_text, write_options
-from basicsr_ext.checkpoints.saves import check_options
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.contracts import DatasetContract, RestorerContract
 from basicsr_ext.common.errors import InputError
@@ -112,7 +111,6 @@ def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, 
     data = loader.dataset
     for fault in training_size_faults(opt, len(data), opt["world_size"]):
         raise InputError(fault)
-    check_options(opt)
     start = opt.setdefault("start", {"epoch": 0, "iter": 0, "position": 0})
     if collectives.is_main():
         write_options(opt)

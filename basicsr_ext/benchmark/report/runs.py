@@ -23,8 +23,10 @@ def load_runs(folders: list[str | Path]) -> list[Run]:
             raise InputError(f"{path} does not exist; `basicsr test -opt FILE` writes it (RestorationModel, I2SBModel)")
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
-            runs.append(run | {"folder": folder, "datasets": dict(run["datasets"])})
-        except (ValueError, KeyError, TypeError) as error:
+            for data in run["datasets"].values():
+                _ = [_cell(data["mean"], metric) for metric in data["mean"]], [one["image"] for one in data["images"]]
+            runs.append({"name": run["name"], "folder": folder, "datasets": run["datasets"]})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is not a result of `basicsr test`: {error}; test again") from None
     return runs
 

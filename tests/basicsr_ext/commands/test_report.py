@@ -61,6 +61,14 @@ def test_a_folder_without_figures_is_told(tmp_path):
         load_runs([tmp_path])
 
 
+@pytest.mark.parametrize("data", [{}, {"mean": {"psnr": "high"}, "images": []}, {"mean": {}, "images": [{}]}, []])
+def test_damaged_figures_are_named_by_their_file(data, tmp_path):
+    run = make_run(tmp_path / "a", "bicubic", 10, 26.123)
+    (run / "metrics.json").write_text(json.dumps({"name": "a", "datasets": {"set": data}}))
+    with pytest.raises(InputError, match=r"a/metrics\.json is not a result of `basicsr test`.*test again"):
+        load_runs([run])
+
+
 def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
     from basicsr_ext.commands.report import run as main
 

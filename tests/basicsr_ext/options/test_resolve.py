@@ -526,6 +526,33 @@ def test_what_the_loop_divides_by_is_no_zero(tmp_path, place):
     block[last] = 0
     (fault,) = check(opt, True)
     assert place.replace(":", ".") in fault and "at least 1" in fault
+    if block is opt.get("val"):
+        (fault,) = check({**opt, "model_type": "RestorationModel"}, True)
+        assert "val_freq is 0" in fault
+
+
+@pytest.mark.parametrize("steps", [{"total_steps": 3}, {"epochs": 1, "steps_per_epoch": 3}])
+def test_a_cycle_that_ends_before_the_run_is_refused(tmp_path, steps):
+    opt = options(tmp_path)
+    opt["train"] |= {"scheduler": {"type": "OneCycleLR", "max_lr": 0.1, **steps}, "total_iter": 3}
+    assert check(opt, True) == []
+    opt["train"]["total_iter"] = 4
+    (fault,) = check(opt, True)
+    assert "train.scheduler.total_steps" in fault and "3 iterations in all" in fault
+
+
+@pytest.mark.parametrize(("name", "block", "said"), [
+    ("index", {"type": "calculate_psnr", "crop_border": 0}, "a record of an image has index already"),
+    ("seconds", {"type": "calculate_psnr", "crop_border": 0}, "a record of an image has seconds already"),
+    ("p", {"type": "calculate_ssim", "crop_border": 0, "input_order": "CHW"}, "images are measured as HWC"),
+    ("p", {"type": "calculate_psnr_pt", "crop_border": 0}, "take calculate_psnr, which measures images"),
+    ("seconds", {"type": "seconds"}, ""),
+])  # fmt: skip
+def test_what_no_metric_of_images_can_be_is_refused(tmp_path, name, block, said):
+    opt = options(tmp_path)
+    opt["model_type"], opt["val"] = "RestorationModel", {"metrics": {name: block}}
+    faults = check(opt, False)
+    assert len(faults) == bool(said) and all(f"val.metrics.{name}" in fault and said in fault for fault in faults)
 
 
 # ---- names of results

@@ -1,6 +1,7 @@
 """What is looked at before a run starts: images, sizes of batches, checkpoints and channels."""
 
 import re
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -16,7 +17,7 @@ from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
 from basicsr_ext.metrics import build_metrics
 from basicsr_ext.preflight import data
-from basicsr_ext.preflight.checks import check_put_aside, check_run, device_faults
+from basicsr_ext.preflight.checks import _video_faults, check_put_aside, check_run, device_faults
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
 from basicsr_ext.preflight.measures import metric_faults
 from basicsr_ext.preflight.networks import channel_faults, network_faults
@@ -317,7 +318,7 @@ def test_weights_of_which_nothing_fits_are_refused_even_loosely(tmp_path):
     assert "path.pretrain_network_g" in fault and "1 unknown: netG.weight" in fault and "strict_load" not in fault
 
 
-@pytest.mark.parametrize("place", ["-opt", "path.pretrain_network_g", "datasets.train.dataroot_gt", "link"])
+@pytest.mark.parametrize("place", ["-opt", "path.pretrain_network_g", "datasets.train.dataroot_gt", "link", "linked"])
 def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     run, outside = tmp_path / "experiments" / "run", write_images(tmp_path / "gt", 2, 8)
     (run / "training_states").mkdir(parents=True)
@@ -333,7 +334,11 @@ def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     elif place == "link":
         (run / "link").symlink_to(outside)
         opt["datasets"]["train"]["dataroot_gt"] = inside = str(run / "link")
-    with pytest.raises(InputError, match=f"{'dataroot_gt' if place == 'link' else place}.*{inside}.*--auto_resume"):
+    elif place == "linked":
+        inside = opt["datasets"]["train"]["dataroot_gt"] = str(tmp_path / "links")
+        (tmp_path / "links").mkdir()
+        (tmp_path / "links" / "0.png").symlink_to(next((run / "pictures").iterdir()))
+    with pytest.raises(InputError, match=f"{'dataroot_gt' if 'link' in place else place}.*{inside}.*--auto_resume"):
         check_put_aside(opt, option_file, True)
     (run / "training_states" / "4.state").touch()
     check_put_aside({**opt, "auto_resume": True}, option_file, True)
@@ -391,3 +396,24 @@ def test_results_among_the_images_are_refused_before_the_start(tmp_path):
     opt["path"]["visualization"] = str(tmp_path / "data/val/gt/results")
     with pytest.raises(InputError, match=r"datasets\.val\.dataroot_gt is .*would be images of it; .*path\."):
         check_run(opt, True, Launch())
+
+
+def test_what_models_of_basicsr_read_by_themselves_is_asked_before_the_start(tmp_path):
+    network = {"type": "SwinIR", "img_size": 8, "embed_dim": 6, "depths": [1], "num_heads": [1]}
+    opt = {"model_type": "SwinIRModel", "network_g": network, "path": {}, "is_train": False}
+    (fault,) = network_faults(opt)
+    assert "network_g.window_size is missing: SwinIRModel pads" in fault and "7 where it had none" in fault
+    assert network_faults({**opt, "network_g": network | {"window_size": 4}}) == []
+    video = {"model_type": "EDVRModel", "num_gpu": 0, "val": {"metrics": {"psnr": {}}}}
+    (fault,) = _video_faults(video, "datasets.val", "PairedImageDataset", SimpleNamespace())
+    assert "datasets.val.type is PairedImageDataset" in fault and "VideoTestDataset" in fault
+    (fault,) = _video_faults(video, "datasets.val", "VideoTestDataset", SimpleNamespace(data_info={}))
+    assert "num_gpu is 0" in fault
+    assert _video_faults({**video, "num_gpu": 1}, "datasets.val", "V", SimpleNamespace(data_info={})) == []
+    assert _video_faults({**video, "model_type": "SRModel"}, "datasets.val", "V", SimpleNamespace()) == []
+
+
+def test_a_best_metric_that_is_not_measured_is_refused_before_the_start(tmp_path):
+    opt = {"logger": {"keep_best": "psnr"}, "path": {"experiments_root": str(tmp_path / "x")}, "datasets": {}}
+    with pytest.raises(InputError, match="keep_best is 'psnr'"):
+        check_run({**opt, "name": "x", "is_train": True}, True, Launch("none", 0, 1))

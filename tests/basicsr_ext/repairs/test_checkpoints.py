@@ -262,6 +262,40 @@ def test_best_metrics_come_back(tmp_path):
     assert not hasattr(again, "best_metric_results")
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda opt: opt["datasets"]["val"].update(num_worker_per_gpu=3), True),
+        (lambda opt: opt["datasets"]["val"].update(dataroot_gt="other"), False),
+        (lambda opt: opt["val"]["metrics"]["psnr"].update(crop_border=2), False),
+    ],
+)
+def test_best_figures_of_other_images_or_borders_are_not_taken_over(tmp_path, change, kept):
+    opt = options(tmp_path)
+    opt["datasets"]["val"] = {"name": "v", "dataroot_gt": "some"}
+    opt["val"] = {"metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}}
+    model = stepped(opt, 2)
+    model.best_metric_results = {"v": {"psnr": {"better": "higher", "val": 30.0, "iter": 1}}}
+    model.save(0, 2)
+    state, opt = resumed(opt)
+    change(opt)
+    again = model_of(opt)
+    again.resume_training(state)
+    assert ("best_metric_results" in vars(again)) is kept
+
+
+def test_moments_of_other_shapes_are_refused_and_factored_ones_are_not(tmp_path):
+    opt = options(tmp_path)
+    opt["train"]["optim_g"] = {"type": "Adafactor", "lr": 1e-3}
+    stepped(opt).save(0, 2)
+    state, opt = resumed(opt)
+    model_of(opt).resume_training(state)
+    opt["network_g"]["num_feat"] *= 2
+    model = model_of({**opt, "path": {**opt["path"], "pretrain_network_g": None}})
+    with pytest.raises(InputError, match=r"2\.state does not fit train\.optim_g: .* shape \("):
+        model.resume_training(state)
+
+
 def test_the_draws_of_an_iteration_follow_from_seed_and_number_alone(tmp_path):
     model = model_of(options(tmp_path))
 

@@ -153,7 +153,7 @@ def test_a_signal_before_the_first_batch_ends_the_command_with_130(here, monkeyp
     from basicsr_ext.repairs import training_loop
 
     path = write(here, small(here))
-    monkeypatch.setattr(training_loop, "check_options", lambda opt: send(signal.SIGINT))
+    monkeypatch.setattr(training_loop, "write_options", lambda opt: send(signal.SIGINT))
     assert train(path) == 130
     assert capfd.readouterr().err.endswith("interrupted\n")
     assert resumable.resumable_iterations(paths(here, "tiny")) == []
