@@ -1,5 +1,6 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 
+from basicsr_ext.checkpoints import saves
 from basicsr_ext.checkpoints.resumable import resumable_iterations
 from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
@@ -89,6 +91,15 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     if here.is_main and (owner := folder_lock.held_by(folder)) is not None:
         faults.append(folder_lock.refusal(folder, owner))
     faults.extend(networks.network_faults(opt))
+    try:
+        saves.check_options(opt) if is_train else None
+    except InputError as error:
+        faults.append(str(error))
+    if is_train and (opt["logger"].get("wandb") or {}).get("project"):
+        if not opt["logger"].get("use_tb_logger"):
+            faults.append("logger.wandb follows what goes to TensorBoard; set logger.use_tb_logger: true")
+        if importlib.util.find_spec("wandb") is None:
+            faults.append("logger.wandb needs the package wandb; run: pip install wandb, or leave logger.wandb out")
     metrics = build_metrics((opt.get("val") or {}).get("metrics"))
     built = not any(fault.startswith("network_g") for fault in faults)
     for name, block in opt["datasets"].items():
