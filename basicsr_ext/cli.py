@@ -39,7 +39,7 @@ _SYSTEM = {  # what the system refuses -> what to do
     errno.EROFS: "choose another place",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another place"),
     errno.ENAMETOOLONG: "choose a shorter name",
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR), "correct the path"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
     errno.ELOOP: "correct the link",
 }
 _ROOM = "basicsr_ext.commands"

@@ -1,6 +1,7 @@
 """Networks and their weights: what a network takes and gives, and whether a state dict fits it."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,19 +26,31 @@ INPUTS = (
     "n_colors",
 )
 OUTPUTS = ("out_channels", "num_out_ch", "out_chans", "out_nc", "out_ch", "img_channel", "img_channels", "n_colors")
+_ESRGAN = (  # names of RRDBNet's parts in two earlier layouts -> ours
+    (r"(?:RRDB_trunk|model\.1\.sub)\.(\d+)\.RDB(\d)\.conv(\d)(?:\.0)?", r"body.\1.rdb\2.conv\3"),
+    (r"model\.1\.sub\.\d+|trunk_conv", "conv_body"),
+    (r"upconv(\d)", r"conv_up\1"),
+    *((rf"model\.{place}", name) for place, name in ((0, "conv_first"), (3, "conv_up1"), (6, "conv_up2"))),
+    (r"model\.8|HRconv", "conv_hr"),
+    (r"model\.10", "conv_last"),
+)
 SCALES = ("upscale", "scale", "up_scale", "upscale_factor", "upscaling_factor")
 
 
 def check_fit(
     weights: Mapping[str, Any], network: nn.Module | Mapping[str, Any], lead: str, cure: str, strict: bool = True
-) -> None:
+) -> Mapping[str, Any]:
     """Compare ``weights``, tensors or shapes by name, with a network or what its ``state_dict()`` would hold.
 
-    If not ``strict``, it is enough that one tensor fits. Raises InputError, which begins with ``lead`` (which file does
+    Returns them under the network's own names, see :func:`_renamed`. If not ``strict``, it is enough that one tensor
+    fits. Raises InputError, which begins with ``lead`` (which file does
     not fit which network), counts and names what is missing, unknown and of another shape, and ends with ``cure``.
     """
-    wanted = _shapes(network.state_dict() if isinstance(network, nn.Module) else network)
-    found = _shapes(weights)
+    own = network.state_dict() if isinstance(network, nn.Module) else network
+    weights = _renamed(weights, own)
+    wanted, found = _shapes(own), _shapes(weights)
+    whole = [k for k in own if k in weights and _is_float(own[k]) and torch.is_tensor(weights[k])]
+    found |= {k: f"of {weights[k].dtype}" for k in whole if not _is_float(weights[k])}
     shapes = [f"{k} {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
     missing, unknown = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
     faults = {"missing": missing, "unknown": unknown, "of another shape": shapes}
@@ -45,9 +58,37 @@ def check_fit(
     fitting = any(found.get(k) == shape for k, shape in wanted.items())
     if said and (strict or not fitting):
         raise InputError(f"{lead}{'' if fitting else ', not in a single tensor'}: {said}; {cure}")
+    return weights
 
 
-def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
+def _is_float(value: Any) -> bool:
+    return torch.is_tensor(value) and value.is_floating_point()
+
+
+def _renamed(weights: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Weights under the names of ``wanted``, if all of these are there behind a prefix or in an earlier layout.
+
+    The prefix is that of a program in which the network was a part, such as ``generator.``; what has other names is
+    left out, and an average comes before what it averages. The layouts are those of ESRGAN's RRDBNet.
+    """
+    first = next(iter(wanted), None)
+    if first is None or all(name in weights for name in wanted):
+        return weights
+    prefixes = [name.removesuffix(first) for name in map(str, weights) if name.endswith(f".{first}")]
+    whole = [prefix for prefix in prefixes if all(prefix + name in weights for name in wanted)]
+    chosen = whole if len(whole) == 1 else [prefix for prefix in whole if "ema" in prefix]
+    if len(chosen) == 1:
+        return {name: weights[chosen[0] + name] for name in wanted}
+    renamed = {_of_basicsr(str(name)): value for name, value in weights.items()}
+    return renamed if renamed.keys() == wanted.keys() else weights
+
+
+def _of_basicsr(name: str) -> str:
+    part, _, kind = name.rpartition(".")
+    return next((f"{re.sub(old, new, part)}.{kind}" for old, new in _ESRGAN if re.fullmatch(old, part)), name)
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...] | str | None]:
     """Shapes by name; None for what is no tensor."""
     shapes = {name: value.shape if torch.is_tensor(value) else value for name, value in weights.items()}
     return {name: tuple(shape) if isinstance(shape, tuple) else None for name, shape in shapes.items()}

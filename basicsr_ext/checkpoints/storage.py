@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: atomic saves, safe loads, and the newest pair to resume from."""
 
 import argparse
+import contextlib
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ AnyPath = str | os.PathLike[str]
 CONFIGURATION = "config"  # key of the options beside the weights
 _CONFIGURATIONS = (CONFIGURATION, "i2sb", "configuration")  # and of earlier versions
 _CONTAINERS = ("params", "params_ema", "state_dict")  # of a network's tensors in a checkpoint
+_FOREIGN_CONTAINERS = ("model_state_dict", "model", "net_g", "netG", "generator", "g", "ema", "model_ema", "ema_model")
 _DAMAGE = (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error)
 _NUMPY = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]  # what makes numbers and arrays
 _FOREIGN: list[Any] = [  # beside the weights of other toolkits; none of it runs code
@@ -109,7 +111,7 @@ def read_configuration(path: AnyPath, option: str | None = None) -> dict[str, An
     Earlier versions wrote them under two other keys; any key will do. Raises InputError if the file is missing or
     damaged, or what stands under one of our keys is no configuration.
     """
-    if Path(path).suffix == ".safetensors":
+    if is_safetensors(path):
         texts: Mapping[str, Any] = read_safetensors_metadata(path, option)
     else:
         loaded = load_checkpoint(path, option, mmap=True)
@@ -131,34 +133,56 @@ def read_configuration(path: AnyPath, option: str | None = None) -> dict[str, An
     return {}
 
 
+def is_safetensors(path: AnyPath) -> bool:
+    """Tell whether a file is one of safetensors, by its first bytes whatever its name; by its name if they are others'.
+
+    Those are the length of the header and its brace. Zip archives and pickles, which torch writes, begin otherwise.
+    """
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        start = file.read(9)
+        if start[8:] == b"{" or start.startswith((b"PK", b"\x80")):
+            return start[8:] == b"{"
+    return Path(path).suffix == ".safetensors"
+
+
 def _torch_load(path: Path, mmap: bool) -> Any:
     if path.stat().st_size == 0:
         raise EOFError("the file is empty")
     zipped = zipfile.is_zipfile(path)
     if not checksums.verify(path) and zipped:
-        with zipfile.ZipFile(path) as file:
-            wrong = file.testzip()
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
         if wrong is not None:  # which torch itself would not see
             raise RuntimeError(f"{wrong} in it does not have its CRC-32")
-    if path.suffix == ".safetensors":
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name.rsplit("/", 1)[-1] for name in archive.namelist()}
+        if "constants.pkl" in parts or "data.pkl" not in parts:
+            kind = "a TorchScript program" if "constants.pkl" in parts else "a zip archive, but none of torch"
+            raise InputError(f"checkpoint {path} is {kind}; give the file of a network's state dict")
+    if is_safetensors(path):
         from safetensors.torch import load_file
 
         return load_file(path)
-    with torch.serialization.safe_globals(_FOREIGN):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
+    misnamed = path.suffix == ".safetensors"  # torch goes by the name, of a path alone
+    with torch.serialization.safe_globals(_FOREIGN), path.open("rb") as file:
+        source = cast(IO[bytes], file) if misnamed else path
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and zipped and not misnamed)
 
 
 def load_checkpoint(path: AnyPath, option: str | None = None, mmap: bool = False) -> Any:
     """Load a checkpoint onto the CPU, unpickling tensors and plain containers only, once its checksums are right.
 
     They are those of the record that lies with a save (see ``checksums``), else those of a torch file's parts. A file
-    that ends in ``.safetensors`` is a bare state dict. ``option`` names the file in messages; with ``mmap`` tensors are
+    of safetensors is a bare state dict. ``option`` names the file in messages; with ``mmap`` tensors are
     mapped from the file instead of read. NumPy's numbers and arrays and an ``argparse.Namespace`` count as plain.
     Raises InputError if the file is missing, empty, cut short, damaged, or holds pickled objects of other kinds.
     """
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
-        raise InputError(f"{said}no such checkpoint file: {path}; correct the path")
+        kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such checkpoint file"
+        cure = "give the .pth or .safetensors in it" if path.is_dir() else "correct the path"
+        raise InputError(f"{said}{kind}: {path}; {cure}")
     try:
         return _torch_load(path, mmap)
     except InputError as error:
@@ -171,7 +195,7 @@ def load_checkpoint(path: AnyPath, option: str | None = None, mmap: bool = False
             raise InputError(f"{said}checkpoint {path} holds {kind}, {why}") from error
         raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
     except Exception as error:
-        known = path.suffix == ".safetensors" or isinstance(error, _DAMAGE)
+        known = is_safetensors(path) or isinstance(error, _DAMAGE)
         cause = str(error).splitlines()[0].split(". ")[0] if known and str(error) else "it is no file of torch.save"
         raise InputError(f"{said}checkpoint {path} is damaged or cut short ({cause}); use another one") from error
 
@@ -180,7 +204,8 @@ def load_weights(path: AnyPath, key: str | None = "params", option: str | None =
     """Load the tensors of one network, without what other toolkits put around them and their names.
 
     A state dict that lies bare in the file is taken whatever ``key`` says. ``params`` and ``params_ema`` stand in for
-    each other, and so does ``state_dict``, or the only container of the file, for both. The prefixes ``module.`` and
+    each other, and so do ``state_dict``, the names of other toolkits such as ``generator`` (for ``params_ema`` those of
+    averages first), or the only container of tensors in the file, for both. The prefixes ``module.`` and
     ``_orig_mod.`` (of parallel and compiled networks) and the counter ``n_averaged`` of averaged ones are removed. A
     ``key`` of None is the file's root. Raises InputError as :func:`load_checkpoint`, or listing the keys if there is no
     such one.
@@ -193,15 +218,36 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
     if not isinstance(loaded, Mapping):
         cure = "give the .pth or .safetensors of a network"
         raise InputError(f"{source} holds a {type(loaded).__name__}, not the weights of a network; {cure}")
-    holders = [str(k) for k, v in loaded.items() if isinstance(v, Mapping)]
+    mappings = {str(k): v for k, v in loaded.items() if isinstance(v, Mapping)}
+    holders = [k for k, v in mappings.items() if _holds_tensors(v)] or list(mappings)  # no counters, no settings
     if holders and not any(torch.is_tensor(value) for value in loaded.values()):
-        known = [k for k in (key, *_CONTAINERS) if k in holders] or (holders if len(holders) == 1 else [])
+        names = sorted((*_CONTAINERS, *_FOREIGN_CONTAINERS), key=lambda k: ("ema" in k) != ("ema" in str(key)))
+        known = [k for k in (key, *names) if k in holders] or (holders if len(holders) == 1 else [])
         if not known or key not in (*known[:1], None, *_CONTAINERS):
             raise InputError(f"{source} has no weights under the key {key!r}; {did_you_mean(key, holders)}")
         loaded = loaded[known[0]]
     bare = {re.sub(r"^(module\.)+", "", str(name).replace("_orig_mod.", "")): value for name, value in loaded.items()}
     bare.pop("n_averaged", None)
-    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in bare.items()}
+    found = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in bare.items()}
+    for name, value in found.items():
+        if torch.is_tensor(value) and (why := _unusable(value)):
+            raise InputError(f"{source}: {name} {why}")
+    return found
+
+
+def _holds_tensors(block: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor | np.ndarray) for value in block.values())
+
+
+def _unusable(value: torch.Tensor) -> str | None:
+    """Why a tensor can be no weight of any network; None if it can."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        kinds = {"quantised": value.is_quantized, "complex": value.is_complex(), "empty (meta)": value.is_meta}
+        kind = next((kind for kind, is_it in kinds.items() if is_it), "sparse")
+        return f"is {kind}; give the file of a network with plain tensors, of 16 or 32 bits"
+    if value.is_floating_point() and value.float().isnan().any():
+        return "holds NaN: these are weights of a run that diverged; give another file"
+    return None
 
 
 def load_state(path: AnyPath, option: str | None = None) -> dict[str, Any]:

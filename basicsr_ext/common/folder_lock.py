@@ -44,9 +44,11 @@ def hold(folder: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
+        if not path.exists():  # filelock takes a right that is missing for a lock
+            raise InputError(f"{path.parent} cannot be written; choose another place") from error
         raise InputError(refusal(folder, held_by(folder) or "another process")) from error
     except OSError as error:
-        cure = "choose another current folder"
+        cure = "choose another place"
         raise InputError(f"{path.parent} cannot be written or locked ({error.strerror}); {cure}") from error
     _held[path] = lock
     with contextlib.suppress(OSError):  # Windows lets nobody write a file that is locked

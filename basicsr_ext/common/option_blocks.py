@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -85,12 +86,17 @@ def _fit(value: Any, kind: Any) -> tuple[Any, bool]:
 def _fit_scalar(value: Any, kind: type) -> tuple[Any, bool]:
     if kind not in (int, float):
         return value, isinstance(value, kind)
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and (kind is float or value % 1 == 0)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
+    fits = fits and (kind is float or value % 1 == 0)
     return (kind(value) if fits else value), fits
 
 
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _fit_union(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, bool]:
-    if type(value) in kinds:  # the exact type first, so that 1 stays an int in `float | int`
+    if type(value) in kinds and _is_finite(value):  # the exact type first, so that 1 stays an int in `float | int`
         return value, True
     for kind in kinds:
         if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):

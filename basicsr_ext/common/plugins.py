@@ -61,7 +61,7 @@ def _load(name: str, source: str, load: Callable[..., object], *arguments: objec
         try:
             load(*arguments)
             _loaded[source] = Plugin(name, source)
-        except Exception as error:  # a stranger's code may raise anything; its own words are what helps
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything; its own words are what helps
             _loaded[source] = Plugin(name, source, f"{type(error).__name__}: {error}")
     return _loaded[source]
 

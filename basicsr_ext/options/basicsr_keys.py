@@ -24,10 +24,11 @@ _LOADER: dict[str, Any] = {
     "scale>=1": int | float,
     "io_backend": dict,
     "num_worker_per_gpu>=0 batch_size_per_gpu>=1 num_prefetch_queue>=1": int,
-    "dataset_enlarge_ratio>=1": Literal["auto"] | int | float,
+    "dataset_enlarge_ratio>=1": int | float,
     "prefetch_mode": Literal["cpu", "cuda"] | None,
     "pin_memory persistent_workers use_shuffle": bool,
 }
+_BELOW = {"ema_decay": 1, "num_worker_per_gpu": 257}
 LOADER_KEYS = frozenset(_table(_LOADER))
 _SECTIONS: dict[str, dict[str, Any]] = {
     "": {
@@ -122,6 +123,10 @@ def check_section(where: str, block: Mapping[str, Any], read: Collection[str], o
             fitted = convert(value, kind, option, faults)
             if not faults and least is not None and isinstance(fitted, int | float) and fitted < least:
                 faults = [f"{option} is {value!r}, but it must be at least {least:g}"]
+            elif not faults and key in _BELOW and fitted >= _BELOW[key]:
+                faults = [f"{option} is {value!r}, but it must be below {_BELOW[key]}"]
+            elif not faults and value == "" and where == "path":
+                faults = [f"{option} is an empty text; give a file or folder, or leave it out"]
             found.faults += faults
         elif key not in read and key not in own and not (pattern and pattern.fullmatch(str(key))):
             known = {*types, *own}

@@ -102,8 +102,8 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
     for key, what in (("name", "a text, the name of the run"), ("model_type", "the class of the model")):
         if opt.get(key, "") == "":
             add(f"{key} is missing; give {what}")
-    if any(sign in name for sign in "/\\\0") or name in (".", ".."):
-        add(f"name is {name!r}; it names a folder, so write it without slashes")
+    if any(sign in name for sign in "/\\") or name in (".", "..") or not all(map(str.isprintable, name)):
+        add(f"name is {name!r}; it names a folder, so write it without slashes and control characters")
     elif len(name.encode("utf-8", "surrogatepass")) > 160:  # logs, locks and images add to it; file systems take 255
         add(f"name has {len(name)} characters; it names files and folders, so shorten it to 160 bytes")
     if isinstance(seed := opt.get("manual_seed"), int) and seed > MOST_SEED:

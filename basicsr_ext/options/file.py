@@ -1,6 +1,8 @@
 """Read option files safely, and change single options from the command line."""
 
+import os
 import re
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, MutableMapping
 from pathlib import Path
@@ -59,6 +61,8 @@ def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
     run code (``!!python/...``), or is not made of `key: value` lines.
     """
     try:
+        if stat.S_ISFIFO(os.stat(os.path.expanduser(path)).st_mode) and not str(path).startswith("/dev/"):
+            raise OSError("it is a named pipe, which may have no writer")
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"-opt {path}: {error.strerror or error}; give the path of an option file") from error

@@ -1,5 +1,6 @@
 """Refuse, before anything is written, every run that could not end well: data, networks, devices, live runs."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -93,6 +94,11 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
     faults.extend(networks.network_faults(opt))
     if is_train:
         faults += option_faults(opt)
+    if is_train and (opt["logger"].get("wandb") or {}).get("project"):
+        if not opt["logger"].get("use_tb_logger"):
+            faults.append("logger.wandb follows what goes to TensorBoard; set logger.use_tb_logger: true")
+        if importlib.util.find_spec("wandb") is None:
+            faults.append("logger.wandb needs the package wandb; run: pip install wandb, or leave logger.wandb out")
     metrics = build_metrics((opt.get("val") or {}).get("metrics"))
     built = not any(fault.startswith("network_g") for fault in faults)
     for name, block in opt["datasets"].items():

@@ -10,6 +10,7 @@ from basicsr_ext.checkpoints.networks import INPUTS, OUTPUTS, SCALES, build_empt
 from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, load_weights
 from basicsr_ext.common.contracts import RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
 
 
 def network_faults(opt: Mapping[str, Any]) -> list[str]:
@@ -31,6 +32,8 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
             if (name, opt.get("model_type")) == ("network_g", "SwinIRModel") and "window_size" not in options:
                 said = "SwinIRModel pads images to multiples of it; give that of the network, 7 where it had none"
                 faults.append(f"network_g.window_size is missing: {said}")
+            if empty := [part for part, value in network.named_parameters() if not value.numel()]:
+                faults.append(f"{name}: {options['type']} has no values in {listed(empty)}; give it more channels")
             if opt["path"].get(f"pretrain_{name}"):
                 faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
     if opt["path"].get("resume_state") and opt["is_train"]:

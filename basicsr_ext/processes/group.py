@@ -60,7 +60,7 @@ def _store(world_size: int) -> dict[str, Any]:
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address = os.environ.get("MASTER_ADDR", ""), variable("MASTER_PORT", "pytorch", os.environ)
     store = dist.TCPStore(*address, world_size, is_master=False, wait_for_workers=False)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {"store": dist.PrefixStore(f"attempt {attempt} of {world_size}", store)}

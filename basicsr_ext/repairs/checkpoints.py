@@ -46,10 +46,11 @@ def _load_network(
     cure = "give the options of the network that was saved, or another file"
     if strict and "pretrain_network" in option:
         cure += f", or {option.replace('pretrain_network', 'strict_load')}: false to load only what fits"
-    check_fit(weights, net, f"{option}: {load_path} does not fit network {type(net).__name__}", cure, strict)
+    lead = f"{option}: {load_path} does not fit network {type(net).__name__}"
+    fitting = check_fit(weights, net, lead, cure, strict)
     if not strict:
-        self._print_different_keys_loading(net, weights, strict)
-    net.load_state_dict(weights, strict=strict)
+        self._print_different_keys_loading(net, fitting, strict)
+    net.load_state_dict(fitting, strict=strict)
     if isinstance(self, RestorerContract) and option == "path.pretrain_network_g":
         self.take_configuration(read_configuration(load_path, option))
 

@@ -265,5 +265,4 @@ def _load(net: torch.nn.Module, checkpoint: AnyPath) -> None:
     path = Path(checkpoint).expanduser()
     weights = load_weights(path, "params_ema", "--checkpoint")
     lead = f"--checkpoint {path} is of another architecture than network_g, which is {type(net).__name__}"
-    check_fit(weights, net, lead, "give its own option file with -opt")
-    net.load_state_dict(weights)
+    net.load_state_dict(check_fit(weights, net, lead, "give its own option file with -opt"))

@@ -38,6 +38,8 @@ def write_sheet(columns: list[tuple[str, list[Path]]], path: str | Path, crop: i
     A column has its caption and as many image files as the others. Raises InputError if an image is missing, unreadable
     or smaller than ``crop``, or the picture cannot be written.
     """
+    if not 1 <= crop <= 10_000:
+        raise InputError(f"--crop is {crop}; give a whole number of pixels from 1 to 10000")
     gap, head, side, rows = 6, 24, 2 * crop, len(columns[0][1])
     page = np.full((head + rows * (side + gap) - gap, len(columns) * (side + gap) - gap, 3), 255, np.uint8)
     for c, (caption, files) in enumerate(columns):

@@ -176,6 +176,56 @@ def test_weights_are_unwrapped(tmp_path, content, key):
     assert set(storage.load_weights(tmp_path / "net.pth", key)) == set(WEIGHTS)
 
 
+@pytest.mark.parametrize("beside", [{"optimizer": {"state": {}}}, {"discriminator": WEIGHTS}, {"params": {}}])
+@pytest.mark.parametrize("holder", ["model_state_dict", "model", "generator", "g", "netG"])
+def test_weights_are_found_beside_other_containers(tmp_path, holder, beside):
+    torch.save({holder: WEIGHTS, **beside}, tmp_path / "net.pth")
+    assert set(storage.load_weights(tmp_path / "net.pth")) == set(WEIGHTS)
+
+
+def test_an_average_is_taken_where_it_is_asked_for(tmp_path):
+    torch.save({"model": WEIGHTS, "ema": {"average": torch.ones(1)}}, tmp_path / "net.pth")
+    assert set(storage.load_weights(tmp_path / "net.pth", "params")) == set(WEIGHTS)
+    assert set(storage.load_weights(tmp_path / "net.pth", "params_ema")) == {"average"}
+
+
+def test_safetensors_are_known_by_their_bytes_not_by_their_name(tmp_path):
+    storage.save_safetensors(WEIGHTS, tmp_path / "a.safetensors", {"config": '{"network_g": {}}'})
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    torch.save(WEIGHTS, tmp_path / "b.safetensors")
+    for name in ("a.pth", "b.safetensors"):
+        assert set(storage.load_weights(tmp_path / name)) == set(WEIGHTS)
+    assert storage.read_configuration(tmp_path / "a.pth") == {"network_g": {}}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(2).to_sparse(), "sparse"),
+        (torch.ones(2, dtype=torch.complex64), "complex"),
+        (torch.ones(2, device="meta"), "meta"),
+        (torch.tensor([1, torch.nan]), "NaN.* diverged"),
+    ],
+)
+def test_tensors_that_no_network_can_take_are_refused_by_name(tmp_path, value, said):
+    torch.save({"params": {**WEIGHTS, "a.bias": value}}, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=rf"net\.pth: a\.bias .*{said}"):
+        storage.load_weights(tmp_path / "net.pth")
+
+
+def test_archives_programs_and_folders_are_no_checkpoints(tmp_path):
+    np.savez(tmp_path / "arrays.npz", a=1)
+    with pytest.raises(InputError, match=r"arrays\.npz is a zip archive"):
+        storage.load_checkpoint(tmp_path / "arrays.npz")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as file:
+        for part in ("data.pkl", "constants.pkl"):
+            file.writestr(f"script/{part}", b"")
+    with pytest.raises(InputError, match=r"script\.pt is a TorchScript program"):
+        storage.load_checkpoint(tmp_path / "script.pt")
+    with pytest.raises(InputError, match="a folder: "):
+        storage.load_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize(
     "beside",
     [np.float64(31.2), np.bool_(True), np.zeros((2, 2), np.uint8), [np.float16(1)], argparse.Namespace(a=np.int32(2))],

@@ -47,6 +47,9 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
     assert [int(page[40, x, 0]) for x in (10, 48, 86)] == [10, 200, 90]
     with pytest.raises(InputError, match="smaller than 24"):
         sheet(runs, originals, tmp_path / "sheet.png", crop=24)
+    for crop in (-5, 0, 100_000):
+        with pytest.raises(InputError, match=rf"--crop is {crop}; give a whole number of pixels from 1"):
+            sheet(runs, originals, tmp_path / "sheet.png", crop)
     with pytest.raises(InputError, match="holds no image named '0'"):
         sheet(runs, tmp_path / "b" / "nothing", tmp_path / "sheet.png", crop=16)
     with pytest.raises(InputError, match=r"sheet\.xyz: .*choose another format"):

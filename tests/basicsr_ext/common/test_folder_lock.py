@@ -38,6 +38,15 @@ def test_the_owner_is_named_and_nothing_stays(tmp_path):
     assert asked(folder) == "None" and not list((tmp_path / "runs").iterdir())
 
 
+def test_a_place_without_the_right_to_write_is_no_live_run(tmp_path, monkeypatch):
+    def refuse(self):
+        raise folder_lock.Timeout(str(tmp_path))
+
+    monkeypatch.setattr(folder_lock.FileLock, "acquire", refuse)
+    with pytest.raises(InputError, match="cannot be written; choose another place"):
+        folder_lock.hold(tmp_path / "run")
+
+
 def test_a_forked_worker_neither_drops_nor_keeps_the_lock(tmp_path):
     folder = tmp_path / "run"
     holder = subprocess.Popen(

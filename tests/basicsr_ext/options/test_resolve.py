@@ -1,6 +1,7 @@
 """Option files are read without running code, changed with typed values, and checked as a whole."""
 
 import argparse
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,6 +245,32 @@ def test_every_missing_section_is_named():
 )
 def test_a_value_of_another_kind_is_one_fault(change, said, tmp_path):
     assert check({**options(tmp_path), **change}, is_train=True) == [said]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("+train:ema_decay=1", "train.ema_decay is 1, but it must be below 1"),
+        ("+train:ema_decay=.nan", "train.ema_decay is nan (float), but it must be a number"),
+        ("train:optim_g:lr=.inf", "train.optim_g.lr is inf (float), but it must be a number or Tensor"),
+        ("datasets:train:num_worker_per_gpu=257", "num_worker_per_gpu is 257, but it must be below 257"),
+        ("+datasets:train:dataset_enlarge_ratio=auto", "dataset_enlarge_ratio is 'auto' (str), but it must be a"),
+        ("+path:resume_state=", "path.resume_state is an empty text; give a file or folder, or leave it out"),
+        ('name="a\\nb"', r"name is 'a\nb'; it names a folder, so write it without"),
+        (r'name="\ud800"', r"name is '\ud800'; it names a folder, so write it without"),
+    ],
+)
+def test_a_value_out_of_range_is_one_fault(entry, said, tmp_path):
+    opt = options(tmp_path)
+    apply_overrides(opt, [entry], lambda keys: ("num_worker_per_gpu", "lr"))
+    (fault,) = check(opt, is_train=True)
+    assert said in fault
+
+
+def test_a_named_pipe_without_a_writer_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "o.yml")
+    with pytest.raises(InputError, match=r"o\.yml: it is a named pipe"):
+        load_yaml(tmp_path / "o.yml")
 
 
 def test_what_a_loss_refuses_is_a_fault_before_the_start(tmp_path):

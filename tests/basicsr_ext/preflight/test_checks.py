@@ -178,6 +178,21 @@ def test_a_network_that_cannot_be_built_is_a_fault(tmp_path):
     opt = network_options(tmp_path)
     opt["network_g"] = {"type": "SwinIR", "embed_dim": 60, "depths": [2], "num_heads": [7], "upscale": 2}
     assert network_faults(opt)[0].startswith("network_g: SwinIR ")
+    opt["network_g"] = {"type": "MSRResNet", "num_feat": 0, "num_block": 1}
+    assert network_faults(opt)[0].startswith("network_g: MSRResNet has no values in conv_first.weight")
+
+
+@pytest.mark.parametrize(
+    ("logger", "said"),
+    [({"wandb": {"project": "x"}}, "set logger.use_tb_logger: true"), ({"keep_best": "x"}, "keep_best is 'x'")],
+)
+def test_what_the_logger_cannot_do_is_refused_before_anything_is_written(logger, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt = {**options(tmp_path), "is_train": True, "dist": False, "num_gpu": 0}
+    opt["path"] = {"experiments_root": str(tmp_path / "experiments/x")}
+    opt["logger"] = {**opt["logger"], **logger, "use_tb_logger": False}
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_run(opt, True, Launch())
 
 
 def test_a_baseline_without_weights_needs_no_checkpoint(tmp_path):
