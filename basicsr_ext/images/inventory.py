@@ -22,10 +22,13 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp"
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
 DEEP = ("png", "tif")  # those of them that hold 16 bits
-_OTHER_KINDS = ("", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng", ".psd", ".svg", ".eps")
+_OTHER_KINDS = ("", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".svg", ".eps",
+                ".pdf", ".ico", ".dib", ".pcx", ".dds", ".apng", ".mpo", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw",
+                ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".npy", ".mat")  # fmt: skip
 _HERE = PurePosixPath()
 _CLOSED = "that cannot be read"
-_LINE = re.compile(r"(?P<name>.+?)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,.*)?")
+_SIZED = re.compile(r"(?P<name>.*\S)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,[^)]*)?\)(\s.*)?")
+_NAMED = re.compile(rf".+?({'|'.join(map(re.escape, EXTENSIONS))})(?=\s)", re.IGNORECASE)
 
 
 class Inventory(NamedTuple):
@@ -174,10 +177,34 @@ def _identity(folder: Path) -> tuple[int, int]:
 def listed_names(path: str | os.PathLike[str], option: str) -> list[str]:
     """Read the names of a list of images, one a line: ``my photo.png``, or ``my photo.png (480,480,3)`` and more.
 
-    Names may hold spaces; a byte-order mark and any ends of lines are accepted. InputError naming ``option`` if the
-    list cannot be read.
+    Names may hold spaces and brackets; byte-order marks and any ends of lines are accepted. InputError naming
+    ``option`` if the list cannot be read.
     """
     return [name for name, _ in _lines(path, option)]
+
+
+def listed_files(root: str | os.PathLike[str], path: str | os.PathLike[str], option: str) -> list[str]:
+    """The names of a list as the folder ``root`` has them: below it, and with the letters of its file system.
+
+    So ``./a.png`` and an absolute path are ``a.png``. A name that is not there stays as it is.
+    """
+    below = [os.path.normpath(name) for name in listed_names(path, option)]
+    if any(os.path.isabs(name) or name.startswith(os.pardir) for name in below):
+        base = os.path.abspath(root)
+        inside = [os.path.relpath(os.path.join(base, name), base) for name in below]
+        below = [name if other.startswith(os.pardir) else other for name, other in zip(below, inside)]
+    if all(os.path.lexists(os.path.join(root, name)) for name in below):
+        return below
+    stored = {same_letters(name): str(name) for _, name in images_below(root).files}
+    return [stored.get(same_letters(name), name) for name in below]
+
+
+def listed_keys(root: str | os.PathLike[str], option: str) -> list[str]:
+    """Return the keys that the ``meta_info.txt`` of one of BasicSR's LMDBs lists; InputError if there is none."""
+    path = os.path.join(root, "meta_info.txt")
+    if not os.path.isfile(path):
+        raise InputError(f"{option}: {root} has no meta_info.txt; write the LMDB by basicsr prepare")
+    return [os.path.splitext(name)[0] for name in listed_names(path, option)]
 
 
 def listed_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
@@ -190,14 +217,18 @@ def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tup
     from basicsr_ext.images.headers import read_content  # imports what parsing the arguments of a command does without
 
     try:
-        text = read_content(path).decode("utf-8-sig", "surrogateescape")  # a name may be any bytes
+        text = read_content(path).decode("utf-8", "surrogateescape").replace("\ufeff", "")  # a name may be any bytes
     except InputError as error:
         raise InputError(f"{option}: {error}") from error
     if "\0" in text:
         cure = "write one line per image, in UTF-8: name (height,width,channels)"
         raise InputError(f"{option}: {path} cannot be read as a list of images (it holds zero bytes); {cure}")
-    for line in filter(None, map(str.strip, text.split("\n"))):
-        if match := _LINE.fullmatch(line):
+    for line in filter(None, map(str.strip, re.split("[\r\n]", text))):
+        match = None if line.lower().endswith(EXTENSIONS) else _SIZED.fullmatch(line)
+        if match:
             yield match["name"], (int(match["height"]), int(match["width"]))
+        elif line.lower().endswith(EXTENSIONS):
+            yield line, None
         else:
-            yield line if line.lower().endswith(EXTENSIONS) else line.split()[0], None
+            named = _NAMED.match(line)
+            yield named[0] if named else line.split()[0], None

@@ -24,7 +24,7 @@ from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
 from basicsr_ext.images.decode import decode_pixels, read_pixels
 from basicsr_ext.images.headers import read_content
-from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_names, same_letters
+from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_files, listed_keys, same_letters
 from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired
 from basicsr_ext.training import loop_state
@@ -58,8 +58,8 @@ def _get(self: Any, filepath: str, client_key: str = "default") -> Any:
     try:
         content = unrepaired(_get)(self, filepath, client_key)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "lmdb":  # which only those who read LMDB have
-            raise
+        if not isinstance(error, UnicodeEncodeError) and type(error).__module__.partition(".")[0] != "lmdb":
+            raise  # LMDB, which only those who read it have, wants keys of ASCII
         raise InputError(f"{place} cannot be read: {error}; write the LMDB again") from error
     if self.backend == "lmdb" and content is None:
         raise InputError(f"no such image: {place}; write the LMDB and its meta_info.txt again")
@@ -215,11 +215,23 @@ def _add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
                   "A list of images (meta_info_file) ends a name at its first space, and takes a byte-order mark into "
                   "the first.", "split(' ')[0]")  # fmt: skip
 def _pairs_of_a_list(folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str) -> list[dict]:
-    pairs = []
-    for name in listed_names(meta_info_file, "meta_info_file"):
-        names = str(_partner(PurePosixPath(os.path.basename(name)), filename_tmpl)), name
-        pairs.append({f"{key}_path": os.path.join(*place) for key, place in zip(keys, zip(folders, names))})
-    return pairs
+    gt = listed_files(folders[1], meta_info_file, "meta_info_file")
+    lq = [str(_partner(PurePosixPath(name), filename_tmpl)) for name in gt]
+    if not all(os.path.isfile(os.path.join(folders[0], name)) for name in lq):  # BasicSR's lists have no sub-folders
+        there = {same_letters(name): str(name) for _, name in images_below(folders[0]).files}
+        lq = [there.get(same_letters(name), os.path.basename(name)) for name in lq]
+    places = ([os.path.join(*place) for place in zip(folders, pair)] for pair in zip(lq, gt))
+    return [{f"{key}_path": path for key, path in zip(keys, place)} for place in places]
+
+
+@REPAIRS.replaces(data_util, "paired_paths_from_lmdb", "listed-keys",
+                  "The keys of an LMDB end at the first dot of a line of its meta_info.txt, and what differs between "
+                  "two LMDBs is not said.", "split('.')[0]")  # fmt: skip
+def _pairs_of_lmdbs(folders: list[str], keys: list[str]) -> list[dict]:
+    lq, gt = (listed_keys(folder, f"dataroot_{key}") for folder, key in zip(folders, keys))
+    if other := sorted(set(lq) ^ set(gt)):
+        raise InputError(f"the LMDBs {' and '.join(folders)} must have the same keys, but only one has {listed(other)}")
+    return [{f"{key}_path": name for key in keys} for name in sorted(gt)]
 
 
 # ---- which files there are: BasicSR's data sets find what all others find
@@ -274,12 +286,15 @@ def _find_by_inventory(cls: Any, key: str, option: str) -> None:
 
     @functools.wraps(init)
     def find(self: Any, opt: dict[str, Any]) -> None:
-        on_disk = opt["io_backend"]["type"] == "disk"
+        on_disk, folder = opt["io_backend"]["type"] == "disk", opt[f"dataroot_{key}"]
+        keys = [] if on_disk else listed_keys(folder, f"dataroot_{key}")
         init(self, {**opt, option: os.devnull} if on_disk else opt)  # an empty list
-        self.opt, folder = opt, opt[f"dataroot_{key}"]
-        if on_disk and opt.get(option):
-            self.paths = [os.path.join(folder, name) for name in listed_names(opt[option], option)]
-        elif on_disk:
+        self.opt = opt
+        if not on_disk:
+            self.paths = keys
+        elif opt.get(option):
+            self.paths = [os.path.join(folder, name) for name in listed_files(folder, opt[option], option)]
+        else:
             there = images_below(folder)
             self.paths = _with_left_out((str(path) for path, _ in there.files), [key], [there])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import FORMATS, images_below, images_of, same_letters
+from basicsr_ext.images.inventory import EXTENSIONS, FORMATS, images_below, images_of, same_letters
 from basicsr_ext.images.pictures import Picture, network_planes, read_picture
 
 
@@ -36,7 +36,9 @@ def find_jobs(
     """
     output = Path(output).expanduser()
     for text in inputs:
-        if os.path.isdir(os.path.expanduser(text)) and Path(text).expanduser().resolve() == output.resolve():
+        if os.path.isdir(os.path.expanduser(text)) and os.path.realpath(Path(text).expanduser()) == os.path.realpath(
+            output
+        ):
             raise InputError(f"-o {output} is the input folder; give another one, such as {text}/restored")
     there = images_of(inputs, output)
     if not there.files:
@@ -44,12 +46,16 @@ def find_jobs(
     if there.left_out:
         say(str(there))
     single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
+    if not single and output.suffix.lower() in EXTENSIONS and not os.path.isdir(output):
+        raise InputError(f"-o {output} is of a kind that is not written; give {', '.join(FORMATS)}, or a folder")
+    if not single and os.path.lexists(output) and not os.path.isdir(output):
+        raise InputError(f"-o {output} is there and is no folder; give a folder, or a file name that ends in .png")
     if single and len(there.files) > 1:
         raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
-    sources, taken, jobs = {path.resolve() for path, _ in there.files}, dict[str, Path](), []
+    sources, taken, jobs = {os.path.realpath(path) for path, _ in there.files}, dict[str, Path](), []
     for source, name in there.files:
         target = output if single else output / name.with_suffix(f".{kind}")
-        place = target.resolve()
+        place = os.path.realpath(target)
         if place in sources:
             raise InputError(f"-o: {place} is one of the pictures to restore; give another folder or --format")
         if (first := taken.setdefault(os.path.normcase(place), source)) is not source:
@@ -59,9 +65,9 @@ def find_jobs(
 
 
 def is_done(job: Job) -> bool:
-    """Whether a result is there that is newer than its picture."""
+    """Whether a result is there, a picture, that is newer than its own."""
     try:
-        return job.target.stat().st_mtime >= job.source.stat().st_mtime
+        return job.target.stat().st_mtime >= job.source.stat().st_mtime and size_of(job.target) is not None
     except OSError:
         return False
 

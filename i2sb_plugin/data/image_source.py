@@ -14,7 +14,7 @@ from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.decode import channel_fault, decode_pixels
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_names, same_letters
+from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_files, listed_keys, listed_names
 from basicsr_ext.options.basicsr_keys import PHASES, own_options
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
@@ -78,7 +78,7 @@ class ImageSource:
         if self.kind == "lmdb":
             self.names = self._lmdb_names(meta_info_file)
         elif meta_info_file is not None:
-            self.names = self._as_stored(listed_names(meta_info_file, "meta_info_file"))
+            self.names = listed_files(self.root, meta_info_file, "meta_info_file")
             missing = [name for name in self.names if not os.path.isfile(self.path(name))]
             if missing:
                 why = f"{len(missing)} of {len(self.names)} images listed in meta_info_file {meta_info_file}"
@@ -96,17 +96,9 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.names)
 
-    def _as_stored(self, names: list[str]) -> list[str]:
-        """The names as the file system has them, which may write a letter in another way than the list."""
-        if all(os.path.lexists(self.path(name)) for name in names):
-            return names
-        stored = {same_letters(name): str(name) for _, name in images_below(self.root).files}
-        return [stored.get(same_letters(name), name) for name in names]
-
     def _lmdb_names(self, meta_info_file: str | None) -> list[str]:
-        listing = os.path.join(self.root, "meta_info.txt")
-        if os.path.isfile(listing):
-            keys = sorted(os.path.splitext(name)[0] for name in listed_names(listing, self.option))
+        if os.path.isfile(os.path.join(self.root, "meta_info.txt")):
+            keys = sorted(listed_keys(self.root, self.option))
         else:
             keys = stored_keys(self._client().client._client["images"], self.root, self.option)
         if meta_info_file is None:
@@ -123,7 +115,7 @@ class ImageSource:
         where, client = self.describe(name), self._client()
         try:  # of an LMDB by its backend: the client itself would copy what it reads once more
             data = client.client.get(name, "images") if self.kind == "lmdb" else client.get(where)
-        except lmdb.Error as error:
+        except (lmdb.Error, UnicodeEncodeError) as error:  # BasicSR asks for keys of ASCII
             raise InputError(f"{where} cannot be read: {error}; write the LMDB again") from error
         except OSError as error:
             raise InputError(f"{where}: cannot be read ({error.strerror}); check {self.option}") from error

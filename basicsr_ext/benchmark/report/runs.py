@@ -1,13 +1,15 @@
 """What `basicsr test` left in its results folders: a table of the figures, and the images side by side."""
 
-import glob
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from basicsr_ext.benchmark.report.sheets import write_sheet
 from basicsr_ext.benchmark.report.tables import markdown_lines
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import listed
+from basicsr_ext.images.inventory import images_below, same_letters
 
 _SHOWN = {"psnr_y": ("PSNR-Y (dB)", 2), "ssim_y": ("SSIM-Y", 4), "seconds": ("seconds per image", 3)}  # label, digits
 
@@ -55,7 +57,9 @@ def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 
     name = next(iter(runs[0]["datasets"]))
     stems = [record["image"] for record in runs[0]["datasets"][name]["images"]]
     columns = [(run["name"], [_saved(run, name, stem) for stem in stems]) for run in runs]
-    columns.append(("original", [_original(Path(originals), stem) for stem in stems]))
+    columns.append(("original", _originals(Path(originals), stems)))
+    if os.path.realpath(path) in {os.path.realpath(file) for _, files in columns for file in files}:
+        raise InputError(f"--sheet {path} is one of the images to show; give another name")
     write_sheet(columns, path, crop)
 
 
@@ -66,7 +70,10 @@ def _saved(run: Run, dataset: str, stem: str) -> Path:
     raise InputError(f"{run['folder']} holds no image {stem!r} of {dataset!r}; test with `val.save_img: true`")
 
 
-def _original(folder: Path, stem: str) -> Path:
-    for path in sorted(folder.glob(f"{glob.escape(stem)}.*")):
-        return path
-    raise InputError(f"{folder} holds no image named {stem!r}; the originals need the names of the restored images")
+def _originals(folder: Path, stems: list[str]) -> list[Path]:
+    files = images_below(folder).files if folder.is_dir() else []
+    there = {same_letters(name.with_suffix("")): path for path, name in reversed(files)}
+    if missing := [stem for stem in stems if same_letters(stem) not in there]:
+        said = f"{folder} holds no image named {listed(map(repr, missing))}"
+        raise InputError(f"{said}; the originals need the names of the restored images")
+    return [there[same_letters(stem)] for stem in stems]

@@ -54,22 +54,25 @@ def prepare(
     whose crops the file system refuses for another reason, such as a name too long, is left to :func:`not_packed`.
     """
     source, output = Path(source), Path(output)
+    if output.name in ("", os.pardir):
+        raise InputError(f"-o is {output}, a folder that is there already; give the name of a new one")
     _check_numbers(kind, cutting, output, workers)
+    part, stored = output.with_name(f"{output.name}.part"), _read_settings(output)
+    if os.path.lexists(output) and stored is None:
+        raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
     images = _find(source, output, suffix, kind)
     # Names and sizes of the files: another folder, or a changed one, is not taken for the same
     lines = "".join(f"{image.name}\0{os.path.getsize(image.path)}\n" for image in images)
     digest = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
     settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": digest}
-    if os.path.exists(output):
-        stored = _read_settings(output)
-        if stored is None:
-            raise InputError(f"-o {output} is there already and was not made by this command; choose another name")
+    if stored is not None:
         _compare(output, stored, settings)
         print(f"{output} is complete: {stored['crops']} crops")
         return stored["crops"]
-    part = output.with_name(f"{output.name}.part")
     if owner := folder_lock.held_by(part):
         raise InputError(f"-o {output}: a live process ({owner}) writes {part}; wait for its end")
+    if not _read_settings(part):
+        _refuse_others(part, kind)
     folder_lock.hold(part)
     try:
         return _fill(part, output, images, settings, cutting, workers)
@@ -80,6 +83,15 @@ def prepare(
         raise InputError(f"{said}; give the same command again: it goes on where it stopped") from error
     finally:
         folder_lock.release_all()
+
+
+def _refuse_others(part: Path, kind: str) -> None:
+    """Refuse to replace what this command did not make."""
+    listing = [part.with_name(f"{part.stem}_meta_info.txt")] if kind == "folder" else []
+    strange = part.is_dir() and any(name != _SETTINGS for name in os.listdir(part))
+    for place in [*([part] if strange or (os.path.lexists(part) and not part.is_dir()) else []), *listing]:
+        if os.path.lexists(place):
+            raise InputError(f"{place} is there already and would be lost; move it away, or choose another -o")
 
 
 def not_packed(output: str | os.PathLike[str]) -> list[str]:
@@ -109,6 +121,8 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
     there = images_below(source, output, output.with_name(f"{output.name}.part"))
     for path, name in there.files:
         key = os.path.splitext(name)[0].removesuffix(suffix)
+        if key[-1:] in ("", "/"):
+            raise InputError(f"{path}: --suffix {suffix} leaves nothing of its name; rename it, or give another suffix")
         if key in images:
             raise InputError(f"{images[key].path} and {name} in {source} would both become {key}; rename one")
         images[key] = _Image(str(path), str(name), key)
@@ -120,6 +134,9 @@ def _find(source: Path, output: Path, suffix: str, kind: str) -> list[_Image]:
         if not image.key.isascii() or "." in image.key:
             said = "BasicSR finds no key with a dot or a letter beyond ASCII in an LMDB; rename it"
             raise InputError(f"{image.path}: {said}, or give --to folder")
+        if "\n" in image.key or "\r" in image.key or image.key[0].isspace():
+            said = f"{image.path!r}: no list of an LMDB holds a name with line breaks, or a space in front"
+            raise InputError(f"{said}; rename it, or give --to folder")
         if len(image.key) > _LONGEST_KEY - 10:
             raise InputError(f"{image.path}: the name is too long for an LMDB; shorten it, or give --to folder")
     return list(images.values())

@@ -52,6 +52,11 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
             sheet(runs, originals, tmp_path / "sheet.png", crop)
     with pytest.raises(InputError, match="holds no image named '0'"):
         sheet(runs, tmp_path / "b" / "nothing", tmp_path / "sheet.png", crop=16)
+    originals.joinpath("0.0.png").write_bytes(b"another image, whose name begins alike")
+    sheet(runs, originals, tmp_path / "sheet.png", crop=16)
+    assert (cv2.imread(str(tmp_path / "sheet.png")) == page).all()
+    with pytest.raises(InputError, match=r"--sheet .*1\.png is one of the images"):
+        sheet(runs, originals, originals / "1.png", crop=16)
     with pytest.raises(InputError, match=r"sheet\.xyz: .*choose another format"):
         sheet(runs, originals, tmp_path / "sheet.xyz", crop=16)
 

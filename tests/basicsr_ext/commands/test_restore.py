@@ -15,6 +15,7 @@ from skimage import data
 from basicsr_ext.checkpoints.run_record import write_options
 from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import pictures
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
@@ -244,6 +245,29 @@ def test_a_second_run_goes_on_where_the_first_stopped(here, capsys):
     assert (here / "out/deep/b.png").stat().st_mtime_ns > stamps[1]
 
 
+def test_what_stands_for_a_result_without_being_one_is_not_taken_for_it(here, capsys):
+    checkpoint = run_folder(here, RRDB)
+    for name in "abc":
+        save(here / f"in/{name}.png")
+    (here / "out/a.png").mkdir(parents=True)
+    (here / "out/b.png").symlink_to("b.png")
+    (here / "out/c.png").touch()
+    code, _, said = run(capsys, "restore", "-i", "in", "-o", "out", "--checkpoint", checkpoint)
+    assert code == 1 and "restored already" not in said
+    assert "out/a.png: Is a directory" in said and "1 of 3 could not be restored" in said
+    assert opened("out/b.png").shape == opened("out/c.png").shape and (here / "out/a.png").is_dir()
+
+
+@pytest.mark.parametrize("output", ["file", "nowhere", "loop"])
+def test_an_output_that_is_no_folder_is_refused_before_anything_is_restored(here, output):
+    picture = save(here / "in/a.png")
+    (here / "file").touch()
+    (here / "nowhere").symlink_to("gone")
+    (here / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=f"-o {output} is there and is no folder"):
+        files.find_jobs([str(picture)], output)
+
+
 def test_patterns_keep_what_lies_below_their_fixed_part(here, capsys):
     checkpoint = run_folder(here, RRDB)
     save(here / "set/x/1.png"), save(here / "set/y/1.png"), save(here / "set/y/2.jpg")
@@ -410,6 +434,7 @@ def refused(here, capsys, *arguments, opt=BRIDGE):
         (["--device", "toaster"], "device is 'toaster'; it must be auto, cpu"),
         (["--checkpoint", "none.pth"], "none.pth: no such file"),
         (["-o", "in"], "-o in is the input folder"),
+        (["-o", "out.bmp"], "-o out.bmp is of a kind that is not written; give png, tif"),
         (["-i", "nowhere"], "-i nowhere: no such file or folder"),
         (["-i", "*.gif"], "no pictures there"),
         (["-opt", "none.yml"], "none.yml"),

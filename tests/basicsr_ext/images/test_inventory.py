@@ -8,7 +8,7 @@ from PIL import Image
 
 from basicsr_ext import repairs
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.inventory import images_below, images_of, listed_names
+from basicsr_ext.images.inventory import images_below, images_of, listed_files, listed_names
 from basicsr_ext.images.packing.crops import Cutting
 from basicsr_ext.images.packing.pack import prepare
 from basicsr_ext.restoring.files import find_jobs
@@ -71,6 +71,12 @@ def test_all_who_read_folders_find_the_same(folder, tmp_path, capsys):
     single = SingleImageDataset({"dataroot_lq": str(folder), "io_backend": {"type": "disk"}}).paths
     assert [pair["lq_path"] for pair in pairs] == single == [str(folder / name) for name in NAMES]
     assert single.left_out == pairs.left_out[:1] and single.left_out[0].startswith("dataroot_lq: 6 pictures; left out")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.CR2", "a.apng", "a.hif", "a"])
+def test_pictures_of_a_kind_that_is_not_read_are_counted(folder, name):
+    (folder / name).touch()
+    assert (name, "of a kind that is not read") in images_below(folder).left_out
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may read everything")
@@ -152,14 +158,22 @@ def test_what_is_no_input_is_named(tmp_path, monkeypatch, text):
 @pytest.mark.parametrize(("line", "name"), [
     ("my photo.png", "my photo.png"), ("my photo.png (64,64,3)", "my photo.png"), ("b.png (64, 64, 3)", "b.png"),
     ("c (1).png", "c (1).png"), ("c (1).png (64,64,3) 1", "c (1).png"), ("b.png\tfoo", "b.png"), ("key 1", "key"),
-    ("#hash.png (64,64,3)", "#hash.png"), ("  b.png  ", "b.png"),
+    ("#hash.png (64,64,3)", "#hash.png"), ("  b.png  ", "b.png"), ("my photo.png (64,64)", "my photo.png"),
+    ("c (1,2,3).png", "c (1,2,3).png"), ("c (1,2,3).png (64,64,3)", "c (1,2,3).png"), ("my key (64,64,3)", "my key"),
+    ("my photo.png 64 64 3", "my photo.png"), ("c (1,2,3).PNG (64x64)", "c (1,2,3).PNG"), ("\ufeffb.png", "b.png"),
 ])  # fmt: skip
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_names_of_a_list(tmp_path, line, name, encoding, end):
     path = tmp_path / "list.txt"
     path.write_bytes((line + end + end + "z.png" + end).encode(encoding))
     assert listed_names(path, "meta_info_file") == [name, "z.png"]
+
+
+@pytest.mark.parametrize("line", ["./b.png", "{root}/b.png", "../in/b.png", "sub/..//b.png"])
+def test_a_listed_path_is_the_name_below_the_folder(folder, tmp_path, line):
+    (tmp_path / "list.txt").write_text(line.format(root=folder) + "\nnone.png\n")
+    assert listed_files(folder, tmp_path / "list.txt", "meta_info_file") == ["b.png", "none.png"]
 
 
 def test_a_list_in_another_encoding_is_named(tmp_path):

@@ -109,6 +109,8 @@ def test_lmdb_errors_name_the_data_base_and_the_key(tmp_path):
     assert imfrombytes(client.get("good", "gt")).shape == (64, 64, 3)
     with pytest.raises(InputError, match=r"data\.lmdb key bad: "):
         imfrombytes(client.get("bad", "gt"))
+    with pytest.raises(InputError, match=r"data\.lmdb key \u00e9 cannot be read: .*ascii"):
+        client.get("\u00e9", "gt")
     with pytest.raises(InputError, match=r"no such image: .*data\.lmdb key none"):
         client.get("none", "gt")
 
@@ -216,6 +218,36 @@ def test_a_data_set_of_basicsr_finds_listed_names_with_spaces_behind_a_byte_orde
     opt |= {"dataroot_gt": str(folder), "dataroot_lq": str(folder), "meta_info_file": str(tmp_path / "list.txt")}
     dataset = build_dataset(opt)
     assert [dataset[k]["lq_path"] for k in range(2)] == [str(folder / "my photo.png"), str(folder / "001.png")]
+
+
+def test_listed_pairs_keep_their_sub_folders_and_any_form_of_letters(tmp_path):
+    for side, names in (("gt", ("\u00e9", "sub/a", "sub/b")), ("lq", ("\u00e9x2", "sub/ax2", "bx2"))):
+        for name in names:
+            (tmp_path / side / "sub").mkdir(parents=True, exist_ok=True)
+            (tmp_path / side / f"{name}.png").touch()
+    (tmp_path / "list.txt").write_text("e\u0301.png\nsub/a.png\n./sub/b.png\n", encoding="utf-8")
+    folders = [str(tmp_path / side) for side in ("lq", "gt")]
+    pairs = data_util.paired_paths_from_meta_info_file(folders, ["lq", "gt"], str(tmp_path / "list.txt"), "{}x2")
+    names = [[os.path.relpath(pair[f"{side}_path"], tmp_path) for side in ("lq", "gt")] for pair in pairs]
+    wanted = [["\u00e9x2", "\u00e9"], ["sub/ax2", "sub/a"], ["bx2", "sub/b"]]
+    assert names == [[f"lq/{lq}.png", f"gt/{gt}.png"] for lq, gt in wanted]
+
+
+def test_keys_of_an_lmdb_are_read_from_any_list_of_them(tmp_path):
+    for side, text in (("lq", "\ufeffa.png (8,8,3) 1\r\nb.c.png (8,8,3) 1\r\n"), ("gt", "b.c.png\na (8,8,3) 1\n")):
+        (tmp_path / f"{side}.lmdb").mkdir()
+        (tmp_path / f"{side}.lmdb/meta_info.txt").write_text(text, encoding="utf-8")
+    folders = [str(tmp_path / f"{side}.lmdb") for side in ("lq", "gt")]
+    pairs = data_util.paired_paths_from_lmdb(folders, ["lq", "gt"])
+    assert pairs == [{"lq_path": key, "gt_path": key} for key in ("a", "b.c")]
+    opt = {"dataroot_lq": folders[0], "io_backend": {"type": "lmdb"}}
+    assert SingleImageDataset(opt).paths == ["a", "b.c"]
+    (tmp_path / "gt.lmdb/meta_info.txt").write_text("a.png\nd.png\n")
+    with pytest.raises(InputError, match=r"same keys, but only one has b\.c, d"):
+        data_util.paired_paths_from_lmdb(folders, ["lq", "gt"])
+    (tmp_path / "lq.lmdb/meta_info.txt").unlink()
+    with pytest.raises(InputError, match=r"dataroot_lq: .*lq\.lmdb has no meta_info\.txt"):
+        SingleImageDataset(opt)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

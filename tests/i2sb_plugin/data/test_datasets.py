@@ -309,10 +309,12 @@ def test_an_empty_folder_and_a_forgotten_lmdb_type_are_named(tmp_path):
 def test_an_lmdb_without_a_listed_image_is_named(tmp_path):
     database = make_lmdb(fill(tmp_path / "clean", names=["a.png"]), tmp_path / "clean.lmdb")
     with open(f"{database}/meta_info.txt", "a") as file:
-        file.write("gone.png (50,61,3) 1\n")
+        file.write("gone.png (50,61,3) 1\n\u00e9.png (50,61,3) 1\n")
     dataset = PairedDegradationDataset(clean_options(database, io_backend={"type": "lmdb"}))
     with pytest.raises(InputError, match=r"clean\.lmdb .*key '?gone"):
         dataset[1]
+    with pytest.raises(InputError, match=r"clean\.lmdb\[\u00e9\] cannot be read: .*ascii"):
+        dataset[2]
 
 
 @pytest.mark.parametrize("phase", ["train", "val"])

@@ -283,3 +283,29 @@ def test_the_output_may_lie_below_the_input_and_names_be_any_bytes(tmp_path, mon
     assert main(words) == main(words) == 0
     assert "1 pictures; left out: 1 folder of the results (crops)" in capsys.readouterr().out
     assert listed_names(source / "crops_meta_info.txt", "list") == [os.fsdecode(b"caf\xe9.png")]
+
+
+@pytest.mark.parametrize("place", ["out.part/mine.txt", "out.part", "out_meta_info.txt", "out"])
+def test_what_others_made_is_never_replaced(tmp_path, place):
+    mine = tmp_path / place
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"out\S* is there already"):
+        pack.prepare(images(tmp_path / "in"), tmp_path / "out", "folder", Cutting())
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("output", [".", "..", "link"])
+def test_an_output_that_is_there_is_refused_before_anything_is_read(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match=rf"-o (is )?{output}"):
+        pack.prepare(images(tmp_path / "in"), output, "folder", Cutting())
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("x4", "x4"), ("a\nb", ""), (" a", "")])
+def test_a_name_that_no_list_can_hold_is_refused(tmp_path, name, suffix):
+    source = images(tmp_path / "in", sizes=((8, 8),))
+    (source / "0.png").rename(source / f"{name}.png")
+    with pytest.raises(InputError, match="rename it"):
+        pack.prepare(source, tmp_path / "out.lmdb", "lmdb", Cutting(), suffix)
