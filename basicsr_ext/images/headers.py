@@ -6,31 +6,31 @@ How each kind is treated, here and by the decoder:
 - JPEG: grey or RGB; CMYK is converted to RGB; behind it may lie smaller pictures, such as previews (MPO).
 - WebP: RGB or RGBA, 8 bits.
 - TIFF: grey, RGB or palette of 8 or 16 bits (less become 8), in strips or tiles, planes interleaved or apart, of either
-  byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, further channels without a
-  meaning are left out. Pages that are marked as previews or masks of the first one are passed over.
+  byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, channels without a meaning are
+  left out behind colours. Pages that are marked as previews or masks of the first one are passed over.
 - PBM, PGM, PPM, PAM: values are scaled from their largest one to 255, or to 65535 where it is above 255.
-- BMP, GIF, AVIF, JPEG 2000: 8 bits as Pillow reads them, 16 bits where grey.
+- BMP, GIF, AVIF, JPEG 2000: as Pillow reads them; more than 8 bits are scaled to 16.
 
 The EXIF orientation is applied in all of them. Refused by name are animations, several pages or pictures, signed and
-floating-point numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
+floating-point numbers, CMYK and Lab other than JPEG's, bands that are no colours, previews of raw files, more than
+``LARGEST`` pixels, and files that end too early.
 """
 
 import contextlib
 import io
 import os
 import re
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps
+from basicsr_ext.images.content import Content, FileContent, open_file, unpack
 
 LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
@@ -56,46 +56,10 @@ class Header(NamedTuple):
     cmyk: bool = False  # whether the colours are converted from CMYK, which the profile describes
 
 
-class FileContent:
-    """The bytes of an open file, read piece by piece where they are looked at."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, os.fstat(file.fileno()).st_size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(self._size)
-        self._file.seek(start)
-        return self._file.read(max(0, stop - start))
-
-
-Content = bytes | FileContent
-
-
-def read_content(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of an image file; InputError naming it if it is missing, forbidden, or no plain file."""
-    with _open(path) as file:
-        return file.read()
-
-
 def image_header(path: str | os.PathLike[str]) -> Header:
     """Read the header of an image file; InputError naming it if it would not be decoded, as far as headers tell."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return checked_header(FileContent(file), str(path))
-
-
-def _open(path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise InputError(f"{path}: is no file; correct the path")
-        return Path(path).open("rb", buffering=1 << 13)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; correct the path") from error
-    except OSError as error:
-        cure = "check the path and who may read it"
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from error
 
 
 def checked_header(content: Content, path: str) -> Header:
@@ -128,10 +92,6 @@ def header_of(content: Content) -> Header | None:
     if header.orientation not in range(1, 9):
         return header._replace(orientation=1)
     return header._replace(height=header.width, width=header.height) if header.orientation >= 5 else header
-
-
-def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
-    return struct.unpack(form, content[place : place + struct.calcsize(form)])
 
 
 def _orientation(exif: bytes) -> int:
@@ -172,7 +132,9 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _png(content: Content) -> Header | None:
-    width, height, bits, kind = _unpack(">IIBB", content, 16)
+    mark, width, height, bits, kind = unpack(">4sIIBB", content, 12)
+    if mark != b"IHDR":  # Apple has a kind of its own
+        return None
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
     orientation, profile, odd, name = 1, False, None, b""
     for name, place, length in png_chunks(content):
@@ -200,7 +162,7 @@ def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int,
         if marker == 0xFF:  # fill byte
             place += 1
             continue
-        (length,) = _unpack(">H", content, place + 2)
+        (length,) = unpack(">H", content, place + 2)
         yield marker, place + 4, length - 2
         if marker == 0xDA:
             return
@@ -211,7 +173,7 @@ def _jpeg(content: Content) -> Header | None:
     place, frame, orientation, profile, several = 2, None, 1, False, False
     for marker, place, length in _jpeg_segments(content):
         if marker in _FRAMES:
-            frame = _unpack(">BHHB", content, place)
+            frame = unpack(">BHHB", content, place)
         elif marker == 0xE1 and content[place : place + 6] == b"Exif\0\0":
             orientation = _orientation(content[place + 6 : place + length])
         elif marker == 0xE2 and content[place : place + 12] == b"ICC_PROFILE\0":
@@ -238,7 +200,7 @@ def _is_album(content: Content, start: int, end: int) -> bool:
         form = "<8xI4x" if index[:2] == b"II" else ">8xI4x"
         places = [start + place for (place,) in struct.iter_unpack(form, entries)]
         sizes = [
-            _unpack(">HH", content, place + 1)
+            unpack(">HH", content, place + 1)
             for begin in (0, *places[1:])
             for marker, place, _ in _jpeg_segments(content, begin)
             if marker in _FRAMES
@@ -250,7 +212,7 @@ def _is_album(content: Content, start: int, end: int) -> bool:
 def _webp(content: Content) -> Header | None:
     if content[8:12] != b"WEBP":
         return None
-    end = 8 + _unpack("<I", content, 4)[0]
+    end = 8 + unpack("<I", content, 4)[0]
     odd = _cut(len(content), end) if end > len(content) else None
     alpha, orientation, profile, place = False, 1, False, 12
     size: tuple[int, int] | None = None
@@ -258,14 +220,14 @@ def _webp(content: Content) -> Header | None:
         name, length = struct.unpack("<4sI", content[place : place + 8])
         start = place + 8
         if name == b"VP8X":
-            flags, *sides = _unpack("<BxxxHBHB", content, start)
+            flags, *sides = unpack("<BxxxHBHB", content, start)
             size = (1 + sides[2] + (sides[3] << 16), 1 + sides[0] + (sides[1] << 16))
             alpha, odd = bool(flags & 16), odd or (_animation("WebP") if flags & 2 else None)
         elif name == b"VP8 ":
-            width, height = _unpack("<HH", content, start + 6)
+            width, height = unpack("<HH", content, start + 6)
             size = size or (height & 0x3FFF, width & 0x3FFF)
         elif name == b"VP8L":
-            (packed,) = _unpack("<I", content, start + 1)
+            (packed,) = unpack("<I", content, start + 1)
             size = size or ((packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1)
             alpha = bool(packed >> 28 & 1)
         elif name == b"EXIF":
@@ -278,26 +240,26 @@ def _webp(content: Content) -> Header | None:
 def tiff_pages(content: Content) -> Iterator[Mapping[int, tuple[int, ...]]]:
     """The whole numbers of each directory by tag: none for other values, and for more than 2**20 of them."""
     order = "<" if content[:2] == b"II" else ">"
-    big = _unpack(order + "H", content, 2)[0] == 43
+    big = unpack(order + "H", content, 2)[0] == 43
     number, room = ("Q", 8) if big else ("I", 4)
-    place, seen = _unpack(order + number, content, 8 if big else 4)[0], set()
+    place, seen = unpack(order + number, content, 8 if big else 4)[0], set()
     while place and place not in seen:
         seen.add(place)
-        (entries,) = _unpack(order + ("Q" if big else "H"), content, place)
+        (entries,) = unpack(order + ("Q" if big else "H"), content, place)
         place += 8 if big else 2
         tags: dict[int, tuple[int, ...]] = {}
         for _ in range(min(entries, 4096)):
-            tag, kind = _unpack(f"{order}HH", content, place)
-            (count,) = _unpack(order + number, content, place + 4)
+            tag, kind = unpack(f"{order}HH", content, place)
+            (count,) = unpack(order + number, content, place + 4)
             tags[tag] = ()
             if kind in _TIFF_CODES and count <= 1 << 20:
                 form, value = f"{order}{count}{_TIFF_CODES[kind]}", place + 4 + room
                 if struct.calcsize(form) > room:
-                    (value,) = _unpack(order + number, content, value)
-                tags[tag] = _unpack(form, content, value)
+                    (value,) = unpack(order + number, content, value)
+                tags[tag] = unpack(form, content, value)
             place += 4 + 2 * room
         yield tags
-        (place,) = _unpack(order + number, content, place)
+        (place,) = unpack(order + number, content, place)
 
 
 def _tiff(content: Content) -> Header | None:
@@ -314,6 +276,12 @@ def _tiff(content: Content) -> Header | None:
     if colours not in (0, 1, 2, 3, 6):
         known = {5: "CMYK colours", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours"}
         odd = f"holds {known.get(colours, f'colours of an unknown kind ({colours})')}; convert it to RGB"
+    elif extra > 1 and (channels == 1 or {1, 2} & {*meaning[1:]}):
+        odd = f"holds {samples} channels and does not say which are the colours; save it as grey, RGB or RGBA"
+    elif colours == 3 and max(tags.get(320, (0,))) < 256:
+        odd = "holds a palette of 8 bits, where TIFF has 16; save it as RGB"
+    elif tags.get(254, (0,))[0] & 1 and 330 in tags:
+        odd = "begins with a preview, as raw files of cameras do; develop it, and save it as PNG or TIFF"
     elif numbers != "uint" or set(bits) not in ({1}, {2}, {4}, {8}, {16}) or (samples > 1 and bits[0] < 8):
         odd = f"holds {samples} channel(s) of {numbers}{bits[0]}; save it as grey, RGB or RGBA with 8 or 16 bits"
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
@@ -339,13 +307,27 @@ def _pnm(content: Content) -> Header | None:
         return None
     end = layout.start + layout.bytes_needed
     odd = _cut(len(content), end) if end > len(content) else None
-    if layout.kind > 3 and re.match(rb"P[1-7]\s", content[end : end + 3]):
+    if re.search(rb"\nTUPLTYPE\s+CMYK", content[: layout.start]):
+        odd = "holds CMYK colours; convert it to RGB"
+    elif layout.kind > 3 and re.match(rb"P[1-7]\s", content[end : end + 3]):
         odd = "holds several pictures; save the one that is meant as a file of its own"
     return Header(layout.height, layout.width, layout.channels, layout.bits, "PNM", odd=odd)
 
 
+def number_bits(data: bytes, kind: str) -> int:
+    """Bits of a number of an AVIF or JPEG 2000, 8 of others; 0 if they are signed, or not the same in all channels."""
+    if kind == "AVIF":
+        flags = data[data.index(b"av1C") + 6]
+        return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+    if kind != "JPEG2000":
+        return 8
+    place = data.index(b"\xff\x4f\xff\x51") + 40
+    depths = {*data[place + 2 : place + 2 + 3 * unpack(">H", data, place)[0] : 3]}  # less 1, and 128 if signed
+    return max(depths) + 1 if len(depths) == 1 and max(depths) < 128 else 8 if max(depths) < 8 else 0
+
+
 def _other(content: Content) -> Header | None:
-    """By Pillow; all but AVIF and JPEG 2000 of 8 bits."""
+    """By Pillow, which knows all but the depth."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged header may raise nearly anything
         warnings.simplefilter("ignore")  # of large pictures and of odd metadata
         try:
@@ -355,10 +337,13 @@ def _other(content: Content) -> Header | None:
         with opened as image:
             image.load()  # these formats do not say where they end
             mode, (width, height), name = image.mode, image.size, image.format or ""
-            channels, bits = _MODES.get(mode, 1), 16 if mode.startswith("I;16") else 8
+            depth = number_bits(content[:], name)
+            channels, bits = _MODES.get(mode, 1), 16 if depth > 8 else 8
             if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
                 channels = 2 if channels == 1 else 4
             odd = None if mode in _MODES or bits == 16 else f"holds {mode}; save it with 8 or 16 bits"
+            if not depth:
+                odd = "holds signed numbers, or several depths; save it with 8 or 16 bits"
             orientation, profile = image.getexif().get(_ORIENTATION, 1), bool(image.info.get("icc_profile"))
             with contextlib.suppress(EOFError):  # of a still picture
                 image.seek(1)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.images.content import read_content
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
@@ -187,8 +188,6 @@ def listed_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
 
 
 def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tuple[int, int] | None]]:
-    from basicsr_ext.images.headers import read_content  # imports what parsing the arguments of a command does without
-
     try:
         text = read_content(path).decode("utf-8-sig", "surrogateescape")  # a name may be any bytes
     except InputError as error:

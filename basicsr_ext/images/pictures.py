@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
+from basicsr_ext.images.content import read_content
 from basicsr_ext.images.decode import decode, to_tensor
-from basicsr_ext.images.headers import png_chunk, png_chunks, read_content, tiff_pages
+from basicsr_ext.images.headers import png_chunk, png_chunks, tiff_pages
 from basicsr_ext.images.inventory import DEEP, FORMATS
 
 _LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
