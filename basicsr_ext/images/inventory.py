@@ -23,7 +23,10 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp"
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
 DEEP = ("png", "tif")  # those of them that hold 16 bits
-_OTHER_KINDS = ("", ".heic", ".heif", ".jxl", ".exr", ".hdr", ".tga", ".dng", ".psd", ".svg", ".eps")
+_OTHER_KINDS = re.compile(  # of pictures, by their extension
+    r"|\.(heic|heif|hif|jxl|jxr|exr|hdr|pfm|tga|psd|psb|xcf|svgz?|eps|ai|ico|dds|qoi|pcx|sgi|ras|apng|mpo|dib|jpf|j2c|jpc|"
+    r"dng|cr2|cr3|nef|nrw|arw|orf|rw2|raf|pef|srw|npy)"
+)
 _HERE = PurePosixPath()
 _CLOSED = "that cannot be read"
 _LINE = re.compile(r"(?P<name>.+?)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,.*)?")
@@ -115,7 +118,7 @@ def _sorted_out(folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]]
             left_out.append((str(name), fault))
         elif name.name.lower().endswith(EXTENSIONS):
             files.append((folder / name, name))
-        elif name.suffix.lower() in _OTHER_KINDS:
+        elif _OTHER_KINDS.fullmatch(name.suffix.lower()):
             left_out.append((str(name), "of a kind that is not read"))
     return Inventory(sorted(files, key=lambda file: str(file[1])), sorted(left_out))
 
