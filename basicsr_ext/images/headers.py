@@ -36,6 +36,12 @@ LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kiloby
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"pHYs")  # chunks of a PNG
+_SRGB = {  # how those that say what colours are begin if they mean those of sRGB
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": b"\1\x0d",
+}
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "RGB": 3, "RGBX": 3, "PA": 4, "RGBA": 4, "RGBa": 4}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG's sizes
@@ -51,9 +57,11 @@ class Header(NamedTuple):
     bits: int  # 8 or 16
     format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it
     orientation: int = 1  # of the EXIF block, 1 to 8; already applied to height and width
-    profile: bool = False  # whether there is an ICC colour profile
+    profile: bytes = b""  # the colours of its ICC profile, as that says: "RGB ", "GRAY", ...; "?" if it is damaged
     odd: str | None = None  # why the file is refused, and the cure, if it is
     cmyk: bool = False  # whether the colours are converted from CMYK, which the profile describes
+    metadata: bool = False  # whether there are EXIF, XMP, IPTC, texts or a resolution
+    tones: bool = False  # whether something other than a profile says that the colours are not those of sRGB
 
 
 def image_header(path: str | os.PathLike[str]) -> Header:
@@ -103,6 +111,10 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
+def _space(profile: bytes) -> bytes:
+    return profile[16:20] or b"?"
+
+
 def _cut(length: int, needed: int | None = None) -> str:
     of = "" if needed is None else f" of at least {needed:,}"
     return f"is cut short ({length:,}{of} bytes): its end is missing; copy it again or remove it"
@@ -136,7 +148,8 @@ def _png(content: Content) -> Header | None:
     if mark != b"IHDR":  # Apple has a kind of its own
         return None
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
-    orientation, profile, odd, name = 1, False, None, b""
+    orientation, profile, odd, name, metadata = 1, b"", None, b"", False
+    tinted = set[bytes]()
     for name, place, length in png_chunks(content):
         if place + length + 4 > len(content):  # OpenCV would reserve what is claimed
             said = f"a part of it claims {length:,} bytes, more than the file has"
@@ -148,10 +161,19 @@ def _png(content: Content) -> Header | None:
         elif name == b"eXIf":
             orientation = _orientation(content[place : place + length])
         elif name == b"iCCP":
-            profile = True
+            packed = content[place : place + min(length, 1 << 10)].partition(b"\0\0")[2]
+            with contextlib.suppress(zlib.error):
+                profile = zlib.decompressobj().decompress(packed, 128)
+            profile = _space(profile)
+        elif name in _SRGB and not content[place : place + length].startswith(_SRGB[name]):
+            tinted.add(name)
+        metadata |= name in _METADATA
+        tinted |= {name} & {b"sRGB"}
     if name != b"IEND":
         odd = odd or _cut(len(content))
-    return Header(height, width, channels, 16 if bits == 16 else 8, "PNG", orientation, profile, odd)
+    tones = bool(tinted) and b"sRGB" not in tinted and not profile
+    depth = 16 if bits == 16 else 8
+    return Header(height, width, channels, depth, "PNG", orientation, profile, odd, False, metadata, tones)
 
 
 def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int, int]]:
@@ -170,16 +192,18 @@ def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int,
 
 
 def _jpeg(content: Content) -> Header | None:
-    place, frame, orientation, profile, several = 2, None, 1, False, False
+    place, frame, orientation, profile, several, metadata = 2, None, 1, b"", False, False
     for marker, place, length in _jpeg_segments(content):
         if marker in _FRAMES:
             frame = unpack(">BHHB", content, place)
         elif marker == 0xE1 and content[place : place + 6] == b"Exif\0\0":
             orientation = _orientation(content[place + 6 : place + length])
         elif marker == 0xE2 and content[place : place + 12] == b"ICC_PROFILE\0":
-            profile = True
+            profile = profile or _space(content[place + 14 : place + length])
         elif marker == 0xE2 and content[place : place + 4] == b"MPF\0":
             several = _is_album(content, place + 4, place + length)
+        density = marker == 0xE0 and content[place + 7 : place + 8] > b"\0"
+        metadata |= marker in (0xE1, 0xED, 0xFE) or density
     if frame is None:
         return None
     bits, height, width, count = frame
@@ -189,7 +213,7 @@ def _jpeg(content: Content) -> Header | None:
     # the end mark; that of a thumbnail lies before the scan, and cameras add bytes behind it
     if not any(b"\xff\xd9" in content[start:] for start in (-2, max(place, len(content) - (1 << 16)), place)):
         odd = _cut(len(content))
-    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile, odd, count == 4)
+    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile, odd, count == 4, metadata)
 
 
 def _is_album(content: Content, start: int, end: int) -> bool:
@@ -214,7 +238,7 @@ def _webp(content: Content) -> Header | None:
         return None
     end = 8 + unpack("<I", content, 4)[0]
     odd = _cut(len(content), end) if end > len(content) else None
-    alpha, orientation, profile, place = False, 1, False, 12
+    alpha, orientation, profile, metadata, place = False, 1, b"", False, 12
     size: tuple[int, int] | None = None
     while place + 8 <= min(end, len(content)):
         name, length = struct.unpack("<4sI", content[place : place + 8])
@@ -232,9 +256,12 @@ def _webp(content: Content) -> Header | None:
             alpha = bool(packed >> 28 & 1)
         elif name == b"EXIF":
             orientation = _orientation(content[start : start + length])
-        alpha, profile = alpha or name == b"ALPH", profile or name == b"ICCP"
+        elif name == b"ICCP":
+            profile = _space(content[start : start + length])
+        alpha, metadata = alpha or name == b"ALPH", metadata or name in (b"EXIF", b"XMP ")
         place = start + length + (length & 1)
-    return Header(*size, 4 if alpha else 3, 8, "WebP", orientation, profile, odd) if size else None
+    channels = 4 if alpha else 3
+    return Header(*size, channels, 8, "WebP", orientation, profile, odd, False, metadata) if size else None
 
 
 def tiff_pages(content: Content) -> Iterator[Mapping[int, tuple[int, ...]]]:
@@ -278,7 +305,7 @@ def _tiff(content: Content) -> Header | None:
         odd = f"holds {known.get(colours, f'colours of an unknown kind ({colours})')}; convert it to RGB"
     elif extra > 1 and (channels == 1 or {1, 2} & {*meaning[1:]}):
         odd = f"holds {samples} channels and does not say which are the colours; save it as grey, RGB or RGBA"
-    elif colours == 3 and max(tags.get(320, (0,))) < 256:
+    elif colours == 3 and max(tags.get(320) or (0,)) < 256:
         odd = "holds a palette of 8 bits, where TIFF has 16; save it as RGB"
     elif tags.get(254, (0,))[0] & 1 and 330 in tags:
         odd = "begins with a preview, as raw files of cameras do; develop it, and save it as PNG or TIFF"
@@ -298,7 +325,9 @@ def _tiff(content: Content) -> Header | None:
     except _DAMAGE:
         odd = odd or _cut(len(content))
     orientation, depth = tags.get(274, (1,))[0], 16 if bits[0] == 16 else 8
-    return Header(height, width, channels, depth, "TIFF", orientation, 34675 in tags, odd)
+    profile = _space(bytes(number & 255 for number in tags[34675][:20])) if 34675 in tags else b""
+    metadata = not tags.keys().isdisjoint((271, 700, 33723, 34665)) or (282 in tags and tags.get(296) != (1,))
+    return Header(height, width, channels, depth, "TIFF", orientation, profile, odd, False, metadata)
 
 
 def _pnm(content: Content) -> Header | None:
@@ -344,11 +373,14 @@ def _other(content: Content) -> Header | None:
             odd = None if mode in _MODES or bits == 16 else f"holds {mode}; save it with 8 or 16 bits"
             if not depth:
                 odd = "holds signed numbers, or several depths; save it with 8 or 16 bits"
-            orientation, profile = image.getexif().get(_ORIENTATION, 1), bool(image.info.get("icc_profile"))
+            orientation, profile = image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
+            space, metadata = _space(profile) if profile else b"", any(map(image.info.get, ("exif", "xmp", "comment")))
+            _, nclx, shown = content[:].partition(b"nclx") if name == "AVIF" and not profile else (b"", b"", b"")
+            tones = bool(nclx) and not (shown[1] in (1, 2) and shown[3] in (1, 2, 6, 13))
             with contextlib.suppress(EOFError):  # of a still picture
                 image.seek(1)
                 odd = _animation(name)
-            return Header(height, width, channels, bits, name, orientation, profile, odd)
+            return Header(height, width, channels, bits, name, orientation, space, odd, False, metadata, tones)
     return None
 
 

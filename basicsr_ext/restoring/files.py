@@ -13,7 +13,7 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import FORMATS, images_below, images_of, same_letters
+from basicsr_ext.images.inventory import EXTENSIONS, FORMATS, images_below, images_of, same_letters
 from basicsr_ext.images.pictures import Picture, network_planes, read_picture
 
 
@@ -44,6 +44,8 @@ def find_jobs(
     if there.left_out:
         say(str(there))
     single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
+    if not single and output.name.lower().endswith(EXTENSIONS) and not os.path.isdir(output):
+        raise InputError(f"-o {output}: results are {', '.join(FORMATS)}; give one of these extensions, or a folder")
     if single and len(there.files) > 1:
         raise InputError(f"-o {output} is one file, but -i stands for {len(there.files)} pictures; give a folder")
     sources, taken, jobs = {path.resolve() for path, _ in there.files}, dict[str, Path](), []
@@ -118,11 +120,14 @@ def find_losses(jobs: Sequence[Job], kind: str, deep: bool, channels: int | None
     for job in jobs:
         with contextlib.suppress(InputError):  # which is said when its turn comes
             header = image_header(job.source)
-            becomes_rgb = header.channels < 3 and (kind == "webp" or channels in (3, 4))
+            space = b"RGB " if header.channels > 2 or kind == "webp" or channels in (3, 4) else b"GRAY"
+            other_profile = header.profile not in (b"", space) and not header.cmyk
             for what, applies in (
                 ("transparency is shown on white, since jpg holds none", header.channels in (2, 4) and kind == "jpg"),
                 (f"of 16 bits 8 are kept, since {kind} holds no more", header.bits == 16 and not deep),
-                ("the colour profile is left out, since it is one of grey", header.profile and becomes_rgb),
+                ("the colour profile is left out, since it is damaged or not of these colours", other_profile),
+                ("EXIF, XMP, texts and resolution are left out", header.metadata),
+                ("what says how colours are shown (gAMA, cHRM, cICP, nclx) is left out", header.tones),
                 ("colours are converted from CMYK, without a colour profile", header.cmyk),
             ):
                 if applies:
