@@ -18,7 +18,7 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import read_picture, write_picture
 from basicsr_ext.restoring import restorer as toolkit
-from basicsr_ext.restoring.arrays import Image, to_array, to_mask, to_picture
+from basicsr_ext.restoring.arrays import Image, check_range, to_array, to_mask, to_picture
 from i2sb_plugin import plugin
 from i2sb_plugin.weights import builtin
 
@@ -116,6 +116,7 @@ class Restorer:
             raise InputError(
                 f"the image is a tensor {tuple(image.shape)} of {image.dtype}; give floats C,H,W or B,C,H,W"
             )
+        check_range(image.detach())
         batch = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
         hole = None if mask is None else to_mask(mask).expand(len(batch), -1, -1, -1)
         restored, _ = self._loaded.restore(batch, hole, seed, **flags)

@@ -9,7 +9,7 @@ import numpy as np
 LONGEST_HEAD = 4096  # bytes, comments included
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 # Kind (1 and 4 have no largest value), width, height, largest value
-_ANYMAP = re.compile(rb"P([14]|([2356]))%b(\d{1,18})%b(\d{1,18})(?(2)%b(\d{1,5}))\s" % (_GAP, _GAP, _GAP))
+_ANYMAP = re.compile(rb"P([14]|([2356]))%b(\d{1,18})%b(\d{1,18})(?(2)%b(\d{1,5}))(?:\r\n|\s)" % (_GAP, _GAP, _GAP))
 _PAM_LINE = re.compile(rb"(\w+) +(\w+)\s*")
 
 
@@ -70,9 +70,17 @@ def values_of(data: bytes) -> np.ndarray:
     else:
         values = np.frombuffer(body, np.uint8 if layout.largest < 256 else ">u2")
     values = 1 - values if layout.kind in (1, 4) else values
+    if values.size and values.min() < 0:
+        raise ValueError(f"a value is {values.min()}, below 0")
     if values.size and values.max() > layout.largest:
         raise ValueError(f"a value is {values.max()}, above the largest, {layout.largest}")
-    full = (1 << layout.bits) - 1
-    if layout.largest != full:
-        values = (values.astype(np.uint32) * full + layout.largest // 2) // layout.largest
-    return values.astype(f"uint{layout.bits}").reshape(shape)
+    return scaled(values, layout.largest).reshape(shape)
+
+
+def scaled(values: np.ndarray, largest: int) -> np.ndarray:
+    """Whole numbers up to ``largest`` as uint8 or, if that is above 255, uint16 of the full range."""
+    bits = 16 if largest > 255 else 8
+    full = (1 << bits) - 1
+    if largest != full:
+        values = (values.astype(np.uint32) * full + largest // 2) // largest
+    return values.astype(f"uint{bits}")

@@ -14,10 +14,11 @@ from PIL import Image
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps, headers
+from basicsr_ext.images.content import read_content
 from basicsr_ext.images.headers import Header
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
-_BY_PILLOW = {2, 3, 4, 6, 7, 32771, 34712}  # TIFF compressions: fax, JPEG, JPEG 2000
+_BY_PILLOW = {2, 3, 4, 6, 7, 32771}  # TIFF compressions: fax, JPEG
 _SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks of a PNG that its pixels come from
 _RAW = re.compile(rb"P([56])\n(\d+) (\d+)\n255\n")  # as `basicsr prepare --to raw` writes it: grey or RGB
 
@@ -32,7 +33,7 @@ def decode_image(data: bytes, path: str, channels: int | None = None, grey_to_rg
 
 def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     """Read and decode an image file as :func:`decode_pixels` does; InputError naming it also if it is missing."""
-    return decode_pixels(headers.read_content(path), str(path))
+    return decode_pixels(read_content(path), str(path))
 
 
 def decode_pixels(data: bytes, path: str) -> np.ndarray:
@@ -117,9 +118,13 @@ def _tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _by_pillow(data: bytes, header: Header, formats: tuple[str, ...] = headers.OTHERS) -> np.ndarray:
+    if header.bits == 16:  # of which Pillow keeps 8
+        import imagecodecs
+
+        read = imagecodecs.avif_decode if header.format == "AVIF" else imagecodecs.jpeg2k_decode
+        largest = (1 << headers.number_bits(data, header.format)) - 1
+        return _opencv_order(anymaps.scaled(np.atleast_3d(read(data)), largest))
     with Image.open(io.BytesIO(data), formats=formats) as image:
-        if header.bits == 16:
-            return np.asarray(image).astype(np.uint16)[:, :, None]
         return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
 
 

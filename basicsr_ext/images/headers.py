@@ -6,36 +6,42 @@ How each kind is treated, here and by the decoder:
 - JPEG: grey or RGB; CMYK is converted to RGB; behind it may lie smaller pictures, such as previews (MPO).
 - WebP: RGB or RGBA, 8 bits.
 - TIFF: grey, RGB or palette of 8 or 16 bits (less become 8), in strips or tiles, planes interleaved or apart, of either
-  byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, further channels without a
-  meaning are left out. Pages that are marked as previews or masks of the first one are passed over.
+  byte order, BigTIFF too; WhiteIsZero is inverted, associated alpha is divided out, channels without a meaning are
+  left out behind colours. Pages that are marked as previews or masks of the first one are passed over.
 - PBM, PGM, PPM, PAM: values are scaled from their largest one to 255, or to 65535 where it is above 255.
-- BMP, GIF, AVIF, JPEG 2000: 8 bits as Pillow reads them, 16 bits where grey.
+- BMP, GIF, AVIF, JPEG 2000: as Pillow reads them; more than 8 bits are scaled to 16.
 
 The EXIF orientation is applied in all of them. Refused by name are animations, several pages or pictures, signed and
-floating-point numbers, CMYK and Lab other than JPEG's, more than ``LARGEST`` pixels, and files that end too early.
+floating-point numbers, CMYK and Lab other than JPEG's, bands that are no colours, previews of raw files, more than
+``LARGEST`` pixels, and files that end too early.
 """
 
 import contextlib
 import io
 import os
 import re
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps
+from basicsr_ext.images.content import Content, FileContent, open_file, unpack
 
 LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"pHYs")  # chunks of a PNG
+_SRGB = {  # how those that say what colours are begin if they mean those of sRGB
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": b"\1\x0d",
+}
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "RGB": 3, "RGBX": 3, "PA": 4, "RGBA": 4, "RGBa": 4}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG's sizes
@@ -51,51 +57,17 @@ class Header(NamedTuple):
     bits: int  # 8 or 16
     format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it
     orientation: int = 1  # of the EXIF block, 1 to 8; already applied to height and width
-    profile: bool = False  # whether there is an ICC colour profile
+    profile: bytes = b""  # the colours of its ICC profile, as that says: "RGB ", "GRAY", ...; "?" if it is damaged
     odd: str | None = None  # why the file is refused, and the cure, if it is
     cmyk: bool = False  # whether the colours are converted from CMYK, which the profile describes
-
-
-class FileContent:
-    """The bytes of an open file, read piece by piece where they are looked at."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, os.fstat(file.fileno()).st_size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(self._size)
-        self._file.seek(start)
-        return self._file.read(max(0, stop - start))
-
-
-Content = bytes | FileContent
-
-
-def read_content(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of an image file; InputError naming it if it is missing, forbidden, or no plain file."""
-    with _open(path) as file:
-        return file.read()
+    metadata: bool = False  # whether there are EXIF, XMP, IPTC, texts or a resolution
+    tones: bool = False  # whether something other than a profile says that the colours are not those of sRGB
 
 
 def image_header(path: str | os.PathLike[str]) -> Header:
     """Read the header of an image file; InputError naming it if it would not be decoded, as far as headers tell."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return checked_header(FileContent(file), str(path))
-
-
-def _open(path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise InputError(f"{path}: is no file; correct the path")
-        return Path(path).open("rb", buffering=1 << 13)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; correct the path") from error
-    except OSError as error:
-        cure = "check the path and who may read it"
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from error
 
 
 def checked_header(content: Content, path: str) -> Header:
@@ -130,10 +102,6 @@ def header_of(content: Content) -> Header | None:
     return header._replace(height=header.width, width=header.height) if header.orientation >= 5 else header
 
 
-def _unpack(form: str, content: Content, place: int) -> tuple[int, ...]:
-    return struct.unpack(form, content[place : place + struct.calcsize(form)])
-
-
 def _orientation(exif: bytes) -> int:
     found = Image.Exif()
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged block spoils no pixel
@@ -141,6 +109,10 @@ def _orientation(exif: bytes) -> int:
         found.load(exif)
         return found.get(_ORIENTATION, 1)
     return 1
+
+
+def _space(profile: bytes) -> bytes:
+    return profile[16:20] or b"?"
 
 
 def _cut(length: int, needed: int | None = None) -> str:
@@ -172,9 +144,12 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _png(content: Content) -> Header | None:
-    width, height, bits, kind = _unpack(">IIBB", content, 16)
+    mark, width, height, bits, kind = unpack(">4sIIBB", content, 12)
+    if mark != b"IHDR":  # Apple has a kind of its own
+        return None
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
-    orientation, profile, odd, name = 1, False, None, b""
+    orientation, profile, odd, name, metadata = 1, b"", None, b"", False
+    tinted = set[bytes]()
     for name, place, length in png_chunks(content):
         if place + length + 4 > len(content):  # OpenCV would reserve what is claimed
             said = f"a part of it claims {length:,} bytes, more than the file has"
@@ -186,10 +161,19 @@ def _png(content: Content) -> Header | None:
         elif name == b"eXIf":
             orientation = _orientation(content[place : place + length])
         elif name == b"iCCP":
-            profile = True
+            packed = content[place : place + min(length, 1 << 10)].partition(b"\0\0")[2]
+            with contextlib.suppress(zlib.error):
+                profile = zlib.decompressobj().decompress(packed, 128)
+            profile = _space(profile)
+        elif name in _SRGB and not content[place : place + length].startswith(_SRGB[name]):
+            tinted.add(name)
+        metadata |= name in _METADATA
+        tinted |= {name} & {b"sRGB"}
     if name != b"IEND":
         odd = odd or _cut(len(content))
-    return Header(height, width, channels, 16 if bits == 16 else 8, "PNG", orientation, profile, odd)
+    tones = bool(tinted) and b"sRGB" not in tinted and not profile
+    depth = 16 if bits == 16 else 8
+    return Header(height, width, channels, depth, "PNG", orientation, profile, odd, False, metadata, tones)
 
 
 def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int, int]]:
@@ -200,7 +184,7 @@ def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int,
         if marker == 0xFF:  # fill byte
             place += 1
             continue
-        (length,) = _unpack(">H", content, place + 2)
+        (length,) = unpack(">H", content, place + 2)
         yield marker, place + 4, length - 2
         if marker == 0xDA:
             return
@@ -208,16 +192,18 @@ def _jpeg_segments(content: Content, place: int = 0) -> Iterator[tuple[int, int,
 
 
 def _jpeg(content: Content) -> Header | None:
-    place, frame, orientation, profile, several = 2, None, 1, False, False
+    place, frame, orientation, profile, several, metadata = 2, None, 1, b"", False, False
     for marker, place, length in _jpeg_segments(content):
         if marker in _FRAMES:
-            frame = _unpack(">BHHB", content, place)
+            frame = unpack(">BHHB", content, place)
         elif marker == 0xE1 and content[place : place + 6] == b"Exif\0\0":
             orientation = _orientation(content[place + 6 : place + length])
         elif marker == 0xE2 and content[place : place + 12] == b"ICC_PROFILE\0":
-            profile = True
+            profile = profile or _space(content[place + 14 : place + length])
         elif marker == 0xE2 and content[place : place + 4] == b"MPF\0":
             several = _is_album(content, place + 4, place + length)
+        density = marker == 0xE0 and content[place + 7 : place + 8] > b"\0"
+        metadata |= marker in (0xE1, 0xED, 0xFE) or density
     if frame is None:
         return None
     bits, height, width, count = frame
@@ -227,7 +213,7 @@ def _jpeg(content: Content) -> Header | None:
     # the end mark; that of a thumbnail lies before the scan, and cameras add bytes behind it
     if not any(b"\xff\xd9" in content[start:] for start in (-2, max(place, len(content) - (1 << 16)), place)):
         odd = _cut(len(content))
-    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile, odd, count == 4)
+    return Header(height, width, {1: 1, 3: 3, 4: 3}[count], 8, "JPEG", orientation, profile, odd, count == 4, metadata)
 
 
 def _is_album(content: Content, start: int, end: int) -> bool:
@@ -238,7 +224,7 @@ def _is_album(content: Content, start: int, end: int) -> bool:
         form = "<8xI4x" if index[:2] == b"II" else ">8xI4x"
         places = [start + place for (place,) in struct.iter_unpack(form, entries)]
         sizes = [
-            _unpack(">HH", content, place + 1)
+            unpack(">HH", content, place + 1)
             for begin in (0, *places[1:])
             for marker, place, _ in _jpeg_segments(content, begin)
             if marker in _FRAMES
@@ -250,54 +236,57 @@ def _is_album(content: Content, start: int, end: int) -> bool:
 def _webp(content: Content) -> Header | None:
     if content[8:12] != b"WEBP":
         return None
-    end = 8 + _unpack("<I", content, 4)[0]
+    end = 8 + unpack("<I", content, 4)[0]
     odd = _cut(len(content), end) if end > len(content) else None
-    alpha, orientation, profile, place = False, 1, False, 12
+    alpha, orientation, profile, metadata, place = False, 1, b"", False, 12
     size: tuple[int, int] | None = None
     while place + 8 <= min(end, len(content)):
         name, length = struct.unpack("<4sI", content[place : place + 8])
         start = place + 8
         if name == b"VP8X":
-            flags, *sides = _unpack("<BxxxHBHB", content, start)
+            flags, *sides = unpack("<BxxxHBHB", content, start)
             size = (1 + sides[2] + (sides[3] << 16), 1 + sides[0] + (sides[1] << 16))
             alpha, odd = bool(flags & 16), odd or (_animation("WebP") if flags & 2 else None)
         elif name == b"VP8 ":
-            width, height = _unpack("<HH", content, start + 6)
+            width, height = unpack("<HH", content, start + 6)
             size = size or (height & 0x3FFF, width & 0x3FFF)
         elif name == b"VP8L":
-            (packed,) = _unpack("<I", content, start + 1)
+            (packed,) = unpack("<I", content, start + 1)
             size = size or ((packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1)
             alpha = bool(packed >> 28 & 1)
         elif name == b"EXIF":
             orientation = _orientation(content[start : start + length])
-        alpha, profile = alpha or name == b"ALPH", profile or name == b"ICCP"
+        elif name == b"ICCP":
+            profile = _space(content[start : start + length])
+        alpha, metadata = alpha or name == b"ALPH", metadata or name in (b"EXIF", b"XMP ")
         place = start + length + (length & 1)
-    return Header(*size, 4 if alpha else 3, 8, "WebP", orientation, profile, odd) if size else None
+    channels = 4 if alpha else 3
+    return Header(*size, channels, 8, "WebP", orientation, profile, odd, False, metadata) if size else None
 
 
 def tiff_pages(content: Content) -> Iterator[Mapping[int, tuple[int, ...]]]:
     """The whole numbers of each directory by tag: none for other values, and for more than 2**20 of them."""
     order = "<" if content[:2] == b"II" else ">"
-    big = _unpack(order + "H", content, 2)[0] == 43
+    big = unpack(order + "H", content, 2)[0] == 43
     number, room = ("Q", 8) if big else ("I", 4)
-    place, seen = _unpack(order + number, content, 8 if big else 4)[0], set()
+    place, seen = unpack(order + number, content, 8 if big else 4)[0], set()
     while place and place not in seen:
         seen.add(place)
-        (entries,) = _unpack(order + ("Q" if big else "H"), content, place)
+        (entries,) = unpack(order + ("Q" if big else "H"), content, place)
         place += 8 if big else 2
         tags: dict[int, tuple[int, ...]] = {}
         for _ in range(min(entries, 4096)):
-            tag, kind = _unpack(f"{order}HH", content, place)
-            (count,) = _unpack(order + number, content, place + 4)
+            tag, kind = unpack(f"{order}HH", content, place)
+            (count,) = unpack(order + number, content, place + 4)
             tags[tag] = ()
             if kind in _TIFF_CODES and count <= 1 << 20:
                 form, value = f"{order}{count}{_TIFF_CODES[kind]}", place + 4 + room
                 if struct.calcsize(form) > room:
-                    (value,) = _unpack(order + number, content, value)
-                tags[tag] = _unpack(form, content, value)
+                    (value,) = unpack(order + number, content, value)
+                tags[tag] = unpack(form, content, value)
             place += 4 + 2 * room
         yield tags
-        (place,) = _unpack(order + number, content, place)
+        (place,) = unpack(order + number, content, place)
 
 
 def _tiff(content: Content) -> Header | None:
@@ -314,6 +303,12 @@ def _tiff(content: Content) -> Header | None:
     if colours not in (0, 1, 2, 3, 6):
         known = {5: "CMYK colours", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours"}
         odd = f"holds {known.get(colours, f'colours of an unknown kind ({colours})')}; convert it to RGB"
+    elif extra > 1 and (channels == 1 or {1, 2} & {*meaning[1:]}):
+        odd = f"holds {samples} channels and does not say which are the colours; save it as grey, RGB or RGBA"
+    elif colours == 3 and max(tags.get(320) or (0,)) < 256:
+        odd = "holds a palette of 8 bits, where TIFF has 16; save it as RGB"
+    elif tags.get(254, (0,))[0] & 1 and 330 in tags:
+        odd = "begins with a preview, as raw files of cameras do; develop it, and save it as PNG or TIFF"
     elif numbers != "uint" or set(bits) not in ({1}, {2}, {4}, {8}, {16}) or (samples > 1 and bits[0] < 8):
         odd = f"holds {samples} channel(s) of {numbers}{bits[0]}; save it as grey, RGB or RGBA with 8 or 16 bits"
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
@@ -330,7 +325,9 @@ def _tiff(content: Content) -> Header | None:
     except _DAMAGE:
         odd = odd or _cut(len(content))
     orientation, depth = tags.get(274, (1,))[0], 16 if bits[0] == 16 else 8
-    return Header(height, width, channels, depth, "TIFF", orientation, 34675 in tags, odd)
+    profile = _space(bytes(number & 255 for number in tags[34675][:20])) if 34675 in tags else b""
+    metadata = not tags.keys().isdisjoint((271, 700, 33723, 34665)) or (282 in tags and tags.get(296) != (1,))
+    return Header(height, width, channels, depth, "TIFF", orientation, profile, odd, False, metadata)
 
 
 def _pnm(content: Content) -> Header | None:
@@ -339,13 +336,27 @@ def _pnm(content: Content) -> Header | None:
         return None
     end = layout.start + layout.bytes_needed
     odd = _cut(len(content), end) if end > len(content) else None
-    if layout.kind > 3 and re.match(rb"P[1-7]\s", content[end : end + 3]):
+    if re.search(rb"\nTUPLTYPE\s+CMYK", content[: layout.start]):
+        odd = "holds CMYK colours; convert it to RGB"
+    elif layout.kind > 3 and re.match(rb"P[1-7]\s", content[end : end + 3]):
         odd = "holds several pictures; save the one that is meant as a file of its own"
     return Header(layout.height, layout.width, layout.channels, layout.bits, "PNM", odd=odd)
 
 
+def number_bits(data: bytes, kind: str) -> int:
+    """Bits of a number of an AVIF or JPEG 2000, 8 of others; 0 if they are signed, or not the same in all channels."""
+    if kind == "AVIF":
+        flags = data[data.index(b"av1C") + 6]
+        return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+    if kind != "JPEG2000":
+        return 8
+    place = data.index(b"\xff\x4f\xff\x51") + 40
+    depths = {*data[place + 2 : place + 2 + 3 * unpack(">H", data, place)[0] : 3]}  # less 1, and 128 if signed
+    return max(depths) + 1 if len(depths) == 1 and max(depths) < 128 else 8 if max(depths) < 8 else 0
+
+
 def _other(content: Content) -> Header | None:
-    """By Pillow; all but AVIF and JPEG 2000 of 8 bits."""
+    """By Pillow, which knows all but the depth."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # a damaged header may raise nearly anything
         warnings.simplefilter("ignore")  # of large pictures and of odd metadata
         try:
@@ -355,15 +366,21 @@ def _other(content: Content) -> Header | None:
         with opened as image:
             image.load()  # these formats do not say where they end
             mode, (width, height), name = image.mode, image.size, image.format or ""
-            channels, bits = _MODES.get(mode, 1), 16 if mode.startswith("I;16") else 8
+            depth = number_bits(content[:], name)
+            channels, bits = _MODES.get(mode, 1), 16 if depth > 8 else 8
             if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
                 channels = 2 if channels == 1 else 4
             odd = None if mode in _MODES or bits == 16 else f"holds {mode}; save it with 8 or 16 bits"
-            orientation, profile = image.getexif().get(_ORIENTATION, 1), bool(image.info.get("icc_profile"))
+            if not depth:
+                odd = "holds signed numbers, or several depths; save it with 8 or 16 bits"
+            orientation, profile = image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
+            space, metadata = _space(profile) if profile else b"", any(map(image.info.get, ("exif", "xmp", "comment")))
+            _, nclx, shown = content[:].partition(b"nclx") if name == "AVIF" and not profile else (b"", b"", b"")
+            tones = bool(nclx) and not (shown[1] in (1, 2) and shown[3] in (1, 2, 6, 13))
             with contextlib.suppress(EOFError):  # of a still picture
                 image.seek(1)
                 odd = _animation(name)
-            return Header(height, width, channels, bits, name, orientation, profile, odd)
+            return Header(height, width, channels, bits, name, orientation, space, odd, False, metadata, tones)
     return None
 
 

@@ -17,14 +17,16 @@ from typing import NamedTuple
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.images.content import read_content
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
 DEEP = ("png", "tif")  # those of them that hold 16 bits
-_OTHER_KINDS = ("", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".svg", ".eps",
-                ".pdf", ".ico", ".dib", ".pcx", ".dds", ".apng", ".mpo", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw",
-                ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".npy", ".mat")  # fmt: skip
+_OTHER_KINDS = ("", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".psb", ".xcf",
+                ".svg", ".svgz", ".eps", ".ai", ".pdf", ".ico", ".dds", ".qoi", ".pcx", ".sgi", ".ras", ".apng", ".mpo",
+                ".dib", ".jpf", ".j2c", ".jpc", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2",
+                ".raf", ".pef", ".srw", ".npy", ".mat", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")  # fmt: skip
 _HERE = PurePosixPath()
 _CLOSED = "that cannot be read"
 _SIZED = re.compile(r"(?P<name>.*\S)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,[^)]*)?\)(\s.*)?")
@@ -214,8 +216,6 @@ def listed_sizes(root: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
 
 
 def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tuple[int, int] | None]]:
-    from basicsr_ext.images.headers import read_content  # imports what parsing the arguments of a command does without
-
     try:
         text = read_content(path).decode("utf-8", "surrogateescape").replace("\ufeff", "")  # a name may be any bytes
     except InputError as error:

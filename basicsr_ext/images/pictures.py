@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
+from basicsr_ext.images.content import read_content
 from basicsr_ext.images.decode import decode, to_tensor
-from basicsr_ext.images.headers import png_chunk, png_chunks, read_content, tiff_pages
+from basicsr_ext.images.headers import png_chunk, png_chunks, tiff_pages
 from basicsr_ext.images.inventory import DEEP, FORMATS
 
 _LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
@@ -132,15 +133,11 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
     bits, or a value is NaN.
     """
-    path = Path(path)
-    kind = {"tiff": "tif", "jpeg": "jpg"}.get(path.suffix[1:].lower(), path.suffix[1:].lower())
+    path, kind = Path(path), _format_of(path)
     if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
         raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     colours, alpha = picture.colours, picture.alpha
-    height, width = colours.shape[1:]
-    if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
-        said = f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, not {height}x{width} (height x width)"
-        raise InputError(f"cannot save {path}: {said}; choose png or tif")
+    check_sides(path, *colours.shape[1:])
     if alpha is not None and kind == "jpg":
         colours, alpha = colours * alpha + (1 - alpha), None
     full, whole = (255, np.uint8) if picture.bits == 8 else (65535, np.uint16)
@@ -155,6 +152,19 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     except (OSError, struct.error) as error:  # what its encoder cannot hold
         raise InputError(f"cannot save {path} as {FORMATS[kind]}: {error}; choose another format") from error
     write_whole(path, data)
+
+
+def _format_of(path: str | os.PathLike[str]) -> str:
+    kind = Path(path).suffix[1:].lower()
+    return {"tiff": "tif", "jpeg": "jpg"}.get(kind, kind)
+
+
+def check_sides(path: str | os.PathLike[str], height: int, width: int) -> None:
+    """Raise InputError if the format of ``path`` cannot hold a picture of this size."""
+    kind = _format_of(path)
+    if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
+        said = f"{FORMATS[kind]} holds {_LONGEST_SIDE[kind]} pixels a side, not {height}x{width} (height x width)"
+        raise InputError(f"cannot save {path}: {said}; choose png or tif")
 
 
 def _encode(pixels: np.ndarray, kind: str, profile: bytes | None) -> bytes:

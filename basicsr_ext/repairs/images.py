@@ -22,8 +22,8 @@ from basicsr.utils.logger import get_root_logger
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.arrays import to_bgr
+from basicsr_ext.images.content import read_content
 from basicsr_ext.images.decode import decode_pixels, read_pixels
-from basicsr_ext.images.headers import read_content
 from basicsr_ext.images.inventory import Inventory, Paths, images_below, listed_files, listed_keys, same_letters
 from basicsr_ext.images.results import write_pixels
 from basicsr_ext.repairs.repair import Repairs, unrepaired

@@ -18,6 +18,8 @@ def to_picture(image: str | os.PathLike[str] | np.ndarray) -> Picture:
     """Read a path, or take an array H,W or H,W,C of uint8, uint16 or floats in [0, 1]; InputError for any other."""
     if isinstance(image, str | os.PathLike):
         return read_picture(image)
+    if (mode := getattr(image, "mode", "RGB")) not in ("L", "LA", "RGB", "RGBA", "I;16"):  # of Pillow
+        raise InputError(f"the image has Pillow's mode {mode}, whose numbers are no colours; convert it to RGB")
     pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -25,9 +27,19 @@ def to_picture(image: str | os.PathLike[str] | np.ndarray) -> Picture:
     full = 1 if pixels.dtype.kind == "f" else _FULL.get(pixels.dtype)
     if full is None:
         raise InputError(f"the image is an array of {pixels.dtype}; give uint8, uint16 or floats in [0, 1]")
+    check_range(pixels)
     planes = torch.from_numpy(np.ascontiguousarray((pixels / np.float32(full)).astype(np.float32).transpose(2, 0, 1)))
     count = 1 if len(planes) < 3 else 3
     return Picture(planes[:count], planes[count:] if len(planes) in (2, 4) else None, 16 if full == 65535 else 8)
+
+
+def check_range(values: np.ndarray | Tensor) -> None:
+    """Raise InputError if an image is empty, or its floats are NaN or further from [0, 1] than noise takes them."""
+    if not all(values.shape):
+        raise InputError(f"the image has no pixels: its shape is {tuple(values.shape)}")
+    least, most = float(values.min()), float(values.max())
+    if not (least > -8 and most < 9) and values.dtype not in _FULL:
+        raise InputError(f"the image holds values from {least:g} to {most:g}; give uint8, uint16 or floats in [0, 1]")
 
 
 def to_array(picture: Picture, like: object = None) -> np.ndarray:

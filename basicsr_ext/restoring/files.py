@@ -46,8 +46,8 @@ def find_jobs(
     if there.left_out:
         say(str(there))
     single = output.suffix[1:].lower() in (*FORMATS, "jpeg", "tiff") and not os.path.isdir(output)
-    if not single and output.suffix.lower() in EXTENSIONS and not os.path.isdir(output):
-        raise InputError(f"-o {output} is of a kind that is not written; give {', '.join(FORMATS)}, or a folder")
+    if not single and output.name.lower().endswith(EXTENSIONS) and not os.path.isdir(output):
+        raise InputError(f"-o {output}: results are {', '.join(FORMATS)}; give one of these extensions, or a folder")
     if not single and os.path.lexists(output) and not os.path.isdir(output):
         raise InputError(f"-o {output} is there and is no folder; give a folder, or a file name that ends in .png")
     if single and len(there.files) > 1:
@@ -124,11 +124,14 @@ def find_losses(jobs: Sequence[Job], kind: str, deep: bool, channels: int | None
     for job in jobs:
         with contextlib.suppress(InputError):  # which is said when its turn comes
             header = image_header(job.source)
-            becomes_rgb = header.channels < 3 and (kind == "webp" or channels in (3, 4))
+            space = b"RGB " if header.channels > 2 or kind == "webp" or channels in (3, 4) else b"GRAY"
+            other_profile = header.profile not in (b"", space) and not header.cmyk
             for what, applies in (
                 ("transparency is shown on white, since jpg holds none", header.channels in (2, 4) and kind == "jpg"),
                 (f"of 16 bits 8 are kept, since {kind} holds no more", header.bits == 16 and not deep),
-                ("the colour profile is left out, since it is one of grey", header.profile and becomes_rgb),
+                ("the colour profile is left out, since it is damaged or not of these colours", other_profile),
+                ("EXIF, XMP, texts and resolution are left out", header.metadata),
+                ("what says how colours are shown (gAMA, cHRM, cICP, nclx) is left out", header.tones),
                 ("colours are converted from CMYK, without a colour profile", header.cmyk),
             ):
                 if applies:

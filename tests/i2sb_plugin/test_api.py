@@ -121,7 +121,13 @@ def test_other_models_are_restored_too(tmp_path):
         (lambda r: r(PHOTO[None]), "array .1, 40, 53, 3."),
         (lambda r: r(PHOTO, mask=np.ones((40, 52))), "40 x 52 pixels, the image 40 x 53"),
         (lambda r: r(PHOTO, mask=np.zeros((40, 53))), "has no hole"),
-        (lambda r: r(TENSOR * float("nan")), "NaN or infinite"),
+        (lambda r: r(TENSOR * float("nan")), "values from nan to nan"),
+        (lambda r: r(PHOTO.astype(np.float32)), r"values from \d+ to 2\d\d; give uint8, uint16 or floats in"),
+        (lambda r: r(TENSOR * 255), r"values from \d+ to 2\d\d"),
+        (lambda r: r(PHOTO[:0]), "no pixels"),
+        (lambda r: r(TENSOR[:0]), "no pixels"),
+        (lambda r: r(Image.fromarray(PHOTO).quantize(8)), "mode P"),
+        (lambda r: r(Image.fromarray(PHOTO).convert("CMYK")), "mode CMYK"),
     ],
 )
 def test_what_is_wrong_is_named(restorer, call, said):

@@ -19,7 +19,7 @@ from basicsr_ext.common.batching import in_groups
 from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.images.inventory import DEEP
-from basicsr_ext.images.pictures import Picture, write_picture
+from basicsr_ext.images.pictures import Picture, check_sides, write_picture
 from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
 from basicsr_ext.processes.group import init_dist
@@ -147,6 +147,7 @@ def _restore_all(
             given: list[Given] = []
             for job in group:
                 try:
+                    check_sides(job.target, *(restorer.scale * side for side in sizes[job.source]))
                     given.append(files.read_given(job, *companions))
                 except _FAILURES as error:
                     failed.append((job.source, str(error) or type(error).__name__))

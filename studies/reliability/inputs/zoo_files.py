@@ -232,6 +232,8 @@ def zoo_of_tiff():
         file.write(RGB, photometric="rgb")
         file.write(RGB[::2, ::2], photometric="rgb", subfiletype=1)
     yield "with_preview.tif", preview.getvalue(), RGB
+    for pixels in (RGB, RGB16):
+        yield f"jpeg2000_{pixels.dtype}.tif", tif(pixels, photometric="rgb", compression="jpeg2000"), pixels
 
 
 def zoo_of_pnm():
@@ -249,6 +251,7 @@ def zoo_of_pnm():
             pam = f"P7\nWIDTH 10\nHEIGHT 6\nDEPTH {channels}\nMAXVAL {largest}\nTUPLTYPE X\nENDHDR\n".encode()
             yield f"{channels}_{largest}.pam", pam + values.astype(kind).tobytes(), scaled(values, largest)
     yield "raw.ppm", b"P6\n10 6\n255\n" + RGB.tobytes(), RGB
+    yield "windows.ppm", b"P6\r\n10 6\r\n255\r\n" + RGB.tobytes(), RGB
     bits = GREY > 99
     yield "binary.pbm", b"P4\n10 6\n" + np.packbits(bits[:, :, 0], axis=1).tobytes(), np.where(bits, 0, 255)
     digits = "".join(map(str, bits.astype(int).ravel())).encode()
@@ -306,7 +309,17 @@ def zoo_of_others():
     for name, pixels in (("rgb", RGB), ("grey", GREY)):
         yield f"{name}.bmp", pil(pixels, "BMP"), pixels
         yield f"{name}.jp2", pil(pixels, "JPEG2000"), pixels
-    yield "grey16.jp2", imagecodecs.jpeg2k_encode(GREY16[:, :, 0], level=0, reversible=True), GREY16
+    for name, pixels in (("rgb", RGB16), ("alpha", RGBA16), ("grey", GREY16)):
+        for depth in (10, 12, 16):
+            values = pixels >> (16 - depth)
+            stored = {"level": 0, "reversible": True, "bitspersample": depth}
+            content = imagecodecs.jpeg2k_encode(np.squeeze(values), **stored)
+            yield f"{name}{depth}.jp2", content, scaled(values, (1 << depth) - 1)
+    for depth in (10, 12):
+        values = blocks.astype(np.uint16) << (depth - 8)
+        content = imagecodecs.avif_encode(values, level=100, bitspersample=depth)
+        seen = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)[:, :, ::-1]
+        yield f"deep{depth}.avif", content, scaled(seen, (1 << depth) - 1), LOSSY
     yield "alpha.bmp", opencv(RGBA, ".bmp"), RGBA
     yield "bits.bmp", pil(Image.fromarray(GREY[:, :, 0] > 99), "BMP"), np.where(GREY > 99, 255, 0)
     palette = Image.fromarray(RGB).quantize(16)
@@ -334,6 +347,20 @@ def refused():
     yield "float.tif", tif(RGB.astype(np.float32), photometric="rgb"), "float32"
     yield "signed.tif", tif(RGB.astype(np.int16), photometric="rgb"), "int16"
     yield "deep.tif", tif(GREY[:, :, 0].astype(np.uint32)), "uint32"
+    yield "bands.tif", tif(RGB16, photometric="minisblack", planarconfig="contig"), "not say which are the colours"
+    five, meanings = np.concatenate([RGBA, GREY], 2), ["unspecified", "unassalpha"]
+    yield "late_alpha.tif", tif(five, photometric="rgb", extrasamples=meanings), "not say which are the colours"
+    dark = np.arange(768, dtype=np.uint16).reshape(3, 256) // 3
+    yield "palette_of_bytes.tif", tif(GREY[:, :, 0], photometric="palette", colormap=dark), "palette of 8 bits"
+    raw = io.BytesIO()
+    with tifffile.TiffWriter(raw) as file:
+        file.write(RGB[::2, ::2], photometric="rgb", subfiletype=1, subifds=1)
+        file.write(RGB, photometric="rgb")
+    yield "raw_of_a_camera.tif", raw.getvalue(), "preview"
+    yield "signed.jp2", imagecodecs.jpeg2k_encode(GREY16[:, :, 0].astype(np.int16), level=0), "signed"
+    yield "cmyk.pam", b"P7\nWIDTH 4\nHEIGHT 2\nDEPTH 4\nMAXVAL 255\nTUPLTYPE CMYK\nENDHDR\n" + bytes(32), "CMYK"
+    apple = png(RGB, 8, 2)
+    yield "apple.png", apple[:8] + bytes(3) + b"\4CgBI" + bytes(8) + apple[8:], "of another kind"
     yield "empty.png", b"", "empty"
     yield "text.png", b"no image at all", "cannot be read"
     for name, content in (

@@ -2,7 +2,9 @@
 
 import copy
 import os
+import struct
 import unicodedata
+import zlib
 from importlib import metadata
 
 import numpy as np
@@ -17,6 +19,7 @@ from basicsr_ext.commands.restore import work
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import pictures
+from basicsr_ext.images.headers import png_chunk
 from basicsr_ext.restoring import files, restorer
 from basicsr_ext.restoring.configuration import find_options, recorded_overrides
 from i2sb_plugin.models.i2sb_model import I2SBModel
@@ -215,6 +218,50 @@ def test_what_the_results_do_not_keep_is_said_before_the_start(here, capsys):
     assert any("clear.png" in line and "white" in line for line in notes[1])
     assert any("deep.png" in line and "16 bits" in line for line in notes[1])
     assert not any("plain.png" in line for lines in notes for line in lines)
+
+
+def png_with(path, *chunks):
+    save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + content[33:])
+
+
+def test_what_lies_beside_the_pixels_and_is_not_kept_is_said(here, capsys):
+    checkpoint, exif = run_folder(here, RRDB), Image.Exif()
+    exif[0x010F] = "Camera"
+    for name in ("exif.jpg", "exif.webp", "exif.tif"):
+        save(here / "in" / name.replace("exif", f"exif_{name[5:]}"), exif=exif)
+    save(here / "in/print.jpg", dpi=(300, 300))
+    png_with(here / "in/text.png", (b"tEXt", b"parameters\0a cat"))
+    png_with(here / "in/linear.png", (b"gAMA", struct.pack(">I", 100000)))
+    png_with(here / "in/usual.png", (b"gAMA", struct.pack(">I", 45455)))
+    png_with(here / "in/stated.png", (b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\0"))
+    png_with(here / "in/hdr.png", (b"cICP", bytes([9, 16, 0, 1])))
+    png_with(here / "in/broken.png", (b"iCCP", b"icc\0\0no zlib"))
+    grey = b"x" * 16 + b"GRAY" + b"x" * 200
+    png_with(here / "in/greys.png", (b"iCCP", b"icc\0\0" + zlib.compress(grey)))
+    code, _, said = run(capsys, "restore", "-i", "in", "--checkpoint", checkpoint, "-o", "out")
+    notes = sorted(line.rpartition("(")[2] for line in said.splitlines() if line.startswith("note: "))
+    assert code == 0 and notes == [
+        "broken.png, greys.png)",
+        "exif_jpg.jpg, exif_tif.tif, exif_webp.webp and 2 more)",
+        "hdr.png, linear.png)",
+    ], said
+
+
+def test_a_result_that_its_format_cannot_hold_is_refused_before_it_is_made(here, capsys, monkeypatch):
+    checkpoint = run_folder(here, RRDB)
+    save(here / "in/wide.png", np.zeros((2, 8192, 3), np.uint8)), save(here / "in/small.png")
+    made, plain = [], restorer.Restorer.restore_pictures
+
+    def noted(self, given, *rest, **flags):
+        made.extend(picture.colours.shape[2] for picture in given)
+        return plain(self, given, *rest, **flags)
+
+    monkeypatch.setattr(restorer.Restorer, "restore_pictures", noted)
+    code, _, said = run(capsys, "restore", "-i", "in", "--checkpoint", checkpoint, "-o", "out", "--format", "webp")
+    assert code == 1 and "WEBP holds 16383 pixels a side, not 4x16384" in said
+    assert made == [53] and opened("out/small.webp").shape == (80, 106, 3)
 
 
 # ---- folders
@@ -434,7 +481,7 @@ def refused(here, capsys, *arguments, opt=BRIDGE):
         (["--device", "toaster"], "device is 'toaster'; it must be auto, cpu"),
         (["--checkpoint", "none.pth"], "none.pth: no such file"),
         (["-o", "in"], "-o in is the input folder"),
-        (["-o", "out.bmp"], "-o out.bmp is of a kind that is not written; give png, tif"),
+        (["-o", "out.bmp"], "-o out.bmp: results are png, tif, webp, jpg; give one of these"),
         (["-i", "nowhere"], "-i nowhere: no such file or folder"),
         (["-i", "*.gif"], "no pictures there"),
         (["-opt", "none.yml"], "none.yml"),

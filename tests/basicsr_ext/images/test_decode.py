@@ -88,7 +88,7 @@ def test_the_orientation_of_a_jpeg_is_applied_alike_to_pixels_and_header(orienta
         expected = torch.from_numpy(np.array(turned)).reshape(turned.height, turned.width, channels)
         read = decode_image(data, "image", channels)
         assert (read - expected.permute(2, 0, 1) / 255).abs().mean() < 0.02
-        assert header_of(data) == Header(turned.height, turned.width, channels, 8, "JPEG", orientation)
+        assert header_of(data) == Header(turned.height, turned.width, channels, 8, "JPEG", orientation, metadata=True)
 
 
 @pytest.mark.parametrize(("mode", "options", "channels"), [

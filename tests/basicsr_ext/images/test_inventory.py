@@ -52,6 +52,14 @@ def test_links_are_followed_once_and_keep_their_names(folder):
     assert "1 broken link (broken.png)" in str(there)
 
 
+def test_pictures_of_kinds_that_are_not_read_are_said_and_other_files_are_not(tmp_path):
+    for name in ("a.CR2", "b.pfm", "c.apng", "d", "e.mp4", "f.txt", "g.db"):
+        image(tmp_path / name)
+    assert images_below(tmp_path).left_out == [
+        (name, "of a kind that is not read") for name in ("a.CR2", "b.pfm", "c.apng", "d", "e.mp4")
+    ]
+
+
 def test_all_who_read_folders_find_the_same(folder, tmp_path, capsys):
     assert ImageSource(str(folder), "dataroot_gt").names == NAMES
     said = []

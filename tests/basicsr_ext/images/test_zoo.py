@@ -93,6 +93,10 @@ def test_all_refuse_alike_and_by_name(tmp_path, file):
         image_header(path)
 
 
-def test_a_value_above_the_largest_of_an_anymap_is_named():
-    with pytest.raises(InputError, match=r"a\.pgm.*112, above the largest, 100"):
-        decode(b"P5\n2 1\n100\n\x05\x70", "a.pgm")
+@pytest.mark.parametrize(
+    "content, said",
+    [(b"P5\n2 1\n100\n\x05\x70", "112, above the largest, 100"), (b"P2\n2 1\n100\n5 -1", "-1, below 0")],
+)
+def test_a_value_out_of_the_range_of_an_anymap_is_named(content, said):
+    with pytest.raises(InputError, match=rf"a\.pgm.*{said}"):
+        decode(content, "a.pgm")
