@@ -57,13 +57,6 @@ def test_it_learns_and_restores_an_image_of_odd_sides(name, tmp_path):
     assert torch.equal(again.output, net.output)
 
 
-def test_a_part_of_one_image_is_too_small_for_batch_norm():
-    net = model("spandrel.DAT", train__accumulate=2)
-    net.feed_data(make_batch(2, (8, 8)))
-    with pytest.raises(InputError, match=r"spandrel\.DAT.*batch_size_per_gpu to 2 or more.*train\.accumulate"):
-        net.optimize_parameters(1)
-
-
 def swinir_light():
     return load_yaml(OPTIONS / "swinir_light_sr4x.yml")["network_g"]
 
