@@ -233,8 +233,11 @@ class I2SBModel(RestorationModel):
         return mean
 
     def _walk(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any) -> Tensor:
+        options = self.sampler_options
+        if "mask" in batch and options.low_frequencies is not None:
+            raise InputError(_HOLES)
         clean, cond = self.ends(batch, generators)
-        x1, options = self._with_noise(clean, generators), self.sampler_options
+        x1 = self._with_noise(clean, generators)
         predict_x0 = self.predictor(net, clean, cond)
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
@@ -243,8 +246,6 @@ class I2SBModel(RestorationModel):
         restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
         if options.low_frequencies is None:
             return restored
-        if "mask" in batch:
-            raise InputError(_HOLES)
         return with_low_frequencies(restored, space.decode(clean), options.low_frequencies)
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:
