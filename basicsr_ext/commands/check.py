@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from basicsr_ext import repairs
+from basicsr_ext.common.contracts import restorer_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options.arguments import add_arguments
 from basicsr_ext.options.file import load_yaml
@@ -114,6 +115,8 @@ def _train_once(model: Any, dataset: Any, opt: dict[str, Any]) -> None:
     indices = [k % len(dataset) for k in range(batch_size)]
     batch = next(iter(DataLoader(dataset, batch_size=batch_size, sampler=indices)))
     shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in batch.items() if torch.is_tensor(value))
+    looked = [k * len(dataset) // 128 for k in range(128)]  # as many images as a run looks at
+    restorer_of(model).begin_training(DataLoader(dataset, batch_size=batch_size, sampler=looked))
     model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
     model.feed_data(batch)
     model.optimize_parameters(1)

@@ -127,6 +127,10 @@ class NetworkContract:
         """The parts that are worth compiling one by one; none to have the blocks found that come again."""
         return ()
 
+    def training_faults(self, images: int) -> list[str]:
+        """Why it cannot be trained on so many images at a time; none if it can."""
+        return []
+
     @classmethod
     def speed_lines(cls, device: str) -> list[str]:
         """Lines of ``basicsr doctor`` on what is fast with this network on ``device``."""

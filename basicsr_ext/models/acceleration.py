@@ -19,6 +19,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _FUSED = ("Adam", "AdamW", "SGD")  # the optimisers of torch with one kernel on the CPU and on a GPU
 _MOST_GRAPHS = 256  # of one compiled function: kinds of blocks x training or not x precision
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86, then of ARM, by torch's names
 _COMPILERS = ("cc", "gcc", "clang")  # one of which Triton needs
 
 
@@ -68,8 +69,9 @@ class Acceleration:
         """One sentence for each choice."""
         where = "GPU" if self.device == "cuda" else "CPU"
         yes = {True: "yes", False: "no"}
+        slow = "; bf16 is many times slower here: this CPU has no units for it" if lacks_bf16(self.device) else ""
         return [
-            f"precision      {self.precision} (train.precision)",
+            f"precision      {self.precision} (train.precision{slow})",
             f"channels_last  {yes[self.channels_last]} (train.channels_last)",
             f"compile        {yes[self.compile]} (train.compile)",
             f"tf32           {yes[self.tf32] if where == 'GPU' else 'no: a GPU has it'} (train.tf32)",
@@ -96,6 +98,13 @@ def choose(device: torch.device | str, wishes: Mapping[str, Any] | None = None) 
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     tf32 = gpu if wish["tf32"] == "auto" else gpu and wish["tf32"]
     return Acceleration(kind, precision, last, compiles, tf32)
+
+
+def lacks_bf16(device: torch.device | str) -> bool:
+    """Whether it is a CPU without units for bf16, where that is many times slower than fp32; False if unknown."""
+    if torch.device(device).type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    return not any(torch.cpu.get_capabilities().get(unit) for unit in _BF16_UNITS)
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,6 +14,7 @@ from basicsr_ext.common import folder_lock
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.metrics import build_metrics
+from basicsr_ext.models.acceleration import lacks_bf16
 from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight import data, measures, networks
 from basicsr_ext.processes import launch
@@ -116,6 +117,9 @@ def check_run(opt: Mapping[str, Any], is_train: bool, here: Launch) -> list[str]
             faults.extend(networks.channel_faults(opt, where, item, model_class(opt)))
     if is_train and opt.get("val") and not any(name.startswith("val") for name in opt["datasets"]):
         notes.append("val is given, but datasets has no val: nothing will be validated")
+    on_cpu = opt["num_gpu"] == 0 or not torch.cuda.is_available()
+    if is_train and opt["train"].get("precision") == "bf16" and on_cpu and lacks_bf16("cpu"):
+        notes.append("train.precision is bf16, for which this CPU has no units: many times slower than fp32; set auto")
     if "cuda_graph" in (opt.get("val") or {}):
         notes.append("val.cuda_graph does nothing any more; leave it out")
     if faults:

@@ -8,7 +8,7 @@ from torch import nn
 
 from basicsr_ext.checkpoints.networks import INPUTS, OUTPUTS, SCALES, build_empty, channel_option, check_fit
 from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, load_weights
-from basicsr_ext.common.contracts import RestorerContract, restorer_class_of
+from basicsr_ext.common.contracts import NetworkContract, RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
@@ -34,6 +34,7 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
                 faults.append(f"network_g.window_size is missing: {said}")
             if empty := [part for part, value in network.named_parameters() if not value.numel()]:
                 faults.append(f"{name}: {options['type']} has no values in {listed(empty)}; give it more channels")
+            faults.extend(_training_faults(opt, network))
             if opt["path"].get(f"pretrain_{name}"):
                 faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
     if opt["path"].get("resume_state") and opt["is_train"]:
@@ -42,6 +43,14 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
         except InputError as error:
             faults.append(str(error))
     return faults
+
+
+def _training_faults(opt: Mapping[str, Any], network: nn.Module) -> list[str]:
+    """What the network says of the smallest part of a batch."""
+    if not (opt["is_train"] and isinstance(network, NetworkContract)):
+        return []
+    batch = opt["datasets"]["train"]["batch_size_per_gpu"]
+    return network.training_faults(max(1, batch // (opt["train"].get("accumulate") or 1)))
 
 
 def _checkpoint_faults(path: Mapping[str, Any], label: str, network: nn.Module) -> list[str]:

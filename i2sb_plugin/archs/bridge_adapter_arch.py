@@ -8,7 +8,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_ext.common.contracts import NetworkContract
-from basicsr_ext.common.errors import InputError
 from i2sb_plugin.archs.bridge_network import BridgeNetwork, Unshuffle, zeroed
 from i2sb_plugin.archs.inner_network import build_inner, fit_network
 
@@ -57,16 +56,9 @@ class BridgeAdapter(BridgeNetwork):
         self.network_type = network["type"]
         self.network = build_inner(fit.cls, fit.arguments)
         self.last = zeroed(nn.Conv2d(fit.outputs, out_channels * self.shuffle**2, 1))
-        self.mixes_batch = any(isinstance(part, _BATCH_NORMS) for part in self.network.modules())
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
-        """Call the inner network with the map of the time; InputError for a batch of 1 in a training of BatchNorm."""
-        if self.mixes_batch and self.training and len(h) == 1:
-            raise InputError(
-                f"network_g.network.type is {self.network_type}, which normalises over the batch (BatchNorm), but it "
-                "is trained on 1 image at a time; set datasets.train.batch_size_per_gpu to 2 or more for each part of "
-                "train.accumulate"
-            )
+        """Call the inner network with the map of the time."""
         time = (t / 1000).to(h.dtype)[:, None, None, None].expand(-1, 1, *h.shape[2:])
         return self.last(self.network(torch.cat([h, time], dim=1)))
 
@@ -74,6 +66,16 @@ class BridgeAdapter(BridgeNetwork):
         """Up to ``multiple``, and to the least that the inner network takes."""
         down, right = super().padding(height, width)
         return max(down, self.smallest - height), max(right, self.smallest - width)
+
+    def training_faults(self, images: int) -> list[str]:
+        """BatchNorm learns nothing from one image at a time."""
+        if images > 1 or not any(isinstance(part, _BATCH_NORMS) for part in self.network.modules()):
+            return []
+        return [
+            f"network_g.network.type is {self.network_type}, which normalises over the batch (BatchNorm), but it is "
+            "trained on 1 image at a time; set datasets.train.batch_size_per_gpu to 2 or more for each part of "
+            "train.accumulate"
+        ]
 
     def compiled_parts(self) -> Iterable[nn.Module]:
         """Those that the inner network names."""

@@ -32,11 +32,14 @@ class NAFNetLayout:
     middle_blocks: int = 12
     decoder_blocks: Sequence[int] = (2, 2, 2, 2)
     unshuffle: Unshuffle = 1
+    pool_size: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a layout that cannot be built, naming the option."""
         if self.width < 2:
             raise InputError(f"network_g.width is {self.width}; it must be 2 or more")
+        if self.pool_size is not None and self.pool_size < 1:
+            raise InputError(f"network_g.pool_size is {self.pool_size}; it must be the side of the crops, or left out")
         if not self.encoder_blocks or min(self.encoder_blocks) < 0:
             raise InputError(
                 f"network_g.encoder_blocks is {list(self.encoder_blocks)}; give the number of blocks of each level, "
@@ -54,6 +57,12 @@ class NAFNetLayout:
     def widths(self) -> list[int]:
         """Channels of each level, the finest first, and of the middle."""
         return [self.width * 2**level for level in range(len(self.encoder_blocks) + 1)]
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Side of what each of these levels takes its means over, in its own pixels; None for the whole image."""
+        sizes = [self.unshuffle * 2**level for level in range(len(self.encoder_blocks) + 1)]
+        return [None if self.pool_size is None else -(-self.pool_size // size) for size in sizes]
 
 
 _SMALL = NAFNetLayout(32, (1, 1, 1, 4), 1, (1, 1, 1, 1))
@@ -85,11 +94,15 @@ class ConditionalNAFNet(BridgeNetwork):
         decoder_blocks: blocks of each level on the way up, in the order of ``encoder_blocks``: the finest level first.
         unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
             hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
+        pool_size: side of the training crops in pixels. In a larger image each pixel's channels are then weighted by
+            their mean over that much around it, as in the crops, and tiles larger than the crops agree better with the
+            whole image, for two cumulative sums in each block; None for the mean over the whole image or tile.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.
 
-    Source: NAFNet (2204.04676) section 3; scale and shift by the time as in Refusion (2304.08291) section 4.
+    Source: NAFNet (2204.04676) section 3; scale and shift by the time as in Refusion (2304.08291) section 4; means
+    over the size of the crops: TLC (2112.04491) section 3.
     """
 
     def __init__(
@@ -103,10 +116,11 @@ class ConditionalNAFNet(BridgeNetwork):
         middle_blocks: int | None = None,
         decoder_blocks: Sequence[int] | None = None,
         unshuffle: Unshuffle | None = None,
+        pool_size: int | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "width": width, "encoder_blocks": encoder_blocks, "middle_blocks": middle_blocks,
-            "decoder_blocks": decoder_blocks, "unshuffle": unshuffle,
+            "decoder_blocks": decoder_blocks, "unshuffle": unshuffle, "pool_size": pool_size,
         }  # fmt: skip
         changes = {name: value for name, value in options.items() if value is not None}
         layout = dataclasses.replace(chosen_preset(PRESETS, preset), **changes)
@@ -116,22 +130,24 @@ class ConditionalNAFNet(BridgeNetwork):
         self._build()
 
     def _build(self) -> None:
-        layout, widths = self.layout, self.layout.widths
+        layout, widths, windows = self.layout, self.layout.widths, self.layout.windows
         time_channels = 4 * layout.width
         self.time_embed = nn.Sequential(
             nn.Linear(layout.width, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
         self.first = nn.Conv2d(self.layer_inputs, layout.width, 3, padding=1)
         self.encoder = nn.ModuleList(
-            Blocks(width, count, time_channels) for width, count in zip(widths, layout.encoder_blocks)
+            Blocks(width, count, time_channels, window)
+            for width, count, window in zip(widths, layout.encoder_blocks, windows)
         )
         self.downs = nn.ModuleList(nn.Conv2d(width, 2 * width, 2, stride=2) for width in widths[:-1])
-        self.middle = Blocks(widths[-1], layout.middle_blocks, time_channels)
+        self.middle = Blocks(widths[-1], layout.middle_blocks, time_channels, windows[-1])
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1, bias=False), nn.PixelShuffle(2)) for width in widths[:-1]
         )
         self.decoder = nn.ModuleList(
-            Blocks(width, count, time_channels) for width, count in zip(widths, layout.decoder_blocks)
+            Blocks(width, count, time_channels, window)
+            for width, count, window in zip(widths, layout.decoder_blocks, windows)
         )
         self.last = zeroed(nn.Conv2d(layout.width, self.layer_outputs, 3, padding=1))
 
@@ -158,8 +174,8 @@ class ConditionalNAFNet(BridgeNetwork):
 class Blocks(nn.ModuleList):
     """Blocks of one level in a row."""
 
-    def __init__(self, width: int, count: int, time_channels: int) -> None:
-        super().__init__(NAFBlock(width, time_channels) for _ in range(count))
+    def __init__(self, width: int, count: int, time_channels: int, window: int | None) -> None:
+        super().__init__(NAFBlock(width, time_channels, window) for _ in range(count))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Apply all blocks to x (B, width, H, W)."""
@@ -174,8 +190,9 @@ class NAFBlock(nn.Module):
     Both start at zero, so that an untrained block passes its input on. Source: NAFNet (2204.04676) figure 3 and eq. 6.
     """
 
-    def __init__(self, width: int, time_channels: int) -> None:
+    def __init__(self, width: int, time_channels: int, window: int | None = None) -> None:
         super().__init__()
+        self.window = window
         self.time = nn.Linear(time_channels, 4 * width)
         self.mix_norm = nn.LayerNorm(width, eps=1e-6)
         self.mix_in = nn.Conv2d(width, 2 * width, 1)
@@ -193,7 +210,7 @@ class NAFBlock(nn.Module):
         mix_scale, mix_shift, feed_scale, feed_shift = self.time(emb)[..., None, None].chunk(4, dim=1)
         h = _normed(x, self.mix_norm) * (1 + mix_scale) + mix_shift
         h = _gated(self.mix_near(self.mix_in(h)))
-        h = h * self.weigh(h.mean((2, 3), keepdim=True))
+        h = h * _centred(self.weigh(_means(h, self.window)), h)
         x = x + self.mix_out(h) * self.mix_gain
         h = _normed(x, self.feed_norm) * (1 + feed_scale) + feed_shift
         return x + self.feed_out(_gated(self.feed_in(h))) * self.feed_gain
@@ -204,6 +221,27 @@ def _normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x.permute(0, 2, 3, 1), norm.normalized_shape, norm.weight, norm.bias, norm.eps).permute(
         0, 3, 1, 2
     )
+
+
+def _means(x: Tensor, window: int | None) -> Tensor:
+    """Means over each square in x (B, C, H, W): (B, C, H - window + 1, W - window + 1); one where x is no larger."""
+    if window is None or max(x.shape[2:]) <= window:
+        return x.mean((2, 3), keepdim=True)
+    sums, count = x.float(), 1
+    for dim, border in ((2, (0, 0, 1, 0)), (3, (1, 0))):
+        reach, size = min(window, x.shape[dim]), x.shape[dim]
+        until = F.pad(sums.cumsum(dim), border)
+        sums = until.narrow(dim, reach, size - reach + 1) - until.narrow(dim, 0, size - reach + 1)
+        count *= reach
+    return (sums / count).to(x.dtype)
+
+
+def _centred(means: Tensor, like: Tensor) -> Tensor:
+    """Each square at its middle, those at the border repeated up to the size of ``like``; one serves all pixels."""
+    down, right = (size - there for size, there in zip(like.shape[2:], means.shape[2:]))
+    if means.shape[2:] == (1, 1):
+        return means
+    return F.pad(means, (right - right // 2, right // 2, down - down // 2, down // 2), mode="replicate")
 
 
 def _gated(x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from i2sb_plugin.preconditioning import Direct, Preconditioning
 
 __all__ = ["I2SBModel"]
 
+_ROUNDING = 1e-12  # mean square of what float32 leaves between equal images; a step of 16 bits is 1e-9
 _HOLES = "val.sampler.low_frequencies is given, but a hole has none that are known; leave it out"
 
 
@@ -151,7 +152,7 @@ class I2SBModel(RestorationModel):
     def begin_training(self, batches: Iterable[dict[str, Any]]) -> None:
         """Measure ``residual_variance`` where it is ``auto`` and no checkpoint has it: the mean square of x0 - x1.
 
-        With masks, that of the hole. InputError if every degraded image is the clean one.
+        With masks, that of the hole. InputError if every degraded image is the clean one, but for rounding.
         """
         if not self._lacks_variance:
             return
@@ -164,7 +165,7 @@ class I2SBModel(RestorationModel):
             count += float(counted.sum(dtype=torch.float64))
             images += len(x0)
         variance, where = total / max(count, 1), f"{self.path_block}.residual_variance"
-        if not variance:
+        if variance < _ROUNDING:
             seen = f"the {images:.0f} degraded images of the training set that were looked at are the clean ones"
             raise InputError(f"{where} is auto, but {seen}; correct datasets.train, or give a number above 0")
         self._precondition(self.opt, variance)
@@ -232,8 +233,11 @@ class I2SBModel(RestorationModel):
         return mean
 
     def _walk(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any) -> Tensor:
+        options = self.sampler_options
+        if "mask" in batch and options.low_frequencies is not None:
+            raise InputError(_HOLES)
         clean, cond = self.ends(batch, generators)
-        x1, options = self._with_noise(clean, generators), self.sampler_options
+        x1 = self._with_noise(clean, generators)
         predict_x0 = self.predictor(net, clean, cond)
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
@@ -242,8 +246,6 @@ class I2SBModel(RestorationModel):
         restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
         if options.low_frequencies is None:
             return restored
-        if "mask" in batch:
-            raise InputError(_HOLES)
         return with_low_frequencies(restored, space.decode(clean), options.low_frequencies)
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:

@@ -56,7 +56,11 @@ class X0Losses(nn.ModuleDict):
 
 
 def _per_image(loss: nn.Module, found: Tensor, wanted: Tensor) -> Tensor:
-    """The loss of each image, (B,); BasicSR's give a number for a batch, PerceptualLoss two, one of them maybe None."""
+    """The loss of each image, (B,); BasicSR's give a number for a batch, PerceptualLoss two, one of them maybe None.
+
+    Image by image, since a weight for each image is no argument that all of BasicSR's have: GANLoss and PerceptualLoss
+    take none, and those of pixels divide by the sum of theirs. A whole batch would spare L1Loss milliseconds.
+    """
     if isinstance(loss, PerImageLoss):
         return loss.per_image(found, wanted)
     values = [loss(found[k : k + 1], wanted[k : k + 1]) for k in range(len(found))]

@@ -111,6 +111,13 @@ def network_without_time(opt, root):
     opt["network_g"] = {"type": "SwinIR", "upscale": 1, "embed_dim": 60, "depths": [2], "num_heads": [6]}
 
 
+def one_image_for_batch_norm(opt, root):
+    pytest.importorskip("spandrel", reason="needs the extra `foreign`")
+    inner = {"type": "spandrel.DAT", "embed_dim": 16, "depth": [2], "num_heads": [2], "split_size": [2, 4]}
+    opt["network_g"] = {"type": "BridgeAdapter", "unshuffle": 2, "network": inner}
+    opt["train"]["accumulate"] = 2
+
+
 PLAIN = {
     "misspelt option": (renamed("train:total_iter", "tota_iter"), ["train.tota_iter", "did you mean total_iter?"]),
     "misspelt ema": (renamed("train:ema_decay", "ema_decy"), ["train.ema_decy", "did you mean ema_decay?"]),
@@ -218,6 +225,10 @@ BRIDGE = {
     "misspelt option in an adapter": (
         setting("network_g", {"type": "BridgeAdapter", "network": {"type": "EDSR", "num_feats": 8}}),
         ["network_g.network.num_feats", "did you mean num_feat?"],
+    ),
+    "batch norm on parts of one image": (
+        one_image_for_batch_norm,
+        ["network_g.network.type is spandrel.DAT", "BatchNorm", "batch_size_per_gpu to 2 or more", "train.accumulate"],
     ),
     "adapter without a network": (setting("network_g", {"type": "BridgeAdapter"}), ["network_g.network is missing"]),
     "unshuffle by 3": (setting("network_g:unshuffle", 3), ["network_g.unshuffle is 3", "1, 2, 4"]),

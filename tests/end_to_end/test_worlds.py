@@ -34,6 +34,45 @@ def test_two_processes_train_as_one_and_only_rank_0_writes(tmp_path):
         assert case["files of the run that ranks above 0 wrote"] == 0
 
 
+SPARE = """
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+
+@ARCH_REGISTRY.register()
+class Spare(nn.Module):
+    def __init__(self, in_channels: int = 3, out_channels: int = 3) -> None:
+        super().__init__()
+        self.used, self.unused = (nn.Conv2d(in_channels, out_channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x):
+        return self.used(x)
+"""
+
+
+@forks
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inner", "unused"), [({"type": "EDSR", "num_feat": 4, "num_block": 1}, False), ({"type": "Spare"}, True)]
+)
+def test_a_network_inside_the_adapter_trains_in_two_processes_as_in_one(inner, unused, tmp_path, monkeypatch):
+    found = []
+    for ranks in (1, 2):
+        root = tmp_path / str(ranks)
+        root.mkdir()
+        monkeypatch.chdir(root)
+        (root / "spare.py").write_text(SPARE)
+        opt = bridge_options(root) | {"num_gpu": 0, "plugins": ["./spare.py"], "find_unused_parameters": unused}
+        opt["network_g"] = {"type": "BridgeAdapter", "network": inner}
+        opt["datasets"]["train"] |= {"batch_size_per_gpu": 4 // ranks, "dataset_enlarge_ratio": 10}
+        launcher = ["--launcher", "pytorch"] if ranks > 1 else []
+        out = command("train", "-opt", write(root, opt), *launcher, processes=ranks)
+        assert out.returncode == 0, out.stderr[-3000:]
+        found.append(torch.load("experiments/tiny/models/net_g_4.pth", weights_only=True)["params"])
+    assert float(found[0]["last.weight"].abs().max()) > 1e-4, "it has learned"
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+
+
 @forks
 @pytest.mark.slow
 def test_figures_and_pictures_are_those_of_one_process_with_more_ranks_than_images_too(tmp_path):

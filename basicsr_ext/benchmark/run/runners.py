@@ -54,16 +54,20 @@ class Runner:
         return None
 
     @torch.no_grad()
-    def warm_up(self, items: Items) -> Facts:
-        """Call the network once, as the restoration of ``items`` will, and count what one whole restoration takes."""
-        arguments = self._first_call(items)
+    def facts(self, item: Mapping[str, Any]) -> Facts:
+        """Call the network once, as the restoration of ``item`` will, and count what a whole restoration takes."""
+        arguments = self._first_call([item])
         with FlopCounterMode(display=False) as counter:
             self.network(*arguments)
-        self.network(*arguments)  # as the restorations do, without the counter
-        synchronize(self.device)
         parameters = sum(weight.numel() for weight in self.network.parameters())
-        flops = float(counter.get_total_flops()) * self.network_calls / len(items)
+        flops = float(counter.get_total_flops()) * self.network_calls
         return Facts(parameters, flops, self.network_calls, self.sampler)
+
+    @torch.no_grad()
+    def warm_up(self, items: Items) -> None:
+        """Call the network once, as the restoration of ``items`` will, so that it compiles before seconds are taken."""
+        self.network(*self._first_call(items))
+        synchronize(self.device)
 
     def _first_call(self, items: Items) -> tuple[Any, ...]:
         def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -87,7 +87,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
             continue
         try:
             runner = method.open(bench.device, bench.options.tile)
-            outcome.facts[method.name] = runner.warm_up([_item(bench, images[0])])
+            outcome.facts[method.name] = runner.facts(_item(bench, images[0]))
         except Exception as error:  # a stranger's model fails in whatever way it likes
             outcome.reasons[method.name] = _said(error)
         else:

@@ -18,6 +18,7 @@ from i2sb_plugin.archs.adm_unet_blocks import GroupNorm32
 from tests.support.cli_runs import bridge_options, write
 
 CPU = acceleration.choose("cpu")
+GPU = torch.cuda.is_available()
 
 
 def awake(**options) -> ADMUNet:
@@ -75,6 +76,21 @@ def test_doctor_prints_every_choice(capsys):
     table = page[page.index("| choice | on a CPU") :].split("\n\n")[0].splitlines()[2:]
     options = [line.split("|")[4].split("`")[1].split(":")[0] for line in table]
     assert len(options) >= 10 and not [option for option in options if f"({option}" not in out]
+
+
+@pytest.mark.parametrize(("unit", "slow"), [("avx512_bf16", False), ("bf16", False), ("avx2", True)])
+def test_a_cpu_without_units_for_bf16_is_named_where_it_is_asked_for(unit, slow, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True}, raising=False)
+    monkeypatch.chdir(tmp_path)
+    opt = bridge_options(tmp_path) | {"num_gpu": 0}
+    opt["network_g"] |= {"channel_mult": [1], "attention_ds": []}
+    for precision, said in (("bf16", slow), ("auto", False)):
+        opt["train"]["precision"] = precision
+        assert cli.main(["check", "-opt", str(write(tmp_path, opt))]) == 0
+        assert ("note: train.precision is bf16" in capsys.readouterr().out) == said
+    cli.main(["doctor"])
+    assert ("(train.precision; bf16 is many times slower here" in capsys.readouterr().out) == (slow and not GPU)
+    assert not acceleration.lacks_bf16("cuda")
 
 
 def test_a_file_that_still_asks_for_cuda_graphs_works_and_is_told(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from basicsr_ext.common.errors import InputError
-from i2sb_plugin.archs.nafnet_arch import PRESETS, ConditionalNAFNet
+from basicsr_ext.restoring.tiling import TiledNetwork
+from i2sb_plugin.archs.nafnet_arch import PRESETS, ConditionalNAFNet, _centred, _means
 
 # isort: split
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -110,8 +111,40 @@ def test_a_block_is_the_formula_of_the_paper_between_scale_and_shift():
     torch.testing.assert_close(block(x, emb), expected, rtol=0, atol=1e-10)
 
 
-def test_channels_last_and_compilation_change_no_result():
-    net, x = awake(), image(2, 3, 9, 8)
+@pytest.mark.parametrize("window", [4, 5])
+def test_the_mean_around_a_pixel_is_that_of_the_window_moved_into_the_image(window):
+    x = image(2, 3, 12, 9)
+    found = _centred(_means(x, window), x)
+    for row, column in ((0, 0), (1, 4), (6, 4), (7, 8), (11, 8)):
+        top, left = (min(max(k - window // 2, 0), size - window) for k, size in ((row, 12), (column, 9)))
+        naive = x[..., top : top + window, left : left + window].mean((2, 3))
+        torch.testing.assert_close(found[..., row, column], naive, rtol=1e-5, atol=1e-6)
+    narrow = _centred(_means(x, 10), x)
+    torch.testing.assert_close(narrow[..., 6, :], x[:, :, 1:11].mean((2, 3))[..., None].expand(-1, -1, 9))
+
+
+def test_images_up_to_the_size_of_the_crops_are_left_as_they_are():
+    net, same = awake(), awake(pool_size=20)
+    for size in ((20, 20), (13, 6)):
+        assert torch.equal(net(image(1, 3, *size), times(1)), same(image(1, 3, *size), times(1)))
+    assert not torch.equal(net(image(1, 3, 20, 28), times(1)), same(image(1, 3, 20, 28), times(1)))
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_tiles_agree_better_with_the_whole_image_by_means_of_the_size_of_crops(unshuffle):
+    x = torch.linspace(-1, 1, 160).expand(1, 3, 160, 160) + 0.2 * image(1, 3, 160, 160)
+    apart = {}
+    for pool_size in (None, 32):
+        net = awake(unshuffle=unshuffle, pool_size=pool_size)
+        with torch.no_grad():
+            whole, tiled = net(x, times(1)), TiledNetwork(net, tile=80, overlap=40)(x, times(1))
+        apart[pool_size] = float((whole - tiled).square().mean() / whole.var())
+    assert apart[32] < 0.5 * apart[None]
+
+
+@pytest.mark.parametrize("pool_size", [None, 4])
+def test_channels_last_and_compilation_change_no_result(pool_size):
+    net, x = awake(pool_size=pool_size), image(2, 3, 9, 8)
     expected = net(x, times(2))
     found = torch.compile(net, backend="eager", fullgraph=True)(x, times(2))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -140,6 +173,7 @@ def test_bf16_autocast_stays_near_float32_and_returns_it():
         ({"encoder_blocks": [1, -1]}, r"network_g\.encoder_blocks is \[1, -1\]"),
         ({"middle_blocks": -1}, r"network_g\.middle_blocks is -1; it must be 0 or more"),
         ({"decoder_blocks": [1]}, r"network_g\.decoder_blocks is \[1\]; .* 2 levels"),
+        ({"pool_size": 0}, r"network_g\.pool_size is 0; it must be the side of the crops"),
         ({"unshuffle": 3}, r"network_g\.unshuffle is 3; it must be 1, 2 or 4"),
         ({"in_channels": 0}, r"network_g\.in_channels is 0"),
     ],

@@ -335,6 +335,11 @@ def test_low_frequencies_of_a_hole_are_refused_before_the_start():
     (fault,) = I2SBModel.data_faults(opt, item)
     assert "val.sampler.low_frequencies" in fault and "leave it out" in fault
     assert not I2SBModel.data_faults(opt, {"lq": image, "gt": image})
+    net = model(scale=1, val__sampler={"nfe": 3, "low_frequencies": 2.0})
+    net.net_g_ema.register_forward_pre_hook(lambda *_: pytest.fail("the network was called"))
+    net.feed_data({"lq": image[None], "mask": item["mask"][None], "lq_path": ["a"]})
+    with pytest.raises(InputError, match=fault):
+        net.test()
 
 
 @pytest.mark.parametrize("sigma", [0, -1])

@@ -35,33 +35,27 @@ def model(name, **changes):
     return built("I2SBModel", **given, **changes)
 
 
+@pytest.mark.parametrize("steps", [12, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_learns_and_restores_an_image_of_odd_sides(name, tmp_path):
+def test_it_learns_and_restores_an_image_of_odd_sides(name, steps, tmp_path):
     net = model(name, path={"models": str(tmp_path), "training_states": str(tmp_path)})
     data, losses = make_batch(4, (8, 10)), []
     data["gt"] = F.interpolate(data["lq"], scale_factor=2)
-    for k in range(1, 13):
+    for k in range(1, steps + 1):
         torch.manual_seed(5)
         net.feed_data(data)
         net.optimize_parameters(k)
         losses.append(net.get_current_log()["l_bridge"])
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < (0.9 if steps == 12 else 0.6) * losses[0]
     odd = {"lq": torch.rand(1, 3, 9, 7), "lq_path": ["odd.png"]}
     net.feed_data(odd)
     net.test()
     assert net.output.shape == (1, 3, 18, 14) and bool(net.output.isfinite().all())
-    net.save(0, 12)
-    again = model(name, path={"pretrain_network_g": str(tmp_path / "net_g_12.pth")})
+    net.save(0, steps)
+    again = model(name, path={"pretrain_network_g": str(tmp_path / f"net_g_{steps}.pth")})
     again.feed_data(odd)
     again.test()
     assert torch.equal(again.output, net.output)
-
-
-def test_a_part_of_one_image_is_too_small_for_batch_norm():
-    net = model("spandrel.DAT", train__accumulate=2)
-    net.feed_data(make_batch(2, (8, 8)))
-    with pytest.raises(InputError, match=r"spandrel\.DAT.*batch_size_per_gpu to 2 or more.*train\.accumulate"):
-        net.optimize_parameters(1)
 
 
 def swinir_light():

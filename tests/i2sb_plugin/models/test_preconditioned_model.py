@@ -3,12 +3,15 @@
 import json
 import re
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from basicsr_ext import cli
 from basicsr_ext.checkpoints.storage import read_configuration
 from basicsr_ext.common.errors import InputError
+from tests.support.cli_runs import bridge_options, run, write
 from tests.support.models import built, generators, make_batch
 from tests.support.toolkit import OPTIONS, small
 
@@ -69,11 +72,24 @@ def test_what_cannot_go_together_is_refused(changes, words):
         built("I2SBModel", **MODEL | changes)
 
 
-def test_a_data_set_without_degradation_is_refused():
+@pytest.mark.parametrize("rounding", [0, 1e-7])
+def test_a_data_set_without_degradation_is_refused(rounding):
     net, batch = built("I2SBModel", **MODEL, scale=1), make_batch(masked=True)
     del batch["mask"]
     with pytest.raises(InputError, match="bridge.residual_variance.*clean"):
-        net.begin_training([batch | {"lq": batch["gt"]}])
+        net.begin_training([batch | {"lq": batch["gt"] + rounding}])
+
+
+def test_a_rehearsal_measures_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opt = bridge_options(tmp_path)
+    opt["bridge"] |= {"cond_x1": True, "predicts": "preconditioned"}
+    opt["network_g"] |= {"cond_channels": 3, "channel_mult": [1], "attention_ds": []}
+    assert run(capsys, "check", "-opt", write(tmp_path, opt))[0] == 0
+    for path in (tmp_path / "data/train/gt").iterdir():
+        cv2.imwrite(str(path), np.full((32, 32, 3), 120, np.uint8))
+    code, _, err = run(capsys, "check", "-opt", write(tmp_path, opt))
+    assert code == 2 and "bridge.residual_variance is auto" in err and "128 degraded images" in err
 
 
 def test_a_diffusion_that_sees_x1_can_be_preconditioned_too():
