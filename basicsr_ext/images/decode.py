@@ -79,7 +79,10 @@ def _png(data: bytes, header: Header) -> np.ndarray | None:
     chunks = list(headers.png_chunks(data))
     kept = [data[place - 8 : place + length + 4] for name, place, length in chunks if name in _SHOWN]
     # libpng stumbles over long texts, and over profiles that it thinks little of
-    pixels = _by_opencv(headers.PNG_MARK + b"".join(kept) if len(kept) < len(chunks) else data, header)
+    shown = headers.PNG_MARK + b"".join(kept) if len(kept) < len(chunks) else data
+    if data[25] == 3:  # a palette, of which it shows black where it holds no colour
+        return _turn(_by_pillow(shown, header, ("PNG",)), header.orientation)
+    pixels = _by_opencv(shown, header)
     if pixels is None or header.channels != 2:
         return pixels
     if pixels.shape[2] == 4:
@@ -125,6 +128,8 @@ def _by_pillow(data: bytes, header: Header, formats: tuple[str, ...] = headers.O
         largest = (1 << headers.number_bits(data, header.format)) - 1
         return _opencv_order(anymaps.scaled(np.atleast_3d(read(data)), largest))
     with Image.open(io.BytesIO(data), formats=formats) as image:
+        if image.mode == "P" and (most := np.asarray(image).max()) >= len(image.getpalette() or ()) // 3:
+            raise ValueError(f"a pixel has colour {most}, which the palette does not hold")
         return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
 
 

@@ -303,6 +303,8 @@ def _tiff(content: Content) -> Header | None:
     if colours not in (0, 1, 2, 3, 6):
         known = {5: "CMYK colours", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours"}
         odd = f"holds {known.get(colours, f'colours of an unknown kind ({colours})')}; convert it to RGB"
+    elif colours == 6 and tags.get(259) not in ((6,), (7,)) and tags.get(530, (2, 2)) != (1, 1):
+        odd = "holds YCbCr whose colours are coarser than its brightness, without JPEG; save it as RGB"
     elif extra > 1 and (channels == 1 or {1, 2} & {*meaning[1:]}):
         odd = f"holds {samples} channels and does not say which are the colours; save it as grey, RGB or RGBA"
     elif colours == 3 and max(tags.get(320) or (0,)) < 256:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import decode_image, decode_pixels, to_tensor
+from basicsr_ext.images import headers
+from basicsr_ext.images.decode import decode, decode_image, decode_pixels, to_tensor
 from basicsr_ext.images.headers import Header, header_of, image_header
 from basicsr_ext.images.pictures import Picture, write_picture
 from tests.support.image_files import write_image
@@ -151,6 +152,33 @@ def test_a_damaged_png_is_named():
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(InputError, match=r"damaged\.png"):
         decode_image(bytes(data), "damaged.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp"])
+def test_a_pixel_without_a_colour_in_the_palette_is_named(kind):
+    buffer, image = io.BytesIO(), Image.fromarray(np.array([[0, 1, 7]], np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0] + 18 * [9])
+    image.save(buffer, kind, bits=8)
+    content, colours = buffer.getvalue(), (b"PLTE" if kind == "png" else b"BM")
+    assert decode(content, "a")[0][0, 2].tolist() == [9, 9, 9]
+    if kind == "png":
+        place = content.index(colours)
+        held = content[: place - 4] + headers.png_chunk(colours, content[place + 4 : place + 10])
+        short = held + content[place + 8 + int.from_bytes(content[place - 4 : place], "big") :]
+    else:
+        short = content[:46] + (2).to_bytes(4, "little") + content[50:]  # colours that are used
+    with pytest.raises(InputError, match="a: is damaged.* colour 7, which the palette does not hold"):
+        decode(short, "a")
+
+
+def test_coarse_colours_outside_of_jpeg_are_refused_by_their_name():
+    buffer = io.BytesIO()
+    Image.new("YCbCr", (4, 4)).save(buffer, "TIFF", compression="raw")
+    content = buffer.getvalue()
+    assert decode(content, "a.tif")[1].channels == 3
+    place = content.index((530).to_bytes(2, "little") + b"\3\0\2\0\0\0") + 8
+    with pytest.raises(InputError, match="YCbCr whose colours are coarser than its brightness"):
+        decode(content[:place] + b"\2\0\2\0" + content[place + 4 :], "a.tif")
 
 
 def test_float_images_are_refused():
