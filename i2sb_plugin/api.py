@@ -17,6 +17,7 @@ from torch import Tensor
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import read_picture, write_picture
+from basicsr_ext.models import register
 from basicsr_ext.restoring import restorer as toolkit
 from basicsr_ext.restoring.arrays import Image, check_range, to_array, to_mask, to_picture
 from i2sb_plugin import plugin
@@ -28,8 +29,8 @@ __all__ = ["Restorer"]
 class Restorer:
     """A trained network and the call that restores with it.
 
-    It writes no file and starts no log. BasicSR's registries learn the classes of this package, which are named there
-    once and for all; nothing else of BasicSR, and no random stream of torch, is changed.
+    It writes no file and starts no log. BasicSR's registries learn the classes of this package and the toolkit's, which
+    are named there once and for all; nothing else of BasicSR, and no random stream of torch, is changed.
 
     Attributes:
         scale: how much larger the restored images are.
@@ -68,6 +69,7 @@ class Restorer:
 
         """
         plugin.register()
+        register.register()
         checkpoint = Path(builtin.checkpoint() if checkpoint is None else checkpoint)
         how = {"device": device, "tile": tile, "overlap": overlap, "tile_batch": tile_batch, "say": say}
         return cls(toolkit.Restorer.load(checkpoint, options, **how))
@@ -88,7 +90,8 @@ class Restorer:
         Args:
             image: a path; an array H,W or H,W,C of uint8, uint16 or floats in [0, 1]; or a tensor C,H,W or B,C,H,W of
                 floats in [0, 1]. Channels are grey, RGB or RGBA, in this order.
-            mask: white (or 1) in the hole: a path, an array H,W, or a tensor of the image's axes with one channel.
+            mask: white (or 1, or True) in the hole: a path, an array H,W, or a tensor of the image's axes with one
+                channel.
             seed: of the noise; the same seed gives the same image.
             sampler: name of a sampler, such as ``ancestral`` or ``ot_ode``.
             nfe: network evaluations.
@@ -118,7 +121,9 @@ class Restorer:
             )
         check_range(image.detach())
         batch = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
-        hole = None if mask is None else to_mask(mask).expand(len(batch), -1, -1, -1)
+        hole = None if mask is None else to_mask(mask)
+        if hole is not None and (hole.dim() == 3 or len(hole) == 1):
+            hole = hole.expand(len(batch), -1, -1, -1)
         restored, _ = self._loaded.restore(batch, hole, seed, **flags)
         return (restored if image.dim() == 4 else restored[0]).to(image.device)
 

@@ -33,8 +33,13 @@ def to_bgr(pixels: np.ndarray) -> np.ndarray:
 
 
 def hole_of(pixels: np.ndarray) -> np.ndarray:
-    """The hole of a mask image H,W,C (uint8 or uint16): bool H,W,1, where a colour has half of full scale or more."""
-    return pixels[:, :, :3].max(2, keepdims=True) > np.iinfo(pixels.dtype).max // 2
+    """The hole of a mask image H,W,C (uint8 or uint16): bool H,W,1, where a colour has half of full scale or more.
+
+    What is transparent is shown on black: nobody sees which colours lie under it.
+    """
+    shown, full = pixels[:, :, :3].max(2, keepdims=True), int(np.iinfo(pixels.dtype).max)
+    alpha = pixels[:, :, 3:] if pixels.shape[2] == 4 else full
+    return np.multiply(shown, alpha, dtype=np.int64) > full * full // 2
 
 
 def to_rgb(image: np.ndarray) -> Tensor:

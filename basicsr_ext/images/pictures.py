@@ -42,8 +42,9 @@ class Picture:
 
     @property
     def hole(self) -> Tensor:
-        """What it marks as a mask: bool 1,H,W, where a colour has half of full scale or more."""
-        return self.colours.amax(0, keepdim=True) >= 0.5
+        """What it marks as a mask: bool 1,H,W, where a colour, on black, has half of full scale or more."""
+        shown = self.colours.amax(0, keepdim=True)
+        return (shown if self.alpha is None else shown * self.alpha) >= 0.5
 
 
 def network_planes(picture: Picture, channels: int | None) -> Tensor:

@@ -58,4 +58,5 @@ def to_mask(mask: Image) -> Tensor:
     if isinstance(mask, Tensor):
         planes = mask.detach().cpu().float() >= 0.5
         return (planes if planes.dim() > 2 else planes[None]).float()
-    return to_picture(mask).hole.float()
+    pixels = np.asarray(mask)
+    return to_picture(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else mask).hole.float()

@@ -7,6 +7,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,14 @@ class Restorer:
             kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
             has, takes = f"has {found} channel(s) ({kinds[0]})", f"takes {wanted} ({kinds[1]})"
             raise InputError(f"the image {has}, but the network {takes}; convert it")
-        seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(image)
         if (count := len(image)) != len(seeds):
             raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
+        if wrong := [one for one in seeds if not (_is_whole(one) and 0 <= one < 1 << 63)]:
+            raise InputError(f"seed is {wrong[0]!r}; it must be a whole number from 0 to {(1 << 63) - 1}")
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, seeds).float().cpu()
+            restored = self._run(batch, list(map(int, seeds))).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
             alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
@@ -158,6 +161,8 @@ class Restorer:
             if mask.shape[-2:] != image.shape[-2:]:
                 sizes = f"the mask has {_size(mask)} pixels, the image {_size(image)} (height x width)"
                 raise InputError(f"{sizes}; they must agree")
+            if mask.shape != (wanted := (len(image), 1, *image.shape[-2:])):
+                raise InputError(f"the mask has the shape {tuple(mask.shape)}, but the images need {wanted}")
             if not mask.flatten(1).any(1).all():
                 raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
             batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
@@ -219,6 +224,10 @@ def find_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device is mps, but torch finds none here; give auto or cpu")
     return device
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def _size(image: Tensor) -> str:

@@ -82,8 +82,17 @@ def test_a_mask_may_be_a_path_an_array_or_a_tensor(tmp_path, restorer):
     assert (restorer(PHOTO, mask=mask) == image).all()
     red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # as in a file, one colour marks the hole
     assert (restorer(PHOTO, mask=red) == image).all()
+    brush = np.dstack([np.full((40, 53, 3), 255, np.uint8), mask])  # white on a layer that is transparent elsewhere
+    assert (restorer(PHOTO, mask=brush) == image).all()
+    assert (restorer(PHOTO, mask=mask > 0) == image).all()
+    assert (restorer(PHOTO, mask=Image.fromarray(mask > 0)) == image).all()
     tensor = restorer(TENSOR[None], mask=torch.from_numpy(mask / np.float32(255)))
     assert (to_array(tensor[0]) == image).all()
+
+
+def test_a_seed_is_any_whole_number_from_0(restorer):
+    assert (restorer(PHOTO, seed=np.int64(3)) == restorer(PHOTO, seed=3)).all()
+    assert (restorer(PHOTO, seed=2**63 - 1) != restorer(PHOTO, seed=2**62)).any()
 
 
 def to_array(tensor):
@@ -114,6 +123,12 @@ def test_other_models_are_restored_too(tmp_path):
         (lambda r: r(PHOTO, nfe=0), "nfe is 0"),
         (lambda r: r(PHOTO, nfe=101), "nfe is 101"),
         (lambda r: r(PHOTO, nfe=2.5), "nfe is 2.5"),
+        (lambda r: r(PHOTO, seed=2**63), "seed is 9223372036854775808; .* from 0 to 9223372036854775807"),
+        (lambda r: r(PHOTO, seed=-1), "seed is -1"),
+        (lambda r: r(PHOTO, seed=1.5), "seed is 1.5"),
+        (lambda r: r(PHOTO, seed=None), "seed is None"),
+        (lambda r: r(TENSOR, mask=torch.ones(3, 40, 53)), r"mask has the shape \(1, 3, 40, 53\), .* \(1, 1, 40, 53\)"),
+        (lambda r: r(TENSOR[None], mask=torch.ones(2, 1, 40, 53)), r"shape \(2, 1, 40, 53\)"),
         (lambda r: r(PHOTO, sampler="dbin"), "did you mean dbim"),
         (lambda r: r(TENSOR[:2]), r"the image has 2 channel\(s\)"),
         (lambda r: r(TENSOR[0]), "give floats C,H,W or B,C,H,W"),
@@ -133,6 +148,17 @@ def test_other_models_are_restored_too(tmp_path):
 def test_what_is_wrong_is_named(restorer, call, said):
     with pytest.raises(InputError, match=said):
         call(restorer)
+
+
+def test_the_toolkits_own_classes_are_known_without_the_command_line(tmp_path):
+    plain = {"name": "plain", "model_type": "RestorationModel", "scale": 2}
+    run_folder(tmp_path, {**plain, "network_g": {"type": "Interpolation", "scale": 2, "mode": "nearest-exact"}})
+    code = (
+        "import numpy, i2sb_plugin; r = i2sb_plugin.Restorer.load('experiments/plain/models/net_g_latest.pth');"
+        "x = numpy.arange(60, dtype=numpy.uint8).reshape(4, 5, 3); assert (r(x) == x.repeat(2, 0).repeat(2, 1)).all()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_state_of_basicsr_torch_and_the_disk_is_untouched(tmp_path, monkeypatch, capfd):

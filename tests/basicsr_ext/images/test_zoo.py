@@ -72,7 +72,8 @@ def test_header_and_readers_agree(tmp_path, file):
     expected = {"picture": pixels, "colour": to_bgr(counted)} | dict.fromkeys(("source", "unchanged", "crop"), counted)
     for reader, read in readers(path, content).items():
         assert np.array_equal(read(), expected[reader]), reader
-    hole = counted[:, :, :3].max(2) > np.iinfo(pixels.dtype).max // 2
+    values = counted.astype(float) / np.iinfo(pixels.dtype).max
+    hole = values[:, :, :3].max(2) * (values[:, :, 3] if values.shape[2] == 4 else 1) >= 0.5  # on black
     if hole.any():
         assert np.array_equal(read_mask(path)[0].numpy() == 1, hole)
         assert np.array_equal(MaskFolder(str(tmp_path)).get(0) == 1, hole)
