@@ -49,6 +49,14 @@ class Inventory(NamedTuple):
         return f"{count}; left out: {others}" if others else count
 
 
+def by_stem(there: Inventory) -> dict[str, list[Path]]:
+    """The files by their names without extension, in composed letters; more than one where they differ in that."""
+    found = defaultdict(list)
+    for path, name in there.files:
+        found[same_letters(name.with_suffix(""))].append(path)
+    return found
+
+
 class Paths(list):
     """Files of a data set of BasicSR's, and what its folders hold besides: a line for each folder."""
 

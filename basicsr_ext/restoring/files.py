@@ -13,7 +13,7 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import EXTENSIONS, FORMATS, images_below, images_of, same_letters
+from basicsr_ext.images.inventory import EXTENSIONS, FORMATS, by_stem, images_below, images_of, same_letters
 from basicsr_ext.images.pictures import Picture, network_planes, read_picture
 
 
@@ -163,10 +163,8 @@ def _companions(flag: str, place: str | Path, jobs: Sequence[Job]) -> dict[Path,
     if not os.path.isdir(place):
         raise InputError(f"{flag} {place}: no such file or folder")
     there = images_below(place)
-    by_name = defaultdict(list)
-    for path, name in there.files:
-        by_name[same_letters(name.with_suffix(""))].append(path)
-    fitting = {job: by_name[same_letters(job.name.with_suffix(""))] for job in jobs}
+    by_name = by_stem(there)
+    fitting = {job: by_name.get(same_letters(job.name.with_suffix("")), []) for job in jobs}
     if missing := [job.name for job in jobs if not fitting[job]]:
         said = f"no {flag[2:]} for {len(missing)} of {len(jobs)} pictures ({listed(missing)})"
         raise InputError(f"{flag} {place}: {said}; it holds {there}")

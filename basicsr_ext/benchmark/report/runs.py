@@ -9,7 +9,7 @@ from basicsr_ext.benchmark.report.sheets import write_sheet
 from basicsr_ext.benchmark.report.tables import markdown_lines
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
-from basicsr_ext.images.inventory import images_below, same_letters
+from basicsr_ext.images.inventory import by_stem, images_below, same_letters
 
 _SHOWN = {"psnr_y": ("PSNR-Y (dB)", 2), "ssim_y": ("SSIM-Y", 4), "seconds": ("seconds per image", 3)}  # label, digits
 
@@ -71,9 +71,11 @@ def _saved(run: Run, dataset: str, stem: str) -> Path:
 
 
 def _originals(folder: Path, stems: list[str]) -> list[Path]:
-    files = images_below(folder).files if folder.is_dir() else []
-    there = {same_letters(name.with_suffix("")): path for path, name in reversed(files)}
-    if missing := [stem for stem in stems if same_letters(stem) not in there]:
+    there = by_stem(images_below(folder)) if folder.is_dir() else {}
+    fitting = {stem: there.get(same_letters(stem), []) for stem in stems}
+    if missing := [stem for stem in stems if not fitting[stem]]:
         said = f"{folder} holds no image named {listed(map(repr, missing))}"
         raise InputError(f"{said}; the originals need the names of the restored images")
-    return [there[same_letters(stem)] for stem in stems]
+    if several := [stem for stem in stems if len(fitting[stem]) > 1]:
+        raise InputError(f"{listed(fitting[several[0]])} all fit the restored {several[0]!r}; keep one of them")
+    return [fitting[stem][0] for stem in stems]

@@ -60,10 +60,14 @@ def folder_faults(methods: list[Method], images: list[Image]) -> list[str]:
         missing: list[str] = []
         other: list[str] = []
         for image in images:
-            path = method.find(image.dataset, image.name)
-            if path is None:
+            found = method.find(image.dataset, image.name)
+            if not found:
                 missing.append(method.template.format(image.name))
                 continue
+            if len(found) > 1:
+                faults.append(f"methods.{method.name}: {listed(found)} all fit {image.name}; keep one of them")
+                continue
+            path = found[0]
             try:
                 height, width = image_header(path)[:2]
             except InputError as error:

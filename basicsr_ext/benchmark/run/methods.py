@@ -4,8 +4,8 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from basicsr_ext.benchmark.run.runners import ForeignRunner, Runner, TrainedRunner, load_foreign
@@ -13,7 +13,7 @@ from basicsr_ext.checkpoints.networks import best_key, has_weights
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
-from basicsr_ext.images.inventory import EXTENSIONS
+from basicsr_ext.images.inventory import by_stem, images_below, same_letters
 from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight.networks import channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags
@@ -80,12 +80,15 @@ class FolderMethod(_Row):
     folder: Path
     template: str
 
-    def find(self, dataset: str, image: str) -> Path | None:
-        """The file of an image, with any extension; None if there is none."""
-        place = self.folder / dataset if (self.folder / dataset).is_dir() else self.folder
-        file = place / image
-        stem = self.template.format(file.name)
-        return next((path for ext in EXTENSIONS if (path := file.with_name(f"{stem}{ext}")).is_file()), None)
+    @cached_property
+    def _there(self) -> dict[str, list[Path]]:
+        return by_stem(images_below(self.folder))
+
+    def find(self, dataset: str, image: str) -> list[Path]:
+        """The files of an image, with any extension: one if all is well."""
+        place = dataset if (self.folder / dataset).is_dir() else ""
+        name = PurePosixPath(place, image)
+        return self._there.get(same_letters(name.parent / self.template.format(name.name)), [])
 
 
 Method = NetworkMethod | FolderMethod

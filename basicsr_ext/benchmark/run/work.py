@@ -46,8 +46,7 @@ class Outcome(NamedTuple):
 def image_key(bench: Benchmark, method: Method, image: Image) -> str:
     """Everything that decides how an image is restored, as one digest."""
     if isinstance(method, FolderMethod):
-        path = method.find(image.dataset, image.name)
-        return hash_of([FORMAT, digest(path) if path else None])
+        return hash_of([FORMAT, *map(digest, method.find(image.dataset, image.name))])
     settings = [FORMAT, method.identity, bench.options.tile, bench.options.trajectories, bench.draws]
     return hash_of([*settings, image.input_digest, _seed(bench, image)])
 
@@ -190,9 +189,7 @@ def _draws(runner: Runner, count: int, items: list, seeds: list[int], first: lis
 
 
 def _copied(method: FolderMethod, image: Image) -> Tensor:
-    path = method.find(image.dataset, image.name)
-    if path is None:
-        raise InputError(f"{method.folder} has no image for {image.name}")
+    (path,) = method.find(image.dataset, image.name)  # as was checked
     picture = read_picture(path)
     return picture.colours if picture.alpha is None else torch.cat([picture.colours, picture.alpha])
 

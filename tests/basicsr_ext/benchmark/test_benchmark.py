@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -266,6 +267,23 @@ def test_a_folder_restored_elsewhere(here, capsys):
     said = capsys.readouterr().err
     assert "no image for 1 of 3: 000_mine" in said
     assert "002_mine.png 32 x 30 instead of 32 x 32" in said
+
+
+def test_a_folder_restored_elsewhere_is_searched_as_all_folders(here, capsys):
+    for part, side in (("gt", 32), ("lq", 16)):
+        write_images(here / f"more/{part}", 1, side)
+        for name in ("caf\u00e9.png", "b.png"):
+            shutil.copy(here / f"more/{part}/000.png", here / f"more/{part}/{name}")
+    block = {"type": "PairedImageDataset", "name": "more", "dataroot_gt": "more/gt", "dataroot_lq": "more/lq"}
+    shutil.copytree(here / "more/gt", here / "own")
+    (here / "own/b.png").rename(here / "own/b.PNG")
+    (here / "own/caf\u00e9.png").rename(here / "own" / unicodedata.normalize("NFD", "caf\u00e9.png"))
+    datasets = {"test": {**block, "io_backend": {"type": "disk"}}}
+    options(here, datasets=datasets, methods={"own": {"folder": "own"}}, baseline=None)
+    assert run() == 0
+    assert [one["psnr_y"] for one in records(here)["results"][0]["images"]] == [None] * 3, "equal: PSNR is infinite"
+    cv2.imwrite(str(here / "own/b.jpg"), np.zeros((32, 32, 3), np.uint8))
+    assert run() == 2 and "own/b.PNG, own/b.jpg all fit b; keep one of them" in capsys.readouterr().err
 
 
 def test_metrics_of_draws_operators_and_costs_get_what_they_need(here):
