@@ -20,6 +20,7 @@ SCANNED = 2000  # images looked at in one data set; more than these: an even sam
 _SHOWN = 5
 _LONGEST_EPOCH = 1 << 27  # images; their order takes 1 GiB
 _PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")  # BasicSR's, which crop LQ and GT alike
+_TAKE_ALL = (*_PAIRED, "SingleImageDataset", "RealESRGANDataset")  # BasicSR's, which look at no list beside an LMDB
 _REFUSALS = (ValueError, AssertionError, LookupError, TypeError, OSError, AttributeError, UnboundLocalError)
 
 Files = dict[str, str]  # of one item, by side: lq, gt
@@ -28,10 +29,14 @@ Sizes = dict[tuple[str, str], tuple[int, int]]  # height and width by side and p
 
 def missing_data(where: str, block: Mapping[str, Any]) -> list[str]:
     """Faults of the folders and list files that the options of one data set name."""
-    faults = []
+    faults, backend = [], block.get("io_backend")
+    ignored = block.get("type") in _TAKE_ALL and isinstance(backend, Mapping) and backend.get("type") == "lmdb"
     for key, value in block.items():
         if not str(key).startswith(("dataroot", "meta_info")):
             continue
+        if ignored and value and not key.startswith("dataroot"):
+            cure = "leave it out, and list the keys that are meant in the LMDB's own meta_info.txt"
+            faults.append(f"{where}.{key} is {value}, but {block['type']} takes every key of an LMDB; {cure}")
         for name in value if isinstance(value, list) else [value]:
             if not isinstance(name, str) or ":" in name[2:]:  # sample:train and the like belong to the data set
                 continue

@@ -17,7 +17,7 @@ from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
 from basicsr_ext.metrics import build_metrics
 from basicsr_ext.preflight import data
-from basicsr_ext.preflight.checks import _video_faults, check_put_aside, check_run, device_faults
+from basicsr_ext.preflight.checks import _video_faults, check_put_aside, check_run, device_faults, missing_files
 from basicsr_ext.preflight.data import check_dataset, training_size_faults
 from basicsr_ext.preflight.measures import metric_faults
 from basicsr_ext.preflight.networks import channel_faults, network_faults
@@ -267,6 +267,19 @@ def test_an_lmdb_is_checked_by_its_list(kind, crop, words, tmp_path):
         assert words in faults[0]
 
 
+@pytest.mark.parametrize(
+    "kind, said", [("PairedImageDataset", 1), ("SingleImageDataset", 1), ("PairedFolderDataset", 0)]
+)
+def test_a_list_that_a_data_set_would_pass_over_is_refused(kind, said, tmp_path):
+    root = as_lmdb(write_images(tmp_path / "gt", 2, 32))
+    (tmp_path / "list.txt").write_text("000.png\n")
+    block = {"type": kind, "dataroot_lq": root, "io_backend": {"type": "lmdb"}}
+    block["meta_info_file"] = str(tmp_path / "list.txt")
+    faults = missing_files({"datasets": {"val": block}})
+    assert len(faults) == said and all("datasets.val.meta_info_file" in fault for fault in faults)
+    assert missing_files({"datasets": {"val": {**block, "io_backend": {"type": "disk"}}}}) == []
+
+
 def test_an_lmdb_that_another_data_set_reads_stays_open(tmp_path):
     from basicsr.data import build_dataset
 
@@ -431,4 +444,4 @@ def test_what_models_of_basicsr_read_by_themselves_is_asked_before_the_start(tmp
 def test_a_best_metric_that_is_not_measured_is_refused_before_the_start(tmp_path):
     opt = {"logger": {"keep_best": "psnr"}, "path": {"experiments_root": str(tmp_path / "x")}, "datasets": {}}
     with pytest.raises(InputError, match="keep_best is 'psnr'"):
-        check_run({**opt, "name": "x", "is_train": True}, True, Launch("none", 0, 1))
+        check_run({**opt, "name": "x", "is_train": True, "num_gpu": 0, "train": {}}, True, Launch("none", 0, 1))
