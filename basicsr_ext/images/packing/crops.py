@@ -62,14 +62,19 @@ def cut_file(path: str, key: str, cutting: Cutting, folder: str | None = None) -
     side = cutting.crop
     if side is None:
         return [_stored(key, pixels, cutting, folder)]
-    if min(height, width) >= side:
-        corners = [(top, left) for top in starts(height, cutting) for left in starts(width, cutting)]
-        squares = [pixels[top : top + side, left : left + side] for top, left in corners]
-        return [_stored(f"{key}_s{number:03d}", square, cutting, folder) for number, square in enumerate(squares, 1)]
-    if cutting.skip_small:
+    check_size(path, height, width, cutting)
+    if min(height, width) < side:
         return []
-    cure = f"give --crop {min(height, width)} or less, take it out, or leave such images out with --skip_small"
-    raise InputError(f"{path}: is {height}x{width} (height x width), smaller than --crop {side}; {cure}")
+    corners = [(top, left) for top in starts(height, cutting) for left in starts(width, cutting)]
+    squares = [pixels[top : top + side, left : left + side] for top, left in corners]
+    return [_stored(f"{key}_s{number:03d}", square, cutting, folder) for number, square in enumerate(squares, 1)]
+
+
+def check_size(path: str, height: int, width: int, cutting: Cutting) -> None:
+    """Raise InputError naming the file if the image is smaller than a square and such ones are not left out."""
+    if min(height, width) < (cutting.crop or 0) and not cutting.skip_small:
+        cure = f"give --crop {min(height, width)} or less, take it out, or leave such images out with --skip_small"
+        raise InputError(f"{path}: is {height}x{width} (height x width), smaller than --crop {cutting.crop}; {cure}")
 
 
 def _stored(key: str, pixels: np.ndarray, cutting: Cutting, folder: str | None) -> Crop:

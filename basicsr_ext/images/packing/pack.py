@@ -24,8 +24,9 @@ from basicsr_ext.common.cores import usable_cores
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.common.text import listed
+from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import images_below
-from basicsr_ext.images.packing.crops import Crop, Cutting, cut_file
+from basicsr_ext.images.packing.crops import Crop, Cutting, check_size, cut_file
 from basicsr_ext.images.packing.stores import FolderStore, LmdbStore
 
 _SETTINGS = ".prepare.json"  # what the crops were made from and how; hidden, so that no data set takes it for an image
@@ -67,6 +68,7 @@ def prepare(
     settings = {"kind": kind, "suffix": suffix, **dataclasses.asdict(cutting), "images": digest}
     if stored is not None:
         _compare(output, stored, settings)
+        _note_newer(images, output / _SETTINGS, output)
         print(f"{output} is complete: {stored['crops']} crops")
         return stored["crops"]
     if owner := folder_lock.held_by(part):
@@ -91,7 +93,8 @@ def _refuse_others(part: Path, kind: str) -> None:
     strange = part.is_dir() and any(name != _SETTINGS for name in os.listdir(part))
     for place in [*([part] if strange or (os.path.lexists(part) and not part.is_dir()) else []), *listing]:
         if os.path.lexists(place):
-            raise InputError(f"{place} is there already and would be lost; move it away, or choose another -o")
+            cure = "move it away (remove it if its output is gone), or choose another -o"
+            raise InputError(f"{place} is there already and would be lost; {cure}")
 
 
 def not_packed(output: str | os.PathLike[str]) -> list[str]:
@@ -156,17 +159,39 @@ def _compare(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> 
         raise InputError(f"{folder} was made otherwise: {', '.join(other)}; remove it, or choose another output")
 
 
+def _note_newer(images: Sequence[_Image], made: Path, place: Path) -> None:
+    """Say which images are newer than the file ``made``: another one of the same size looks the same."""
+    if newer := [image.name for image in images if os.path.getmtime(image.path) > os.path.getmtime(made)]:
+        said = f"{len(newer)} image(s) are newer than their crops in {place} ({listed(newer)})"
+        print(f"note: {said}; if they were changed, remove it and give the same command again")
+
+
+def _refuse_unfit(images: Sequence[_Image], cutting: Cutting) -> None:
+    """Refuse, before hours of work, what would end it, as far as headers tell."""
+    faults = []
+    for image in images:
+        try:
+            check_size(image.path, *image_header(image.path)[:2], cutting)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n  - ".join([f"{len(faults)} of {len(images)} images:", *faults[:10]][len(faults) == 1 :]))
+
+
 def _fill(
     part: Path, output: Path, images: list[_Image], settings: dict[str, Any], cutting: Cutting, workers: int | None
 ) -> int:
     if stored := _read_settings(part):
         _compare(part, stored, settings)
     else:
+        _refuse_unfit(images, cutting)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
     folder = settings["kind"] == "folder"
     with (FolderStore if folder else LmdbStore)(part, cutting) as store:
+        if (record := part / _PROGRESS).is_file():
+            _note_newer(images[: sum(1 for _ in _lines(part))], record, part)
         done = _resume(part, store)
         cut = _cut_all(images[done:], cutting, str(part) if folder else None, workers or usable_cores())
         bar = tqdm(cut, initial=done, total=len(images), unit="image", desc=output.name)
@@ -174,13 +199,14 @@ def _fill(
         crops = store.finish(_lines(part))
     failures = [line[2] for line in _lines(part) if line[2:]]
     if not crops:
+        store.meta.unlink()
         shutil.rmtree(part)
         if failures:
             raise InputError(f"no image could be packed: {listed(failures)}")
         raise InputError(f"every image is smaller than --crop {cutting.crop}; give a smaller one")
-    (part / _PROGRESS).unlink()
-    (part / _SETTINGS).write_text(json.dumps({**settings, "crops": crops, "not_packed": failures}), encoding="utf-8")
+    write_whole(part / _SETTINGS, json.dumps({**settings, "crops": crops, "not_packed": failures}))
     os.replace(part, output)
+    (output / _PROGRESS).unlink()  # last: whatever kills this process, the same command comes to an end
     print(f"{output}: {crops} crops of {len(images)} images")
     return crops
 

@@ -234,7 +234,46 @@ def test_small_images_are_left_out_on_request(tmp_path):
     assert pack.prepare(source, out, "lmdb", Cutting(32, 32, skip_small=True), workers=1) == 4
     with pytest.raises(InputError, match="--crop 64"):
         pack.prepare(source, tmp_path / "no.lmdb", "lmdb", Cutting(64, 64, skip_small=True), workers=1)
+    with pytest.raises(InputError, match="--crop 64"):  # and leaves no list behind
+        pack.prepare(source, tmp_path / "no", "folder", Cutting(64, 64, skip_small=True), workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.lmdb", "images"]
+
+
+def test_what_headers_tell_is_refused_all_at_once_before_anything_is_written(tmp_path, capsys):
+    source = images(tmp_path / "images", ((40, 40), (8, 40), (40, 9)))
+    (source / "3.png").write_bytes(b"text")
+    words = ["prepare", "-i", str(source), "-o", str(tmp_path / "out"), "--to", "folder", "--workers", "1", "--crop"]
+    code, _, said = run(capsys, *words, "16")
+    assert code == 2 and "3 of 4 images:" in said and "1.png: is 8x40" in said and "2.png: is 40x9" in said
+    assert "3.png: cannot be read" in said and os.listdir(tmp_path) == ["images"]
+    (source / "3.png").unlink()
+    assert run(capsys, *words, "16", "--skip_small")[0] == 0, "the cure that is named works"
+
+
+def test_images_that_changed_without_another_size_are_said(tmp_path, capsys):
+    source, out = images(tmp_path / "images"), tmp_path / "crops"
+    words = ["prepare", "-i", str(source), "-o", str(out), "--to", "folder", "--workers", "1"]
+    assert run(capsys, *words)[0] == 0 and "newer" not in run(capsys, *words)[1]
+    later = os.path.getmtime(out / ".prepare.json") + 1
+    os.utime(source / "1.png", (later, later))
+    assert f"note: 1 image(s) are newer than their crops in {out} (1.png)" in run(capsys, *words)[1]
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "folder"])
+def test_a_run_that_ends_just_before_its_end_comes_to_it(tmp_path, monkeypatch, kind):
+    source, out = images(tmp_path / "images"), tmp_path / ("crops.lmdb" if kind == "lmdb" else "crops")
+    replace, arguments = os.replace, (source, out, kind, Cutting())
+
+    def killed(place, target):
+        if str(target) == str(out):
+            raise KeyboardInterrupt
+        replace(place, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pack.prepare(*arguments, workers=1)
+    monkeypatch.setattr(os, "replace", replace)
+    assert pack.prepare(*arguments, workers=1) == 3 and not out.with_name(f"{out.name}.part").exists()
 
 
 FULL = """
