@@ -9,9 +9,11 @@ from basicsr_ext.benchmark.report.sheets import write_sheet
 from basicsr_ext.benchmark.report.tables import markdown_lines
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import by_stem, images_below, same_letters
 
 _SHOWN = {"psnr_y": ("PSNR-Y (dB)", 2), "ssim_y": ("SSIM-Y", 4), "seconds": ("seconds per image", 3)}  # label, digits
+_REST = 7  # pixels that an original may have beyond a multiple of the scale
 
 Run = dict[str, Any]
 
@@ -58,6 +60,11 @@ def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 
     stems = [record["image"] for record in runs[0]["datasets"][name]["images"]]
     columns = [(run["name"], [_saved(run, name, stem) for stem in stems]) for run in runs]
     columns.append(("original", _originals(Path(originals), stems)))
+    for row in zip(*(files for _, files in columns)):
+        sizes = [image_header(file)[:2] for file in row]
+        if any(max(sides) - min(sides) > _REST for sides in zip(*sizes)):
+            found = ", ".join(f"{file} {height}x{width}" for file, (height, width) in zip(row, sizes))
+            raise InputError(f"what a row shows differs in size (height x width): {found}; give what they restore")
     if os.path.realpath(path) in {os.path.realpath(file) for _, files in columns for file in files}:
         raise InputError(f"--sheet {path} is one of the images to show; give another name")
     write_sheet(columns, path, crop)

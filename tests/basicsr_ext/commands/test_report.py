@@ -55,6 +55,10 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
     originals.joinpath("0.0.png").write_bytes(b"another image, whose name begins alike")
     sheet(runs, originals, tmp_path / "sheet.png", crop=16)
     assert (cv2.imread(str(tmp_path / "sheet.png")) == page).all()
+    cv2.imwrite(str(originals / "1.png"), np.zeros((10, 15, 3), np.uint8))  # what was given to be enlarged
+    with pytest.raises(InputError, match=r"differs in size .*1\.png 10x15; give what they restore"):
+        sheet(runs, originals, tmp_path / "sheet.png", crop=8)
+    cv2.imwrite(str(originals / "1.png"), np.full((20, 30, 3), 90, np.uint8))
     cv2.imwrite(str(originals / "0.jpg"), np.zeros((20, 30, 3), np.uint8))
     with pytest.raises(InputError, match=r"0\.jpg, .*0\.png all fit the restored '0'; keep one"):
         sheet(runs, originals, tmp_path / "sheet.png", crop=16)
