@@ -73,7 +73,9 @@ def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 
 def _saved(run: Run, dataset: str, stem: str) -> Path:
     for record in run["datasets"].get(dataset, {"images": []})["images"]:
         if record["image"] == stem and "file" in record:
-            return Path(record["file"])
+            parts = Path(record["file"]).parts  # its folder may have been put aside since, and another lie in its place
+            inside = (run["folder"].joinpath(*parts[k:]) for k in range(1, len(parts)))
+            return next((file for file in inside if file.is_file()), Path(*parts))
     raise InputError(f"{run['folder']} holds no image {stem!r} of {dataset!r}; test with `val.save_img: true`")
 
 

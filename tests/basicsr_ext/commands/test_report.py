@@ -69,6 +69,17 @@ def test_the_sheet_shows_every_run_and_the_originals(tmp_path):
         sheet(runs, originals, tmp_path / "sheet.xyz", crop=16)
 
 
+def test_a_run_that_was_put_aside_shows_its_own_images(tmp_path):
+    aside = make_run(tmp_path / "a", "base", 10, 26).rename(tmp_path / "a_archived")
+    runs = load_runs([aside, make_run(tmp_path / "a", "base", 200, 27)])
+    originals = tmp_path / "originals"
+    originals.mkdir()
+    for k in range(2):
+        cv2.imwrite(str(originals / f"{k}.png"), np.full((20, 30, 3), 90, np.uint8))
+    sheet(runs, originals, tmp_path / "sheet.png", crop=16)
+    assert [int(cv2.imread(str(tmp_path / "sheet.png"))[40, x, 0]) for x in (10, 48)] == [10, 200]
+
+
 def test_a_folder_without_figures_is_told(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.json .*basicsr test -opt FILE"):
         load_runs([tmp_path])
