@@ -80,9 +80,10 @@ def _png(data: bytes, header: Header) -> np.ndarray | None:
     kept = [data[place - 8 : place + length + 4] for name, place, length in chunks if name in _SHOWN]
     # libpng stumbles over long texts, and over profiles that it thinks little of
     shown = headers.PNG_MARK + b"".join(kept) if len(kept) < len(chunks) else data
-    if data[25] == 3:  # a palette, of which it shows black where it holds no colour
-        return _turn(_by_pillow(shown, header, ("PNG",)), header.orientation)
     pixels = _by_opencv(shown, header)
+    if data[25] == 3:  # a palette: what it does not hold would be shown black
+        with Image.open(io.BytesIO(shown), formats=("PNG",)) as image:
+            _check_palette(image)
     if pixels is None or header.channels != 2:
         return pixels
     if pixels.shape[2] == 4:
@@ -128,9 +129,13 @@ def _by_pillow(data: bytes, header: Header, formats: tuple[str, ...] = headers.O
         largest = (1 << headers.number_bits(data, header.format)) - 1
         return _opencv_order(anymaps.scaled(np.atleast_3d(read(data)), largest))
     with Image.open(io.BytesIO(data), formats=formats) as image:
-        if image.mode == "P" and (most := np.asarray(image).max()) >= len(image.getpalette() or ()) // 3:
-            raise ValueError(f"a pixel has colour {most}, which the palette does not hold")
+        _check_palette(image)
         return _opencv_order(np.atleast_3d(np.asarray(image.convert(_MODES[header.channels]))))
+
+
+def _check_palette(image: Image.Image) -> None:
+    if image.mode == "P" and (most := np.asarray(image).max()) >= len(image.getpalette() or ()) // 3:
+        raise ValueError(f"a pixel has colour {most}, which the palette does not hold")
 
 
 def _opencv_order(pixels: np.ndarray) -> np.ndarray:
