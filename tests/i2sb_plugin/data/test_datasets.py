@@ -551,9 +551,11 @@ def test_white_is_the_hole_from_half_of_full_scale_on(tmp_path, channels, bits):
     level = torch.zeros(channels, 42, 66)
     full = 2**bits - 1
     level[:1, 0, 0], level[:1, 0, 1], level[-1:, 0, 2] = (full // 2 + 1) / full, (full // 2) / full, 1
+    if channels == 4:
+        level[3], level[:, 0, 3] = 1, torch.tensor([1, 1, 1, 0])  # white that nobody sees
     write_image(tmp_path / "mask/0.png", level, bits)
     mask = PairedFolderDataset(companion_options(tmp_path))[0]["mask"]
-    assert mask[0, 0, :3].tolist() == [1, 0, 0 if channels == 4 else 1], "alpha does not count"
+    assert mask[0, 0, :4].tolist() == [1, 0, 0 if channels == 4 else 1, 0], "alpha alone marks nothing"
     assert mask.sum() == (1 if channels == 4 else 2)
 
 
