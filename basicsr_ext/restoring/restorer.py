@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,7 @@ class Restorer:
             kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
             has, takes = f"has {found} channel(s) ({kinds[0]})", f"takes {wanted} ({kinds[1]})"
             raise InputError(f"the image {has}, but the network {takes}; convert it")
-        seeds = [seed] * len(image) if isinstance(seed, int) else list(seed)
-        if (count := len(image)) != len(seeds):
-            raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
+        seeds, count = _seeds(seed, len(image)), len(image)
         batch = self._batch(image, mask, cond)
         try:
             restored = self._run(batch, seeds).float().cpu()
@@ -212,13 +211,28 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"{name} is no device of ours")
+    except (RuntimeError, TypeError, ValueError):
         raise InputError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= count:
         raise InputError(f"device is {name}, but torch finds {count} CUDA device(s) here; give auto or cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device is mps, but torch finds none here; give auto or cpu")
     return device
+
+
+def _seeds(seed: Seeds, count: int) -> list[int]:
+    """A seed for each image; InputError if they are no such whole numbers, or of another number."""
+    try:
+        seeds = [operator.index(one) for one in (seed if isinstance(seed, Sequence) else [seed] * count)]
+    except TypeError:
+        seeds = [-1]
+    if not all(0 <= one < 2**63 for one in seeds):
+        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1, or one for each image")
+    if len(seeds) != count:
+        raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
+    return seeds
 
 
 def _size(image: Tensor) -> str:
