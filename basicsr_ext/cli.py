@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -126,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     system does it (130 or 143). Other exceptions keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if any(option.startswith("error") for option in sys.warnoptions):  # the libraries warn, and so could not be used
+        warnings.simplefilter("default")
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone

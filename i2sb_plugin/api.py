@@ -134,6 +134,8 @@ class Restorer:
 
         ``flags`` are those of a call: seed, sampler, nfe, ... Raises InputError as a call does.
         """
+        if os.path.exists(target) and os.path.samefile(source, target):
+            raise InputError(f"{target} is the picture to restore; give another name for the result")
         masks = None if mask is None else [to_mask(mask)]
         restored, _ = self._loaded.restore_pictures([read_picture(source)], masks, **flags)[0]
         write_picture(target, restored)

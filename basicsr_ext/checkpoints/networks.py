@@ -47,7 +47,7 @@ def check_fit(
     not fit which network), counts and names what is missing, unknown and of another shape, and ends with ``cure``.
     """
     own = network.state_dict() if isinstance(network, nn.Module) else network
-    weights = _renamed(weights, own)
+    weights = _renamed(weights, own, lead)
     wanted, found = _shapes(own), _shapes(weights)
     whole = [k for k in own if k in weights and _is_float(own[k]) and torch.is_tensor(weights[k])]
     found |= {k: f"of {weights[k].dtype}" for k in whole if not _is_float(weights[k])}
@@ -65,7 +65,7 @@ def _is_float(value: Any) -> bool:
     return torch.is_tensor(value) and value.is_floating_point()
 
 
-def _renamed(weights: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def _renamed(weights: Mapping[str, Any], wanted: Mapping[str, Any], lead: str) -> Mapping[str, Any]:
     """Weights under the names of ``wanted``, if all of these are there behind a prefix or in an earlier layout.
 
     The prefix is that of a program in which the network was a part, such as ``generator.``; what has other names is
@@ -77,7 +77,10 @@ def _renamed(weights: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[s
     prefixes = [name.removesuffix(first) for name in map(str, weights) if name.endswith(f".{first}")]
     whole = [prefix for prefix in prefixes if all(prefix + name in weights for name in wanted)]
     chosen = whole if len(whole) == 1 else [prefix for prefix in whole if "ema" in prefix]
-    if len(chosen) == 1:
+    if len(whole) > 1 and len(chosen) != 1:
+        names = listed(prefix.rstrip(".") for prefix in whole)
+        raise InputError(f"{lead}: it holds {len(whole)} networks that do: {names}; save the one that is meant alone")
+    if chosen:
         return {name: weights[chosen[0] + name] for name in wanted}
     renamed = {_of_basicsr(str(name)): value for name, value in weights.items()}
     return renamed if renamed.keys() == wanted.keys() else weights

@@ -34,6 +34,11 @@ _FOREIGN: list[Any] = [  # beside the weights of other toolkits; none of it runs
     *{type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['AllFloat']}"},
     *((make, f"numpy.{core}.multiarray.{make.__name__}") for make in _NUMPY for core in ("core", "_core")),
 ]
+_TEXTS = {  # what a download gives in place of a checkpoint
+    b"version https://git-lfs": "a pointer of Git LFS, whose file `git lfs pull` fetches",
+    b"<": "a web page",
+    b"{": "JSON, such as the index of a network in several files, which are to be joined into one",
+}
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
@@ -181,7 +186,7 @@ def load_checkpoint(path: AnyPath, option: str | None = None, mmap: bool = False
     path, said = Path(path), f"{option}: " if option else ""
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such checkpoint file"
-        cure = "give the .pth or .safetensors in it" if path.is_dir() else "correct the path"
+        cure = "give the file in it that is meant" if path.is_dir() else "correct the path"
         raise InputError(f"{said}{kind}: {path}; {cure}")
     try:
         return _torch_load(path, mmap)
@@ -193,7 +198,10 @@ def load_checkpoint(path: AnyPath, option: str | None = None, mmap: bool = False
             kind = foreign.group(1) if foreign else "other objects than tensors and plain containers"
             why = "which is not loaded because it can run code; save its state dict alone"
             raise InputError(f"{said}checkpoint {path} holds {kind}, {why}") from error
-        raise InputError(f"{said}{path} is not a checkpoint that torch can read; replace it") from error
+        with path.open("rb") as file:
+            start = file.read(64)
+        what = next((what for sign, what in _TEXTS.items() if start.startswith(sign)), "not one that torch can read")
+        raise InputError(f"{said}checkpoint {path} is {what}; replace it") from error
     except Exception as error:
         known = is_safetensors(path) or isinstance(error, _DAMAGE)
         cause = str(error).splitlines()[0].split(". ")[0] if known and str(error) else "it is no file of torch.save"
@@ -218,6 +226,8 @@ def weights_in(loaded: Any, source: str, key: str | None = "params") -> dict[str
     if not isinstance(loaded, Mapping):
         cure = "give the .pth or .safetensors of a network"
         raise InputError(f"{source} holds a {type(loaded).__name__}, not the weights of a network; {cure}")
+    if {"optimizers", "schedulers"} <= loaded.keys():
+        raise InputError(f"{source} is a training state; give the network of its iteration, models/net_*.pth")
     mappings = {str(k): v for k, v in loaded.items() if isinstance(v, Mapping)}
     holders = [k for k, v in mappings.items() if _holds_tensors(v)] or list(mappings)  # no counters, no settings
     if holders and not any(torch.is_tensor(value) for value in loaded.values()):

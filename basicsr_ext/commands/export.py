@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.common.text import path_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +22,13 @@ def run(argv: list[str]) -> int:
     """Write the file that the command line asks for; returns 0, or raises InputError or SaveError."""
     description = "Put a trained network (averaged weights, where there are some) and its options into one file."
     parser = argparse.ArgumentParser(prog="basicsr export", description=description)
-    parser.add_argument("checkpoint", help="net_g_*.pth of a run, or a .safetensors")
-    parser.add_argument("-o", dest="out", required=True, metavar="FILE", help="file to write; ends in .safetensors")
-    parser.add_argument("-opt", help="option file; without it, the one inside the checkpoint or of its run")
+    parser.add_argument("checkpoint", type=path_text, help="net_g_*.pth of a run, or a .safetensors")
+    parser.add_argument(
+        "-o", dest="out", type=path_text, required=True, metavar="FILE", help="file to write; ends in .safetensors"
+    )
+    parser.add_argument(
+        "-opt", type=path_text, help="option file; without it, the one inside the checkpoint or of its run"
+    )
     parser.add_argument("--half", action="store_true", help="16-bit floats, half the size; fp32 again when loaded")
     parser.add_argument("--license", help="licence of the weights, kept in the file")
     parser.add_argument("--about", help="a line that says what the network does, kept in the file")
@@ -31,6 +36,8 @@ def run(argv: list[str]) -> int:
     out = Path(args.out).expanduser()
     if out.suffix != ".safetensors":
         raise InputError(f"-o {out}: give a name that ends in .safetensors")
+    if out.exists() and out.samefile(Path(args.checkpoint).expanduser()):
+        raise InputError(f"-o {out} is the checkpoint itself; give another name")
     repairs.apply()
     from basicsr_ext.checkpoints.storage import CONFIGURATION, save_safetensors
     from basicsr_ext.restoring.configuration import find_options

@@ -15,12 +15,12 @@ def run(rest: list[str]) -> int:
     parser.add_argument("--originals", metavar="FOLDER", help="the original photographs, for --sheet")
     parser.add_argument("--crop", type=int, default=160, help="side of the part shown in the sheet, in pixels")
     args = parser.parse_args(rest)
-    if args.sheet and not args.originals:
-        raise InputError("--sheet needs --originals FOLDER, the folder of the original photographs")
-    from basicsr_ext.benchmark.report.runs import load_runs, sheet, table
+    if (args.sheet is None) != (args.originals is None):
+        raise InputError("--sheet needs --originals FOLDER, the folder of the original photographs, and that --sheet")
+    from basicsr_ext.benchmark.report.runs import gaps, load_runs, sheet, table
 
     runs = load_runs(args.runs)
-    print(table(runs))
+    print(table(runs), *gaps(runs), sep="\n")
     for run in runs:
         print(f"images of {run['name']}: {run['folder'] / 'visualization'}")
     if args.sheet:

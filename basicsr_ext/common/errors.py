@@ -28,6 +28,8 @@ class NonFiniteLoss(RuntimeError):
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """List the known names, the nearest to ``name`` first: ``'did you mean a? known: a, b, c'``."""
     names = sorted(set(known))
+    if not names:
+        return "none is known here"
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     listing = "known: " + ", ".join(near + [n for n in names if n not in near])
     return f"did you mean {near[0]}? {listing}" if near else listing

@@ -81,13 +81,18 @@ def built_in() -> metadata.EntryPoint | None:
 
 
 def _register(source: str) -> None:
-    register = vars(_import(source)).get("register")
+    module = _import(source)
+    if getattr(module, "__file__", None) is None and not source.endswith(".py"):
+        raise ImportError("it is a folder without __init__.py, so that nothing of it is run")
+    register = vars(module).get("register")
     if callable(register):
         register()
 
 
 def _import(source: str) -> ModuleType:
     if not source.endswith(".py"):
+        if not all(map(str.isidentifier, source.split("."))):
+            raise ImportError("it is neither the name of a module nor a file that ends in .py")
         here = str(Path.cwd())
         if here not in sys.path:  # a package that lies in the current folder; appended, so it hides nothing
             sys.path.append(here)

@@ -131,12 +131,11 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
 
     A JPEG shows what is transparent on white; JPEG and WebP hold 8 bits, WebP no grey. The colour profile is kept if it
     is one of the stored channels. Values are clamped and rounded to the nearest.
-    Raises InputError if the format, the folder or the disk refuses the file, ValueError if the format has not so many
-    bits, or a value is NaN.
+    Raises InputError if the format, its bits, the folder or the disk refuses the file, ValueError if a value is NaN.
     """
     path, kind = Path(path), _format_of(path)
     if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
-        raise ValueError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
+        raise InputError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     colours, alpha = picture.colours, picture.alpha
     check_sides(path, *colours.shape[1:])
     if alpha is not None and kind == "jpg":

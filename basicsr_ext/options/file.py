@@ -73,6 +73,9 @@ def load_yaml(path: str | Path) -> OrderedDict[str, Any]:
     if not isinstance(opt, dict):
         what = "is empty" if opt is None else f"holds {type(opt).__name__}"
         raise InputError(f"-opt {path}: {what}, but an option file is made of `key: value` lines; give another file")
+    if set(opt) == {"format", "starts"}:
+        cure = "give the option file beside it; restore finds both by its --checkpoint"
+        raise InputError(f"-opt {path}: is the record of a run's starts, no option file; {cure}")
     return opt  # type: ignore[return-value]
 
 
@@ -104,6 +107,8 @@ def _problem(error: yaml.YAMLError, text: str) -> tuple[str, str]:
     """The line, as ``:3``, and what is wrong there."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
+        if 0xDC80 <= int(error.character) <= 0xDCFF:  # a byte of the command line
+            return f":{line}", "it holds bytes that are no letters in this locale; set PYTHONUTF8=1 for UTF-8"
         return f":{line}", f"the character U+{int(error.character):04X} is not allowed in YAML; remove it"
     if not isinstance(error, yaml.MarkedYAMLError):
         return "", str(error)

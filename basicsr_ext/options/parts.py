@@ -201,5 +201,5 @@ def _refusal(where: str, attempt: Callable[[], Any], tried: bool = True) -> list
 def name_faults(where: str, name: str) -> list[str]:
     """Why files and folders cannot bear the name that a data set, a method or a benchmark has."""
     if not name or name.startswith(".") or any(sign in name for sign in "/\\\0") or len(os.fsencode(name)) > 100:
-        return [f"{where}: the name {name!r} names a folder; write it without slashes, dots in front, over 100 bytes"]
+        return [f"{where}: the name {name!r} names a folder; write 1 to 100 bytes, without slashes and dots in front"]
     return []

@@ -12,6 +12,8 @@ from basicsr_ext.common.contracts import NetworkContract, RestorerContract, rest
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 
+LOOSELY = ", or set path.strict_load_{}: false to load what fits"
+
 
 def network_faults(opt: Mapping[str, Any]) -> list[str]:
     """Faults of every ``network_*`` block, of the checkpoint that ``path`` names for it, and of ``resume_state``."""
@@ -59,7 +61,7 @@ def _checkpoint_faults(path: Mapping[str, Any], label: str, network: nn.Module) 
     try:
         loaded = load_weights(file, path.get(f"param_key_{label}", "params"), option)
         lead = f"{option} is {file}, which does not fit network_{label} ({type(network).__name__})"
-        loosely = f", or set path.strict_load_{label}: false to load what fits" if strict else ""
+        loosely = LOOSELY.format(label) if strict else ""
         check_fit(loaded, network, lead, f"give the options that it was trained with{loosely}", strict)
     except InputError as error:
         return [str(error)]

@@ -1,6 +1,7 @@
 """Joining and leaving the process group that torchrun or Slurm laid out."""
 
 import os
+import socket
 import subprocess
 from datetime import timedelta
 from typing import Any
@@ -40,6 +41,7 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     elif backend != "gloo":
         backend = "nccl"
         _take_gpu(local_rank)
+    _check_address(launcher)
     further: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     try:
         dist.init_process_group(backend, rank=rank, world_size=world_size, **further, **_store(world_size))
@@ -51,6 +53,16 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         ) from error
     if collectives.world_size() > 1:
         lifeline.begin(collectives.gather_objects)
+
+
+def _check_address(launcher: str) -> None:
+    """Refuse a ``MASTER_ADDR`` that has no address, which torch would ask for again and again."""
+    if address := os.environ.get("MASTER_ADDR"):
+        try:
+            socket.getaddrinfo(address, None)
+        except (OSError, UnicodeError) as error:
+            said = f"MASTER_ADDR is {address!r}, of which this machine knows no address ({error})"
+            raise InputError(f"{said}; give the first node's name or address, or {cure(launcher)}") from error
 
 
 def _store(world_size: int) -> dict[str, Any]:

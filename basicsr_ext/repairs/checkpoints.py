@@ -44,7 +44,9 @@ def _load_network(
     weights = load_weights(load_path, param_key, option)
     get_root_logger().info(f"Loading {type(net).__name__} model from {load_path}, with param key: [{param_key}].")
     cure = "give the options of the network that was saved, or another file"
-    if strict and "pretrain_network" in option:
+    if self.opt["path"].get("resume_state"):
+        cure = "a run goes on with the network of its save: give that, or begin a run of another name from the file"
+    elif strict and "pretrain_network" in option:
         cure += f", or {option.replace('pretrain_network', 'strict_load')}: false to load only what fits"
     lead = f"{option}: {load_path} does not fit network {type(net).__name__}"
     fitting = check_fit(weights, net, lead, cure, strict)

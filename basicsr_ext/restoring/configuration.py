@@ -13,6 +13,7 @@ from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import convert, parse_block
 from basicsr_ext.common.text import listed
+from basicsr_ext.models.register import register
 from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.parts import registry_of
@@ -32,6 +33,7 @@ def find_options(checkpoint: AnyPath | None, option_file: AnyPath | None = None)
     Returns the options that matter for restoring, checked, and the place that they come from. Raises InputError if
     there are none, several option files compete, or the options are wrong.
     """
+    register()  # the toolkit's own classes, without which no configuration is known
     if option_file is not None:
         opt, source = dict(load_yaml(Path(option_file))), str(option_file)
     else:

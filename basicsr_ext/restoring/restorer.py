@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,10 @@ class Restorer:
             kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
             has, takes = f"has {found} channel(s) ({kinds[0]})", f"takes {wanted} ({kinds[1]})"
             raise InputError(f"the image {has}, but the network {takes}; convert it")
-        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(image)
-        if (count := len(image)) != len(seeds):
-            raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
-        if wrong := [one for one in seeds if not (_is_whole(one) and 0 <= one < 1 << 63)]:
-            raise InputError(f"seed is {wrong[0]!r}; it must be a whole number from 0 to {(1 << 63) - 1}")
+        seeds, count = _seeds(seed, len(image)), len(image)
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, list(map(int, seeds))).float().cpu()
+            restored = self._run(batch, seeds).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
             alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
@@ -217,7 +213,9 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"{name} is no device of ours")
+    except (RuntimeError, TypeError, ValueError):
         raise InputError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= count:
         raise InputError(f"device is {name}, but torch finds {count} CUDA device(s) here; give auto or cpu")
@@ -226,8 +224,18 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _is_whole(number: object) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)
+def _seeds(seed: Seeds, count: int) -> list[int]:
+    """A seed for each image; InputError if they are no such whole numbers, or of another number."""
+    try:
+        given = seed if isinstance(seed, Sequence) else [seed] * count
+        seeds = [-1 if isinstance(one, bool) else operator.index(one) for one in given]
+    except TypeError:
+        seeds = [-1]
+    if not all(0 <= one < 2**63 for one in seeds):
+        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1, or one for each image")
+    if len(seeds) != count:
+        raise InputError(f"seed has {len(seeds)} numbers for {count} image(s); give one for each, or one for all")
+    return seeds
 
 
 def _size(image: Tensor) -> str:

@@ -67,6 +67,8 @@ def test_wrong_words_end_with_usage_and_code_2(words, capsys):
         ["prepare", "-i", "x", "-o", ""],
         ["train", "-opt", ""],
         ["report", ""],
+        ["export", "", "-o", "x.safetensors"],
+        ["export", "x", "-o", ""],
     ],
 )
 def test_an_empty_path_is_not_the_current_folder(words, capsys):
@@ -316,6 +318,13 @@ def test_streams_that_are_closed_end_nothing(tmp_path, closed):
     script = f'exec "$0" -m basicsr_ext restore -i in -o out --checkpoint net.pth {shut}'
     assert subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, check=False).returncode == 0
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["0.png", "1.png"]
+
+
+def test_warnings_of_libraries_are_no_errors():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "basicsr_ext", "list"], capture_output=True, check=False
+    )
+    assert done.returncode == 0 and b"RestorationModel" in done.stdout
 
 
 def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):

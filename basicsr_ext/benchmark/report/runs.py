@@ -22,6 +22,7 @@ def load_runs(folders: list[str | Path]) -> list[Run]:
     """Read ``metrics.json`` of results folders, or raises InputError; a folder itself is added under ``folder``."""
     runs = []
     for folder in map(Path, folders):
+        folder = folder.parent if folder.name == "metrics.json" else folder
         path = folder / "metrics.json"
         if not path.is_file():
             raise InputError(f"{path} does not exist; `basicsr test -opt FILE` writes it (RestorationModel, I2SBModel)")
@@ -47,6 +48,16 @@ def table(runs: list[Run]) -> str:
 def _cell(means: dict[str, float | None], metric: str) -> str:
     value = means.get(metric)  # none where there is no number, such as the PSNR of equal images
     return "" if value is None else f"{value:.{_SHOWN.get(metric, (metric, 4))[1]}f}"
+
+
+def gaps(runs: list[Run]) -> list[str]:
+    """What is known of figures that are not those of all images, such as the infinite PSNR of equal ones."""
+    found = []
+    for run in runs:
+        for name, data in run["datasets"].items():
+            for metric, about in data.get("metrics", {}).items():
+                found += [f"{metric} of {run['name']} on {name}: {note}" for note in about.get("notes", ())]
+    return found
 
 
 def sheet(runs: list[Run], originals: str | Path, path: str | Path, crop: int = 160) -> None:

@@ -15,7 +15,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
 from basicsr_ext.images.inventory import by_stem, images_below, same_letters
 from basicsr_ext.options.check import model_class
-from basicsr_ext.preflight.networks import channel_faults, network_faults
+from basicsr_ext.preflight.networks import LOOSELY, channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags
 
 
@@ -158,7 +158,9 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
             raise InputError(f"weights are not given, and there is no {weights}; train {options.options} first")
     path = {"pretrain_network_g": str(weights), "param_key_g": best_key(str(weights))} if weights else {}
     if wrong := network_faults({**opt, "path": path}):
-        raise InputError("; ".join(wrong).replace("path.pretrain_network_g is", "weights are"))
+        said = "; ".join(wrong).replace("path.pretrain_network_g is", "weights are")
+        said = said.replace("path.pretrain_network_g", "weights").replace(LOOSELY.format("g"), "")
+        raise InputError(said)
     several = {key: value for key, value in options.flags.items() if isinstance(value, list)}
     found: list[Method] = []
     for values in itertools.product(*several.values()):

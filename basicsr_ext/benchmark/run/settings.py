@@ -89,6 +89,9 @@ def read(path: str | Path, here: Launch, overrides: list[str] | None = None) -> 
     options, faults = parse_block(BenchmarkOptions, opt, "benchmark")
     raise_faults(Findings(faults), str(path))
     assert options is not None
+    faults += name_faults("name", options.name)
+    if options.weights is not None and not Path(options.weights).expanduser().is_dir():
+        faults.append(f"weights is {options.weights!r}, but there is no such folder; correct the path")
     methods = _methods(options, folder, faults)
     metrics = _metrics(options, faults)
     faults += checks.device_faults({"num_gpu": options.num_gpu}, here)

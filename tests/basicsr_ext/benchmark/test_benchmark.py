@@ -190,7 +190,7 @@ def test_an_interrupted_run_goes_on(here, monkeypatch, capsys):
 def test_a_method_that_fails_leaves_the_others_alone(here, capsys):
     path = here / "experiments/rrdb/models/net_g_latest.pth"
     weights = torch.load(path, weights_only=True)
-    weights["params_ema"]["conv_last.weight"][:] = 3e38  # NaN itself would be refused before the start
+    weights["params_ema"]["conv_last.bias"][:] = torch.inf
     torch.save(weights, path)
     options(here)
     assert run() == 1
@@ -218,7 +218,7 @@ def test_every_fault_is_told_before_anything_is_restored(here, capsys):
         "a/b": {"interpolation": "bicubic"},
     }
     made["metrics"]["sim"] = {"type": "calculate_sim"}
-    options(here, **(made | {"baseline": "bicubik"}))
+    options(here, **(made | {"baseline": "bicubik", "name": "../b", "weights": "lost"}))
     assert run() == 2
     said = capsys.readouterr().err
     for part in (
@@ -228,9 +228,11 @@ def test_every_fault_is_told_before_anything_is_restored(here, capsys):
         "did you mean nfe?", "methods.long: flags", "methods.unfit: weights are",
         "it has interpolation and folder", "'a/b' names a folder",
         "metrics.sim.type is 'calculate_sim', which is not registered; did you mean calculate_ssim?",
+        "name: the name '../b' names a folder", "weights is 'lost', but there is no such folder",
         "baseline is 'bicubik', which is no method; did you mean bicubic?",
     ):  # fmt: skip
         assert part in said
+    assert "strict_load" not in said and "path." not in said, "a benchmark has no such options"
     assert not (here / "results/bench").exists()
 
 

@@ -45,8 +45,9 @@ def test_weights_behind_a_prefix_get_the_names_of_the_network():
     zeros = {f"generator.{name}": torch.zeros_like(value) for name, value in own.items()}
     average = {f"generator_ema.{name}": value for name, value in own.items()}
     assert check_fit(zeros | average, NET, "", "") == own
-    two = {f"{prefix}.{name}": value for prefix in "ab" for name, value in own.items()}
-    assert "not in a single tensor" in fault(two)
+    two = {f"net_{which}.{name}": value for which in "gd" for name, value in own.items()}
+    for strict in (True, False):
+        assert "it holds 2 networks that do: net_g, net_d; save the one that is meant alone" in fault(two, strict)
 
 
 @pytest.mark.parametrize("layout", ["first", "second"])

@@ -103,6 +103,13 @@ def test_missing_text_and_code_are_refused_as_checkpoints(tmp_path):
         storage.load_checkpoint(tmp_path / "none.pth")
     text = tmp_path / "text.pth"
     text.write_text("this is a readme, not a checkpoint")
+    for start, said in (("version https://git-lfs.github", "git lfs pull"), ("<html>", "web page"), ("{}", "index")):
+        (tmp_path / "other.pth").write_text(start)
+        with pytest.raises(InputError, match=said):
+            storage.load_checkpoint(tmp_path / "other.pth")
+    torch.save({"iter": 1, "optimizers": [], "schedulers": [], "random": {}}, tmp_path / "1.state")
+    with pytest.raises(InputError, match=r"is a training state; give the network .* models/net_\*\.pth"):
+        storage.load_weights(tmp_path / "1.state")
     with pytest.raises(InputError, match=r"text\.pth"):
         storage.load_checkpoint(text)
     evil = tmp_path / "evil.pth"

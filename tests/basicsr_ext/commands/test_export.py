@@ -75,8 +75,10 @@ def test_what_cannot_be_is_refused(here, capsys):
     large = weights(TRAINED)
     large["out.2.bias"] += 70_000
     torch.save(large, here / "experiments/bridge/models/large.pth")
+    (here / "new.safetensors").touch()
     for words, said in (
         (["missing.pth", "-o", "a.safetensors"], "missing.pth: no such file"),
+        (["new.safetensors", "-o", "../" + here.name + "/new.safetensors"], "is the checkpoint itself"),
         ([checkpoint, "-o", "a.pth"], "-o a.pth: give a name that ends in .safetensors"),
         ([checkpoint.with_name("large.pth"), "-o", "a.safetensors", "--half"], "--half: out.2.bias has values beyond"),
     ):

@@ -103,8 +103,10 @@ def test_the_command_prints_the_table_and_the_places(tmp_path, capsys):
     assert main([str(run)]) == 0
     printed = capsys.readouterr().out
     assert "| bicubic | set | 26.12 | 0.500 |" in printed and str(run / "visualization") in printed
-    with pytest.raises(InputError, match="--sheet needs --originals"):
-        main([str(run), "--sheet", "x.png"])
+    assert load_runs([run / "metrics.json"]) == load_runs([run])
+    for alone in ("--sheet", "--originals"):
+        with pytest.raises(InputError, match="--sheet needs --originals"):
+            main([str(run), alone, "x.png"])
 
 
 def test_a_figure_that_json_does_not_have_is_an_empty_cell(tmp_path, monkeypatch, capsys):
@@ -125,7 +127,8 @@ def test_a_figure_that_json_does_not_have_is_an_empty_cell(tmp_path, monkeypatch
     found = json.loads(path.read_text(), parse_constant=refuse)["datasets"]["set"]
     assert found["mean"]["psnr_y"] is None and [image["psnr_y"] for image in found["images"]] == [None, None]
     capsys.readouterr()
-    assert cli.main(["report", "results/same"]) == 0 and "| same | set |  |" in capsys.readouterr().out
+    assert cli.main(["report", "results/same"]) == 0 and "| same | set |  |" in (out := capsys.readouterr().out)
+    assert "psnr_y of same on set: the figure is that of 0 of 2 image(s); without 000: inf, as for equal" in out
     found["mean"]["psnr_y"] = float("inf")
     path.write_text(json.dumps({"name": "same", "datasets": {"set": found}}))
     assert cli.main(["report", "results/same"]) == 0 and "| same | set | inf |" in capsys.readouterr().out

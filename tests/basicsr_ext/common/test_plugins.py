@@ -72,6 +72,19 @@ def test_a_module_is_asked_to_register(tmp_path, monkeypatch):
     assert sys.modules["plugin_of_test_c"].calls == [1]
 
 
+@pytest.mark.parametrize("name", ["", "./here", "a/b", "here."])
+def test_what_is_neither_a_module_nor_a_file_is_refused(name):
+    with pytest.raises(InputError, match="it is neither the name of a module nor a file that ends in .py"):
+        plugins.load_listed([name])
+
+
+def test_a_folder_without_a_module_is_no_plugin(tmp_path, monkeypatch):
+    (tmp_path / "plugin_of_test_folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="plugin_of_test_folder cannot be loaded: .*without __init__.py"):
+        plugins.load_listed(["plugin_of_test_folder"])
+
+
 def _name_of(cls):
     return cls.__name__
 

@@ -267,6 +267,16 @@ def test_a_value_out_of_range_is_one_fault(entry, said, tmp_path):
     assert said in fault
 
 
+def test_bytes_of_another_locale_are_named_with_the_cure():
+    with pytest.raises(InputError, match="no letters in this locale; set PYTHONUTF8=1"):
+        apply_overrides({"name": "x"}, ["name=gr\udcc3\udcbcn"])
+
+
+def test_the_record_of_a_run_is_no_option_file(tmp_path):
+    with pytest.raises(InputError, match="is the record of a run's starts, no option file; give the option file"):
+        load_yaml(yaml_file(tmp_path, '{"format": 1, "starts": [{"options": {"name": "x"}}]}'))
+
+
 def test_a_named_pipe_without_a_writer_is_refused(tmp_path):
     os.mkfifo(tmp_path / "o.yml")
     with pytest.raises(InputError, match=r"o\.yml: it is a named pipe"):

@@ -82,14 +82,14 @@ def test_slurm_is_translated(monkeypatch, joined):
 
     def scontrol(command, **options):
         assert command == ["scontrol", "show", "hostnames", "node[7-8]"]
-        return subprocess.CompletedProcess(command, 0, "node7\nnode8\n")
+        return subprocess.CompletedProcess(command, 0, "127.0.0.7\nnode8\n")
 
     monkeypatch.setattr(subprocess, "run", scontrol)
     dist_util.init_dist("slurm", port=1234, timeout=60.5)
     assert joined == [(("nccl",), {"rank": 9, "world_size": 16, "timeout": timedelta(seconds=60.5)})]
     assert taken == [3]
     found = [os.environ[k] for k in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    assert found == ["node7", "1234", "9", "16", "3"]
+    assert found == ["127.0.0.7", "1234", "9", "16", "3"]
 
 
 def test_slurm_without_scontrol_is_refused(monkeypatch, joined):
@@ -145,6 +145,19 @@ def test_variables_that_no_launcher_sets_are_refused_by_name(environ, said, monk
     assert launch.find_launch("none", {"RANK": "", "WORLD_SIZE": ""}) == launch.Launch()
     monkeypatch.setenv("RANK", environ["RANK"])
     assert launch.rank_of_process() == int(environ["RANK"] if environ["RANK"].isdigit() else 0)
+
+
+@pytest.mark.parametrize("address", ["nowhere.invalid", "a..b"])
+def test_an_address_that_has_none_is_named_before_the_processes_meet(address, monkeypatch, joined):
+    def unknown(host, port):
+        raise socket.gaierror(-2, "Name or service not known") if host == "nowhere.invalid" else UnicodeError("idna")
+
+    gpus(monkeypatch, 0)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("MASTER_ADDR", address)
+    with pytest.raises(InputError, match=rf"MASTER_ADDR is '{address}'.*first node's name.*torchrun"):
+        group.init_dist("pytorch")
+    assert joined == []
 
 
 @pytest.mark.parametrize("port", [None, "no", "taken"])

@@ -130,6 +130,9 @@ def test_other_keys_and_shapes_are_listed_both_ways(tmp_path):
     assert "path.pretrain_network_g" in text and "does not fit network MSRResNet" in text
     assert "1 missing: conv_hr.bias" in text and "1 unknown: extra.weight" in text
     assert "conv_last.bias (4,) instead of (3,)" in text and "path.strict_load_g: false" in text
+    with pytest.raises(InputError) as caught:
+        model_of({**opt, "path": {**opt["path"], "resume_state": "1.state"}})
+    assert "strict_load_g" not in str(caught.value) and "goes on with the network of its save" in str(caught.value)
     opt["path"]["strict_load_g"] = False
     assert model_of(opt).net_g.conv_first.weight.equal(weights["conv_first.weight"])
 

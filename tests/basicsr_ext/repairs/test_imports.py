@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ from basicsr_ext.repairs import imports
 from tests.support.basicsr_runs import write_images
 
 
-def run(code: str, *args: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120)
+def run(code: str, *args: str, **env: str) -> str:
+    command = [sys.executable, "-c", code, *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -25,6 +27,13 @@ def supplied(name: str):
 
 def test_importing_the_package_imports_neither_torch_nor_basicsr():
     assert run("import basicsr_ext, sys; print({'torch', 'basicsr', 'torchvision'} & set(sys.modules))") == "set()\n"
+
+
+@pytest.mark.parametrize("limit", ["abc", "10"])
+def test_the_limits_of_opencv_neither_end_the_process_nor_blame_an_image(limit, tmp_path):
+    write_images(tmp_path / "in", 1, 16)
+    code = "import sys; from basicsr_ext.images.decode import read_pixels as read; print(read(sys.argv[1]).shape)"
+    assert run(code, str(tmp_path / "in/000.png"), OPENCV_IO_MAX_IMAGE_PIXELS=limit) == "(16, 16, 3)\n"
 
 
 def test_a_dropped_torchvision_module_is_missing_before_and_supplied_after():
