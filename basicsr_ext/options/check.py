@@ -120,8 +120,12 @@ def _required(opt: Mapping[str, Any], is_train: bool, model: type | None, found:
         if train.get("total_iter") is None:
             add("train.total_iter is missing; give the number of iterations")
         blocks = {key for key in needed["train"] if key.startswith("optim_") or key == "scheduler"}
-        for key in sorted(blocks - train.keys()):
+        blocks |= needed["train"] & {"gan_opt"}  # without which the step of those that know it fails
+        for key in sorted(key for key in blocks if train.get(key) is None):
             add(f"train.{key} is missing; give a block with `type:` and its arguments")
+        losses = {"pixel_opt", "perceptual_opt"}
+        if losses <= needed["train"] and "gan_opt" not in blocks and not any(map(train.get, losses)):
+            add("train has neither pixel_opt nor perceptual_opt; give one of them, the block of a loss")
     else:
         add("train is missing; give total_iter, optim_g, scheduler and a loss, or use `basicsr test`")
     train_set = _mapping(opt.get("datasets")).get("train")

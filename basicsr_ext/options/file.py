@@ -91,7 +91,14 @@ def _load(text: str, source: str) -> Any:
         raise InputError(f"{source}: a value is not what it should be: {error}; correct it, or quote it") from error
     if (count := _values(loaded, {})) > 100_000:  # a few lines of aliases of aliases could fill the memory
         raise InputError(f"{source}: its aliases (*name) stand for {count:,} values; write fewer of them")
-    return loaded
+    return _apart(loaded)
+
+
+def _apart(tree: Any) -> Any:
+    """A copy in which no block is another one's alias: BasicSR takes the `type` out of the blocks that it builds."""
+    if isinstance(tree, dict):
+        return type(tree)((key, _apart(value)) for key, value in tree.items())
+    return [_apart(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _values(tree: Any, known: dict[int, int]) -> int:

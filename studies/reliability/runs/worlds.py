@@ -227,7 +227,7 @@ def restarts(root: Path, size: int = 3, attempts: int = 3) -> dict:
         "processes": size,
         "exit code": code,
         "restarts": said.count("torchrun started the processes again"),
-        "resumed from": [i for i in (4, 8) if f"{i}.state, iteration {i}." in said],
+        "resumed from": [i for i in (4, 8) if f"{i}.state, iteration {i} of" in said],
         "runs put aside": len(list((root / "experiments").glob("restarted_archived*"))),
         "weights bit-equal to the unbroken run": tiny.same(
             tiny.final_weights(root, opt), tiny.final_weights(root, unbroken)

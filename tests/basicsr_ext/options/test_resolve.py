@@ -85,6 +85,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
     assert dict(load_yaml(tmp_path / "x.yml")) == {"name": "x"}
 
 
+def test_aliases_are_blocks_of_their_own(tmp_path):
+    """BasicSR takes `type` out of a block: the other optimiser would miss it."""
+    opt = load_yaml(yaml_file(tmp_path, "a: &a {type: Adam, betas: [0.9, 0.99]}\nb: *a\nc: {<<: *a, lr: 1}\n"))
+    del opt["a"]["type"]
+    opt["a"]["betas"][0] = 0
+    assert opt["b"] == {"type": "Adam", "betas": [0.9, 0.99]} and opt["c"]["betas"] == [0.9, 0.99]
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"-opt .*nothing.yml: No such file"):
         load_yaml(tmp_path / "nothing.yml")
@@ -232,6 +240,21 @@ def test_a_sound_file_has_no_faults(tmp_path):
 def test_every_missing_section_is_named():
     faults = check({}, is_train=True)
     assert [fault.split(" ")[0] for fault in faults] == ["name", "model_type", "datasets", "network_g", "train"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "train has neither pixel_opt nor perceptual_opt"),
+        ({"model_type": "ESRGANModel"}, "train.gan_opt is missing; give a block"),
+    ],
+)
+def test_a_model_of_basicsr_without_its_loss_is_refused(change, said, tmp_path):
+    """SRModel raises a ValueError while it is built, ESRGANModel an AttributeError at its first step."""
+    opt = {**options(tmp_path), **change}
+    assert "pixel_opt" in opt["train"]
+    opt["train"] = {**opt["train"], "pixel_opt": None}
+    assert any(fault.startswith(said) for fault in check(opt, is_train=True))
 
 
 @pytest.mark.parametrize(
