@@ -123,6 +123,12 @@ def test_the_page_shows_the_recorded_figures():
     images = results["fuzz_images"]
     assert f"{images['outcomes']['accepted']:,} read, {images['outcomes']['refused']:,} refused by name" in page
     assert f"at most {images['peak_rss_mib']} MiB" in page
+    options = results["fuzz_options"]
+    assert f"{options['outcomes']['accepted']:,} accepted, {options['outcomes']['refused']:,} refused" in page
+    assert set(options["outcomes"]) == {"accepted", "refused"} and f"at most {options['peak_rss_mib']:,} MiB" in page
+    kills = results["kills"]
+    assert f"{kills['runs that ended bit-equal to the unbroken one']} of {kills['runs']} runs bit-equal" in page
+    assert f"{kills['lost checkpoints']} checkpoints lost, {kills['manual steps']} manual steps" in page
     seen = results["zoo"]
     assert f"| {seen['files']} image files of every kind, by {seen['readers']} readers |" in page
     for name, row in seen["table"].items():
