@@ -24,7 +24,7 @@ from studies.timing import machine, paired, write
 SCALE = 4
 _SEEING_X1 = {"in_channels": 3, "out_channels": 3, "cond_channels": 3}
 OURS = {"ADMUNet, fast": (ADMUNet, {"preset": "fast"}),
-        "ADMUNet, fast, as built in": (ADMUNet, {"preset": "fast", "channel_mult": [1, 1, 1]}),
+        "ADMUNet, fast, channel_mult [1, 1, 1]": (ADMUNet, {"preset": "fast", "channel_mult": [1, 1, 1]}),
         "ConditionalNAFNet, fast": (ConditionalNAFNet, {"preset": "fast"}),
         "ADMUNet, tiny": (ADMUNet, {"preset": "tiny"})}  # fmt: skip
 _SWINIR = {"upscale": SCALE, "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,
