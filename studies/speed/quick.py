@@ -10,7 +10,7 @@ import time
 
 from studies.speed.tables import MODULES
 
-PARTS = ("unet", "degradations", "sampler_loop", "loop", "loading", "validation")
+PARTS = ("unet", "rivals", "degradations", "sampler_loop", "loop", "loading", "validation")
 __all__ = ["PARTS", "main"]
 
 

@@ -1,8 +1,8 @@
 """Peak memory and time of `basicsr restore` on a large photograph, measured in a process of its own.
 
-    python studies/speed/restore_memory.py --size 4096 --nfe 1
+    python studies/speed/restore_memory.py --size 4096 --nfe 1 --preset tiny
 
-Takes the tiny network, untrained but for a random last layer, at scale 1; Linux and macOS.
+Takes an ADMUNet, untrained but for a random last layer, at scale 1; Linux and macOS.
 """
 
 import argparse
@@ -77,11 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--nfe", type=int, default=1)
+    parser.add_argument("--preset", default="tiny", help="of ADMUNet")
     args, flags = parser.parse_known_args()
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args.size, args.nfe, Path(folder), *flags)
-    print(f"{args.size} x {args.size} pixels, nfe {args.nfe}: {found['photograph_mib']} MiB at the peak", end=", ")
+        found = measure(args.size, args.nfe, Path(folder), *flags, preset=args.preset)
+    what = f"{args.preset}, {args.size} x {args.size} pixels, nfe {args.nfe}"
+    print(f"{what}: {found['photograph_mib']} MiB at the peak", end=", ")
     print(f"{found['photograph_seconds']} s; {found['small_mib']} MiB with 128 x 128 pixels")
 
 

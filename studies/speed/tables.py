@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
 # The module behind each table, by the name of its results.
 MODULES = {
-    **{name: f"studies.speed.network.{name}" for name in ("unet", "sampler_loop")},
+    **{name: f"studies.speed.network.{name}" for name in ("rivals", "sampler_loop", "unet")},
     **{
         name: f"studies.speed.training.{name}"
         for name in ("degradations", "gpu", "loading", "loop", "scaling", "training_log", "validation")

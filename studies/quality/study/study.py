@@ -28,6 +28,7 @@ import yaml
 
 from basicsr_ext import repairs
 from basicsr_ext.common import plugins
+from basicsr_ext.common.cores import usable_cores
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.options import check
 from studies.quality.study.data import Photographs
@@ -70,6 +71,7 @@ class Runner:
         data = Path(args.data).absolute() if args.data else None
         self.photographs = Photographs(data, self.work / "data", QUICK["crops"] if args.quick else CROPS)
         self.workers: int = 1 if args.paces else args.workers
+        self.threads = 1 if args.paces else max(1, usable_cores() // args.workers)  # of each process
         self.only_paces: bool = args.paces
         self.end = time.monotonic() + 60 * args.minutes if args.minutes else None
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -286,7 +288,7 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         file, log = folder / f"{name}.yml", folder / f"{name}.log"
         file.write_text(yaml.safe_dump(json.loads(json.dumps(options)), sort_keys=False))
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.workers))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         words = [sys.executable, "-m", "basicsr_ext", command, "-opt", str(file), *flags]
         with log.open("a") as output:
             process = subprocess.Popen(words, cwd=self.work, stdout=output, stderr=output, env=environment)

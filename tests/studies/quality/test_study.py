@@ -173,7 +173,7 @@ def test_a_run_that_the_time_cuts_short_is_told_to_save(tmp_path, monkeypatch):
     )
     script.chmod(0o755)
     monkeypatch.setattr(study.sys, "executable", str(script))
-    runner = SimpleNamespace(end=time.monotonic() + 2, work=tmp_path, workers=1)
+    runner = SimpleNamespace(end=time.monotonic() + 2, work=tmp_path, threads=1)
     with pytest.raises(Stopped) as stopped:
         study.Runner.call(runner, "train", "one", {})
     assert 0 < stopped.value.seconds < 10
