@@ -58,7 +58,8 @@ def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) ->
         return
     named = [("-opt", option_file), *_texts({key: value for key, value in opt.items() if key != "path"})]
     named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith("pretrain")]
-    if inside := [f"{option} {text}" for option, text in named if isinstance(text, str) and _lies_in(text, folder)]:
+    texts = [(option, text) for option, text in named if isinstance(text, str)]
+    if inside := [f"{option} {text}" for option, text in texts if _lies_in(option, text, folder)]:
         cure = "give --auto_resume to go on with that run, or " if is_train else ""
         raise InputError(
             f"{folder} exists: a new start would put it aside, and inputs of this one lie in it: {listed(inside)}; "
@@ -75,13 +76,15 @@ def _texts(block: Any, where: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{where}.{key}" if where else str(key))
 
 
-def _lies_in(text: str, folder: str) -> bool:
-    """Whether a text is the path of something in ``folder``, by its name or by where links lead, those in it too."""
+def _lies_in(option: str, text: str, folder: str) -> bool:
+    """Whether a text is the path of something in ``folder``, by its name or where links lead, a data folder's too."""
     path, root = os.path.expanduser(text), os.path.realpath(folder)
     if not os.path.exists(path):
         return False
-    inner = (os.path.join(base, name) for base, folders, files in os.walk(path) for name in folders + files)
-    places = [os.path.dirname(os.path.abspath(path)), path, *filter(os.path.islink, inner)]
+    places = [os.path.dirname(os.path.abspath(path)), path]
+    if ".dataroot" in option:  # `root_path` holds all, and is no input
+        inner = (os.path.join(base, name) for base, folders, files in os.walk(path) for name in folders + files)
+        places += filter(os.path.islink, inner)
     return any(os.path.commonpath([root, os.path.realpath(place)]) == root for place in places)
 
 

@@ -353,6 +353,8 @@ def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     inside = write_images(run / "pictures", 2, 8)
     paths = {"experiments_root": str(run), "training_states": str(run / "training_states"), "models": str(run)}
     opt = {"name": "run", "auto_resume": False, "path": paths, "datasets": {"train": {"dataroot_gt": str(outside)}}}
+    (tmp_path / "a link of the user").symlink_to(inside)
+    opt["root_path"] = str(tmp_path)  # where runs lie, which is no input
     check_put_aside(opt, str(outside), True)
     option_file = str(inside) if place == "-opt" else str(outside)
     if place == "path.pretrain_network_g":
