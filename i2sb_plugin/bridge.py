@@ -196,6 +196,10 @@ class Bridge:
         """Standard deviation of q(xt | x0, x1), eq. 11: sigma * sigma_bar / sqrt(sigma^2 + sigma_bar^2)."""
         return (self.variance * self.variance_bar / (self.variance + self.variance_bar)).sqrt()
 
+    @cached_property
+    def _trained_nodes(self) -> Tensor:
+        return torch.tensor(self.trained_steps or range(self.first_step, self.last_step + 1))
+
     def time(self, step: Tensor) -> Tensor:
         """What the network is fed at ``step`` (B, int64, CPU): B, float32."""
         return self.network_time[step].float()
@@ -206,7 +210,7 @@ class Bridge:
         They are uniform over the nodes that are trained; with the probability ``x1_share`` a step is put to the node
         at x1 instead.
         """
-        nodes = torch.tensor(self.trained_steps or range(self.first_step, self.last_step + 1))
+        nodes = self._trained_nodes
         step = nodes[torch.randint(len(nodes), (batch,), generator=generator)]
         if self.x1_share:
             step[torch.rand(batch, generator=generator) < self.x1_share] = self.last_step

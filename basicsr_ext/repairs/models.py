@@ -157,12 +157,24 @@ def _setup_schedulers(self: Any) -> None:
 def _model_ema(self: Any, decay: float = 0.999) -> None:
     """Let ``net_g_ema`` follow ``net_g``: parameters by the average, buffers by copy."""
     net, ema = self.get_bare_model(self.net_g), self.net_g_ema
-    source, averaged = dict(net.named_parameters()), dict(ema.named_parameters())
+    if getattr(self, "_followed", None) is None or self._followed[0] != (net, ema):
+        self._followed = (net, ema), *_pairs(net, ema)
+    _, source, averaged, buffers = self._followed
     if averaged:
-        torch._foreach_lerp_(list(averaged.values()), [source[k] for k in averaged], 1 - decay)
-    buffers = dict(net.named_buffers())
-    for name, buffer in ema.named_buffers():
-        buffer.copy_(buffers[name])
+        torch._foreach_lerp_(averaged, source, 1 - decay)
+    for module, follower, name in buffers:
+        getattr(follower, name).copy_(getattr(module, name))
+
+
+def _pairs(net: torch.nn.Module, ema: torch.nn.Module) -> tuple[list, list, list]:
+    """Parameters of both networks, and their modules with the names of buffers: found once, as the optimiser's are."""
+    source, averaged, modules = dict(net.named_parameters()), dict(ema.named_parameters()), dict(net.named_modules())
+    buffers = [
+        (modules[path], follower, name)
+        for path, follower in ema.named_modules()
+        for name, _ in follower.named_buffers(recurse=False)
+    ]
+    return [source[name] for name in averaged], list(averaged.values()), buffers
 
 
 @REPAIRS.replaces(BaseModel, "_update_best_metric_result", "best-metric-ties",

@@ -110,7 +110,7 @@ def options(name: str, iterations: int) -> dict[str, Any]:
     degradation = {"type": name, **TASKS[name]}
     if name == "inpaint_masks":
         degradation["masks"] = "masks_32"
-    opt = yaml.safe_load((ROOT / "options/i2sb_sr4x.yml").read_text())
+    opt = yaml.safe_load((ROOT / "options/i2sb_sr4x_plain.yml").read_text())
     opt |= {"name": name, "scale": build_degradation(degradation).scale, "num_gpu": 0}
     opt["datasets"] = {"train": {**opt["datasets"]["train"], "degradation": degradation, "gt_size": 32}}
     opt["datasets"]["train"] |= {"batch_size_per_gpu": 8, "dataset_enlarge_ratio": 1000, "cache": True}

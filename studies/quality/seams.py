@@ -1,6 +1,6 @@
 """Do tiles leave seams? Compares a restoration in tiles with that of the whole image, at the borders and elsewhere.
 
-    python -m studies.quality.seams --checkpoint experiments/i2sb_sr4x/models/net_g_latest.pth --out seams.png
+    python -m studies.quality.seams --checkpoint experiments/i2sb_sr4x_plain/models/net_g_latest.pth --out seams.png
 
 The energy of a column (or row) is the mean squared step to the next one, of the tiled image over that of the whole one.
 It is printed for the columns where tiles end, and, since pictures vary, for the same number of columns elsewhere: the

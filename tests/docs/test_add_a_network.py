@@ -27,7 +27,7 @@ def options(tmp_path_factory):
 def check(*changes):
     words = shlex.split(BLOCKS["sh"])
     assert words[0] == "basicsr"
-    words[words.index("options/i2sb_sr4x.yml")] = str(OPTIONS / "i2sb_sr4x.yml")
+    words[words.index("options/i2sb_sr4x_plain.yml")] = str(OPTIONS / "i2sb_sr4x_plain.yml")
     return cli.main([*words[1:], "datasets:train:gt_size=32", "val:sampler:nfe=2", *changes])
 
 

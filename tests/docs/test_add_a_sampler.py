@@ -91,7 +91,7 @@ def test_the_option_block_is_accepted_and_a_wrong_option_of_it_refused(options):
 def test_the_command_of_the_page_restores_with_it(options, capsys):
     words = shlex.split(BLOCKS["sh"])
     assert words[0] == "basicsr"
-    words[words.index("options/i2sb_sr4x.yml")] = str(OPTIONS / "i2sb_sr4x.yml")
-    quick = [*small("i2sb_sr4x"), "datasets:train:gt_size=32", "val:sampler:nfe=2", "val:sampler:eta=0.5"]
+    words[words.index("options/i2sb_sr4x_plain.yml")] = str(OPTIONS / "i2sb_sr4x_plain.yml")
+    quick = [*small("i2sb_sr4x_plain"), "datasets:train:gt_size=32", "val:sampler:nfe=2", "val:sampler:eta=0.5"]
     assert cli.main([*words[1:], *quick]) == 0
     assert "datasets.val: one image restored and measured" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def data_block(task, root, part, **more):
 
 def options(task, name, root):
     """The file of the first example, with the task's data and a small network."""
-    opt = yaml.safe_load((OPTIONS / "i2sb_sr4x.yml").read_text())
+    opt = yaml.safe_load((OPTIONS / "i2sb_sr4x_plain.yml").read_text())
     scale = 4 if name.startswith("sr4x") else 1
     train = {"gt_size": 32, "use_hflip": True, "use_rot": True, "num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1000}
     train |= {"batch_size_per_gpu": task.batch} | ({"cache": True} if task.degradation else {})

@@ -16,12 +16,12 @@ NFES = (1, 3)
 def events(tmp_path_factory):
     """A run of twelve iterations, validated at 6 and 12, with the curve at 12; no gradient is clipped."""
     folder = tmp_path_factory.mktemp("run")
-    options = [*small("i2sb_sr4x", steps=12, every=6), "logger:print_freq=3", "train:grad_clip=~"]
+    options = [*small("i2sb_sr4x_plain", steps=12, every=6), "logger:print_freq=3", "train:grad_clip=~"]
     options += [f"val:nfe_curve={list(NFES)}", "val:nfe_curve_freq=12", "val:curve_images=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(["train", "-opt", str(OPTIONS / "i2sb_sr4x.yml"), "--force_yml", *options]) == 0
-    found = EventAccumulator(str(folder / "tb_logger" / "i2sb_sr4x"), {"images": 0, "scalars": 0})
+        assert cli.main(["train", "-opt", str(OPTIONS / "i2sb_sr4x_plain.yml"), "--force_yml", *options]) == 0
+    found = EventAccumulator(str(folder / "tb_logger" / "i2sb_sr4x_plain"), {"images": 0, "scalars": 0})
     return found.Reload()
 
 
@@ -79,6 +79,6 @@ def test_images_are_shown_side_by_side(events):
 )
 def test_a_curve_that_cannot_be_is_refused(capsys, tmp_path, monkeypatch, option, message):
     monkeypatch.chdir(tmp_path)
-    code = cli.main(["check", "-opt", str(OPTIONS / "i2sb_sr4x.yml"), "--force_yml", option])
+    code = cli.main(["check", "-opt", str(OPTIONS / "i2sb_sr4x_plain.yml"), "--force_yml", option])
     assert code == 2
     assert re.search(message, capsys.readouterr().err)

@@ -14,7 +14,7 @@ from skimage import data
 from basicsr_ext import cli
 from tests.support.toolkit import OPTIONS, command, small
 
-I2SB = str(OPTIONS / "i2sb_sr4x.yml")
+I2SB = str(OPTIONS / "i2sb_sr4x_plain.yml")
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +32,16 @@ def log_of(folder):
 @pytest.mark.parametrize("steps", [12, pytest.param(240, marks=pytest.mark.slow)])
 def test_train_stop_resume_test_and_report(here, capsys, steps):
     half = steps // 2
-    short = [*small("i2sb_sr4x", steps, every=half), "datasets:train:batch_size_per_gpu=8", "train:optim_g:lr=1e-3"]
+    short = [*small("i2sb_sr4x_plain", steps, every=half), "datasets:train:batch_size_per_gpu=8", "train:optim_g:lr=1e-3"]
     assert cli.main(["train", "-opt", I2SB, "--force_yml", *short, f"train:total_iter={half}"]) == 0
-    state = here / f"experiments/i2sb_sr4x/training_states/{half}.state"
+    state = here / f"experiments/i2sb_sr4x_plain/training_states/{half}.state"
     assert torch.load(state, weights_only=True)["iter"] == half
     assert cli.main(["train", "-opt", I2SB, "--auto_resume", "--force_yml", *short]) == 0
-    log = log_of(here / "experiments/i2sb_sr4x")
+    log = log_of(here / "experiments/i2sb_sr4x_plain")
     assert f"Resuming training from epoch: 0, iter: {half}" in log
     (rate,) = re.findall(rf"iter: +{steps}, lr:\((\S+?),", log)
     assert float(rate) < 2e-5, "the schedule went on where it stood"
-    assert (here / f"experiments/i2sb_sr4x/models/net_g_{steps}.pth").is_file()
+    assert (here / f"experiments/i2sb_sr4x_plain/models/net_g_{steps}.pth").is_file()
 
     assert cli.main(["test", "-opt", str(OPTIONS / "bicubic_sr4x.yml")]) == 0
     for nfe in (1, 4):
@@ -64,8 +64,8 @@ def test_train_stop_resume_test_and_report(here, capsys, steps):
 def test_tensorboard_holds_losses_rate_metrics_and_the_walk(here):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert cli.main(["train", "-opt", I2SB, "--force_yml", *small("i2sb_sr4x", steps=4, every=2)]) == 0
-    events = EventAccumulator(str(here / "tb_logger/i2sb_sr4x")).Reload()
+    assert cli.main(["train", "-opt", I2SB, "--force_yml", *small("i2sb_sr4x_plain", steps=4, every=2)]) == 0
+    events = EventAccumulator(str(here / "tb_logger/i2sb_sr4x_plain")).Reload()
     assert {"losses/l_bridge", "lr", "metrics/photographs_val/psnr_y"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("losses/l_bridge")] == [2, 4]
     picture = events.Images("walk/photographs_val")[0]
@@ -88,17 +88,17 @@ def test_basicsrs_own_networks_train_and_test_on_the_same_block(here, name):
 @pytest.mark.parametrize("steps", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_network_inside_the_adapter_trains_resumes_is_exported_and_restores(here, steps):
     network = "{type: BridgeAdapter, cond_channels: 3, unshuffle: 2, network: {type: EDSR, num_feat: 8, num_block: 1}}"
-    short = [*small("i2sb_sr4x", steps, every=steps // 2)[2:], f"network_g={network}", "bridge:cond_x1=true"]
+    short = [*small("i2sb_sr4x_plain", steps, every=steps // 2)[2:], f"network_g={network}", "bridge:cond_x1=true"]
     short += ["bridge:predicts=x0", "datasets:train:batch_size_per_gpu=4", "train:optim_g:lr=5e-3"]
     for more in ([f"train:total_iter={steps // 2}"], []):
         assert cli.main(["train", "-opt", I2SB, "--auto_resume", "--force_yml", *short, *more]) == 0
-    log = log_of(here / "experiments/i2sb_sr4x")
+    log = log_of(here / "experiments/i2sb_sr4x_plain")
     assert f"iter: {steps // 2}" in log
     if steps == 50:
         first, last = (float(loss) for loss in re.findall(r"l_bridge: (\S+)", log))
         assert last < 0.5 * first
     cv2.imwrite("odd.png", photograph(3, 8)[:37, :29])
-    saved = f"experiments/i2sb_sr4x/models/net_g_{steps}.pth"
+    saved = f"experiments/i2sb_sr4x_plain/models/net_g_{steps}.pth"
     assert cli.main(["export", saved, "-o", "net.safetensors"]) == 0
     for checkpoint, out in ((saved, "a.png"), ("net.safetensors", "b.png")):
         assert cli.main(["restore", "-i", "odd.png", "-o", out, "--checkpoint", checkpoint, "--nfe", "2"]) == 0
@@ -150,12 +150,12 @@ def test_an_lmdb_of_clean_images(here):
     save_pairs(here / "own", 3, 8)
     names = [f"{k}.png" for k in range(3)]
     make_lmdb_from_imgs(str(here / "own/gt"), str(here / "own.lmdb"), names, [n[:-4] for n in names])
-    options = [*small("i2sb_sr4x", steps=2, every=2), "datasets:train:cache=false"]
+    options = [*small("i2sb_sr4x_plain", steps=2, every=2), "datasets:train:cache=false"]
     for phase in ("train", "val"):
         options += [f"datasets:{phase}:dataroot_gt=own.lmdb", f"datasets:{phase}:io_backend:type=lmdb"]
     options += ["datasets:train:num_worker_per_gpu=1"]
     assert cli.main(["train", "-opt", I2SB, "--force_yml", *options]) == 0
-    assert "Number of train images: 3" in log_of(here / "experiments/i2sb_sr4x")
+    assert "Number of train images: 3" in log_of(here / "experiments/i2sb_sr4x_plain")
 
 
 def test_basicsrs_paired_dataset_feeds_the_bridge(here):
@@ -180,14 +180,14 @@ def test_basicsrs_paired_dataset_feeds_the_bridge(here):
 
 
 def test_two_processes_train_and_validate_like_one(here):
-    short = small("i2sb_sr4x", steps=4, every=4)
+    short = small("i2sb_sr4x_plain", steps=4, every=4)
     out = command("train", "-opt", I2SB, "--launcher", "pytorch", "--force_yml", *short, processes=2)
     assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
-    log = log_of(here / "experiments/i2sb_sr4x")
+    log = log_of(here / "experiments/i2sb_sr4x_plain")
     assert "World size (gpu number): 2" in log and "iter:       4" in log
     two = dict(re.findall(r"# (psnr_y|ssim_y): ([\d.]+)", log[log.rindex("Validation") :]))
     assert cli.main(["test", "-opt", I2SB, "--force_yml", *small("network"), "val:sampler:nfe=1"]) == 0
-    one = json.loads((here / "results/i2sb_sr4x/metrics.json").read_text())["datasets"]["photographs_val"]["mean"]
+    one = json.loads((here / "results/i2sb_sr4x_plain/metrics.json").read_text())["datasets"]["photographs_val"]["mean"]
     assert {k: float(v) for k, v in two.items()} == {k: round(one[k], 4) for k in two}
 
     again = [

@@ -5,7 +5,7 @@ channel, LPIPS and DISTS (lower is closer; their weights: docs/metrics.md) and N
 reference). One seed for all. It prints which setting is best at each NFE, and which reaches the quality of 100
 ancestral steps soonest; these two are then timed in turns on one image.
 
-    python -m studies.quality.questions.sampler_sweep -opt options/i2sb_sr4x.yml \
+    python -m studies.quality.questions.sampler_sweep -opt options/i2sb_sr4x_plain.yml \
         --out studies/quality/results/samplers.json --plot docs/images/samplers.png
 """
 

@@ -20,7 +20,7 @@ TRAINED = (
 )
 _FULL = {"set5": "Set5/{}", "set14": "Set14/{}", "bsds": "BSDS500/val_pairs20/{}"}
 _CLEAN = {"set5": "GTmod12", "set14": "GTmod12", "bsds": "GTmod4"}
-_LOW = "LRbicx4"
+_LOW, BICUBIC = "LRbicx4", {"type": "sr4x_bicubic"}  # the folder of the pairs, and what made them
 DATASETS = ("crops", *_FULL)
 
 
@@ -62,8 +62,11 @@ class Photographs:
         if name == "crops":
             given = {"type": "PairedDegradationDataset", "dataroot_gt": str(self._crops), "degradation": degradation}
         elif self._root and name in _FULL:
-            clean, low = (self._root / _FULL[name].format(part) for part in (_CLEAN[name], _LOW))
-            given = {"type": "PairedImageDataset", "dataroot_gt": str(clean), "dataroot_lq": str(low)}
+            clean, low = (str(self._root / _FULL[name].format(part)) for part in (_CLEAN[name], _LOW))
+            if degradation == BICUBIC:
+                given = {"type": "PairedImageDataset", "dataroot_gt": clean, "dataroot_lq": low}
+            else:
+                given = {"type": "PairedDegradationDataset", "dataroot_gt": clean, "degradation": degradation}
         elif name == "bsds":
             given = {"type": "PairedDegradationDataset", "dataroot_gt": str(self._val), "degradation": degradation}
         else:

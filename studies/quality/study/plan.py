@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ __all__ = ["Comparison", "Method", "Study", "Unit", "merged", "read"]
 
 @dataclass(frozen=True)
 class Method:
-    """A network of the study, restoring with ``flags`` of ``basicsr restore``; a list of them makes several methods."""
+    """A network of the study, restoring with ``flags`` of ``basicsr restore``; a list of them makes several methods.
+
+    ``tasks`` are those of the comparison that it is shown for; all of them if left out.
+    """
 
     network: str
     flags: Mapping[str, Any] = field(default_factory=dict)
+    tasks: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Comparison:
     seeds: list[int] = field(default_factory=lambda: [0])
     longer: int = 1
     seconds: float | None = None
+
+    def of(self, task: str) -> "Comparison":
+        """The same with the methods that are shown for ``task``."""
+        shown = {name: block for name, block in self.methods.items() if task in (block.get("tasks") or [task])}
+        return replace(self, methods=shown)
 
 
 @dataclass(frozen=True)
@@ -125,13 +134,15 @@ def read(path: str | Path) -> tuple[Study, list[Unit]]:
     for name, block in study.tasks.items():
         if not isinstance(block, Mapping) or not isinstance(block.get("degradation"), Mapping):
             faults.append(f"tasks.{name} needs a degradation: {{type: ...}}")
-    units = []
-    for name, block in study.comparisons.items():
-        comparison = _comparison(name, block, study, faults)
-        for seed in comparison.seeds if comparison else ():
-            units += [Unit(name, comparison, task, seed) for task in comparison.tasks]
+    comparisons = {name: _comparison(name, block, study, faults) for name, block in study.comparisons.items()}
     if faults:
         raise InputError(f"{path}: " + "; ".join(faults))
+    units = [
+        Unit(name, comparison.of(task), task, seed)
+        for name, comparison in comparisons.items()
+        for seed in comparison.seeds
+        for task in comparison.tasks
+    ]
     return study, sorted(units, key=lambda unit: unit.seed)
 
 
@@ -156,6 +167,8 @@ def _comparison(name: str, block: Any, study: Study, faults: list[str]) -> Compa
         faults += found
         if trained and parsed:
             _known(parsed.network, study.networks, f"{where}.methods.{method}.network", faults)
+            for task in parsed.tasks or ():
+                _known(task, comparison.tasks, f"{where}.methods.{method}.tasks", faults)
     return comparison
 
 

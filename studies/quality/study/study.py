@@ -235,6 +235,7 @@ class Runner:
         network = block.pop("network", None)
         if network is None:
             return block
+        block.pop("tasks", None)
         run = _run_name(network, unit)
         flags = dict(block.pop("flags", {}))
         if self.quick and isinstance(flags.get("nfe"), list):

@@ -26,7 +26,7 @@ from i2sb_plugin.archs.adm_unet_arch import PRESETS
 from i2sb_plugin.data.paired_degradation_dataset import PairedDegradationDataset
 from studies.timing import machine, replaced, write
 
-OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x.yml"
+OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x_plain.yml"
 PARTS = ("forward", "backward", "optimiser", "average")
 WARM_UP = 5  # iterations that are run and not counted
 

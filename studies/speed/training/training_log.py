@@ -23,7 +23,7 @@ from basicsr_ext.models.restoration_model import RestorationModel
 from basicsr_ext.options.file import load_yaml
 from studies.timing import replaced
 
-OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x.yml"
+OPTIONS = Path(__file__).parents[3] / "options" / "i2sb_sr4x_plain.yml"
 WARM_UP = 6  # iterations that are run and not counted
 
 

@@ -16,7 +16,7 @@ from tests.support.models import built, generators, make_batch
 from tests.support.toolkit import OPTIONS, small
 
 MODEL = {"bridge__predicts": "preconditioned", "bridge__cond_x1": True, "network_g__cond_channels": 3}
-I2SB = str(OPTIONS / "i2sb_sr4x.yml")
+I2SB = str(OPTIONS / "i2sb_sr4x_plain.yml")
 ASKED = ["+bridge:predicts=preconditioned", "+bridge:cond_x1=true", "+network_g:cond_channels=3"]
 
 
@@ -102,16 +102,16 @@ def test_a_diffusion_that_sees_x1_can_be_preconditioned_too():
 
 def test_a_run_measures_keeps_and_finds_it_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words, name = [*small("i2sb_sr4x", 4, every=2), *ASKED], "bridge"
+    words, name = [*small("i2sb_sr4x_plain", 4, every=2), *ASKED], "bridge"
     assert cli.main(["train", "-opt", I2SB, "--force_yml", *words, "train:total_iter=2"]) == 0
-    log = "".join(path.read_text() for path in (tmp_path / "experiments/i2sb_sr4x").glob("*.log"))
+    log = "".join(path.read_text() for path in (tmp_path / "experiments/i2sb_sr4x_plain").glob("*.log"))
     (said,) = re.findall(rf"{name}\.residual_variance: (\S+), measured on 128", log)
-    saved = tmp_path / "experiments/i2sb_sr4x/models/net_g_2.pth"
+    saved = tmp_path / "experiments/i2sb_sr4x_plain/models/net_g_2.pth"
     kept = read_configuration(saved)[name]["residual_variance"]
     assert kept == pytest.approx(float(said), rel=1e-4) and 0 < kept < 0.1
 
     assert cli.main(["train", "-opt", I2SB, "--auto_resume", "--force_yml", *words]) == 0
-    log = "".join(path.read_text() for path in (tmp_path / "experiments/i2sb_sr4x").glob("*.log"))
+    log = "".join(path.read_text() for path in (tmp_path / "experiments/i2sb_sr4x_plain").glob("*.log"))
     assert len(re.findall("measured on", log)) == 1, "a resumed run takes the save's"
     assert read_configuration(saved.with_name("net_g_4.pth"))[name]["residual_variance"] == kept
 
@@ -119,7 +119,7 @@ def test_a_run_measures_keeps_and_finds_it_again(tmp_path, monkeypatch, capsys):
     assert cli.main(["export", str(moved), "-o", "mine.safetensors"]) == 0
     assert read_configuration(tmp_path / "mine.safetensors")[name]["residual_variance"] == kept
     assert cli.main(["test", "-opt", I2SB, "--force_yml", *words, f"path:pretrain_network_g={moved}"]) == 0
-    assert json.loads((tmp_path / "results/i2sb_sr4x/metrics.json").read_text())["datasets"]
+    assert json.loads((tmp_path / "results/i2sb_sr4x_plain/metrics.json").read_text())["datasets"]
 
     bare = torch.load(moved, weights_only=True)
     torch.save({"params_ema": bare["params_ema"]}, tmp_path / "bare.pth")

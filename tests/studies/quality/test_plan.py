@@ -154,3 +154,34 @@ def test_a_data_set_that_a_comparison_needs_is_looked_for_first(tmp_path):
     photographs.check(["crops", "set5"])
     found = photographs.dataset("set5", {"type": "sr4x_bicubic"})
     assert found["type"] == "PairedImageDataset" and found["dataroot_lq"] == str(tmp_path / "Set5/LRbicx4")
+
+
+def test_pairs_serve_only_the_task_that_made_them(tmp_path):
+    for folder in ("train", "val", "val_pairs20/GTmod4"):
+        (tmp_path / "BSDS500" / folder).mkdir(parents=True)
+    io.imsave(tmp_path / "BSDS500/val/3.jpg", numpy.zeros((80, 80, 3), numpy.uint8), check_contrast=False)
+    jpeg = {"type": "jpeg", "quality": 10}
+    found = Photographs(tmp_path, tmp_path / "work", 2).dataset("bsds", jpeg)
+    assert found["type"] == "PairedDegradationDataset" and found["degradation"] == jpeg
+    assert found["dataroot_gt"] == str(tmp_path / "BSDS500/val_pairs20/GTmod4") and "dataroot_lq" not in found
+
+
+def test_a_method_is_shown_for_its_own_tasks_alone(tmp_path):
+    study = yaml.safe_load(STUDY.read_text())
+    study["comparisons"] = {
+        "one": {
+            "tasks": ["sr4x", "jpeg10"],
+            "data": ["crops"],
+            "methods": {"a": {"network": "i2sb", "tasks": ["sr4x"]}, "b": {"network": "diffusion"}},
+        }
+    }
+    path = tmp_path / "study.yml"
+    path.write_text(yaml.safe_dump(study))
+    assert {unit.task: unit.networks for unit in read(path)[1]} == {
+        "sr4x": ["i2sb", "diffusion"],
+        "jpeg10": ["diffusion"],
+    }
+    study["comparisons"]["one"]["methods"]["a"]["tasks"] = ["jpg10"]
+    path.write_text(yaml.safe_dump(study))
+    with pytest.raises(InputError, match=r"methods.a.tasks is 'jpg10'; .*jpeg10"):
+        read(path)
