@@ -6,9 +6,9 @@ from studies.quality.study.markdown import LABELS, figure, missing, provenance, 
 from studies.quality.study.outcomes import Difference, Outcome, Outcomes, difference, mean
 from studies.quality.study.plan import Comparison
 
-__all__ = ["NAME", "RIVALS", "against", "best_walk", "section"]
+__all__ = ["NAME", "NETWORKS", "RIVALS", "against", "best_walk", "section"]
 
-NAME, RIVALS = "equal_seconds", "rivals"
+NAME, RIVALS, NETWORKS = "equal_seconds", "rivals", "any_network"
 NEW, OLD = "fast_lpips", ("full", "full_cond")
 HIGHER = {"psnr": True, "lpips": False, "dists": False, "patch_fid": False}
 READING = f"""Each network trains for the same CPU seconds. The full-size networks learn eps; `full_cond` sees x1 too,
@@ -76,6 +76,9 @@ def _table(found: Sequence[Outcome], dataset: str) -> str:
     for group in found[0].groups:
         for nfe, name in found[0].curve(group).items():
             cells = [figure(metric, mean(found, metric, group, nfe, dataset)) for metric in order]
-            flops = found[0].methods[name]["flops"]
-            rows.append([group, str(nfe or ""), *cells, f"{flops / 1e9:.1f}" if flops else ""])
-    return table(["method", "NFE", *[LABELS[metric] for metric in order], "GFLOP of an image"], rows)
+            method = found[0].methods[name]
+            cost = f"{method['flops'] / 1e9:.1f}" if method["flops"] else ""
+            cost = [f"{method['parameters'] / 1e6:.2f}", cost, f"{method['seconds_per_image']:.2f}"]
+            rows.append([group, str(nfe or ""), *cells, *cost])
+    head = [*[LABELS[metric] for metric in order], "million parameters", "GFLOP of an image", "s of an image"]
+    return table(["method", "NFE", *head], rows)

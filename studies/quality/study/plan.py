@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,18 @@ class Study:
 
     def network(self, name: str) -> dict[str, Any]:
         """What a network adds to ``training``, with that of the one it is like."""
+        return reduce(merged, self._changes(name), {})
+
+    def _changes(self, name: str) -> list[dict[str, Any]]:
+        """Those of each network that it is like, and its own."""
         block = dict(self.networks[name])
         like = block.pop("like", None)
-        return merged(self.network(like), block) if like else block
+        return [*(self._changes(like) if like else ()), block]
 
     def options(self, network: str, task: str, seed: int, name: str, dataroot: str, iterations: int) -> dict[str, Any]:
         """The option file of one training run."""
         given = self.tasks[task]
-        training = merged({"path": {}, **self.training}, self.network(network))
+        training = reduce(merged, self._changes(network), {"path": {}, **self.training})
         training |= {"name": name, "scale": given.get("scale", 1), "manual_seed": seed}
         training["datasets"]["train"] |= {"dataroot_gt": dataroot, "degradation": given["degradation"]}
         training["train"]["total_iter"] = iterations
