@@ -5,7 +5,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
-RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe10)
+RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe3)
+LEARNED = +val:metrics:lpips:type=lpips +val:metrics:dists:type=dists
 
 # Short training, the same for each network of `make benchmark`: the batches of i2sb_sr4x.yml, 1000 iterations
 SHORT   = --auto_resume --force_yml name=benchmark_$(1) train:total_iter=1000 val:val_freq=500 logger:save_checkpoint_freq=250
@@ -16,10 +17,10 @@ PLAIN   = datasets:train:gt_size=64 datasets:train:batch_size_per_gpu=8 train:em
 
 train: $(READY)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
-	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml
-	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml name=nearest network_g:mode=nearest-exact
+	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml $(LEARNED)
+	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml name=nearest network_g:mode=nearest-exact $(LEARNED)
 	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe1 val:sampler:nfe=1
-	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe10 val:sampler:nfe=10
+	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe3 val:sampler:nfe=3
 	$(BIN)/basicsr report $(RUNS) --sheet results/sr4x.png --originals datasets/photographs/val
 
 benchmark: $(READY)

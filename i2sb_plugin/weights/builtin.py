@@ -1,4 +1,4 @@
-"""The network that comes with this package: super-resolution x4, trained by ``options/i2sb_builtin.yml``."""
+"""The network that comes with this package: super-resolution x4, trained by ``options/i2sb_sr4x_builtin.yml``."""
 
 from pathlib import Path
 

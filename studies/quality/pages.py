@@ -124,6 +124,10 @@ def _sections(results: Path, study: Study, outcomes: Outcomes, plans: dict[str, 
             "The fast bridge beside its rivals, with the same network and term",
             equal_seconds.section(outcomes, plans.get(equal_seconds.RIVALS), equal_seconds.RIVALS),
         ),
+        "term_options": (
+            "Options beside the perceptual term",
+            equal_seconds.section(outcomes, plans.get(equal_seconds.OPTIONS), equal_seconds.OPTIONS),
+        ),
         "any_network": (
             "Any network in the bridge, after equal seconds",
             equal_seconds.section(outcomes, plans.get(equal_seconds.NETWORKS), equal_seconds.NETWORKS),

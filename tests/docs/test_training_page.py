@@ -28,7 +28,7 @@ def test_the_figures_are_those_measured():
 def test_the_options_for_few_evaluations_are_taken():
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     changes = yaml.safe_load(block)
-    opt = dict(load_yaml(ROOT / "options/i2sb_sr4x.yml"))
+    opt = dict(load_yaml(ROOT / "options/i2sb_sr4x_plain.yml"))
     for name, values in changes.items():
         opt[name] |= values
     assert set(changes) == {"network_g", "bridge", "train"} and check(opt, is_train=True) == []

@@ -12,6 +12,7 @@ import yaml
 from skimage import data
 
 from basicsr_ext import cli
+from tests.support import metric_weights
 from tests.support.toolkit import OPTIONS, command, small
 
 I2SB = str(OPTIONS / "i2sb_sr4x_plain.yml")
@@ -32,7 +33,11 @@ def log_of(folder):
 @pytest.mark.parametrize("steps", [12, pytest.param(240, marks=pytest.mark.slow)])
 def test_train_stop_resume_test_and_report(here, capsys, steps):
     half = steps // 2
-    short = [*small("i2sb_sr4x_plain", steps, every=half), "datasets:train:batch_size_per_gpu=8", "train:optim_g:lr=1e-3"]
+    short = [
+        *small("i2sb_sr4x_plain", steps, every=half),
+        "datasets:train:batch_size_per_gpu=8",
+        "train:optim_g:lr=1e-3",
+    ]
     assert cli.main(["train", "-opt", I2SB, "--force_yml", *short, f"train:total_iter={half}"]) == 0
     state = here / f"experiments/i2sb_sr4x_plain/training_states/{half}.state"
     assert torch.load(state, weights_only=True)["iter"] == half
@@ -83,6 +88,19 @@ def test_basicsrs_own_networks_train_and_test_on_the_same_block(here, name):
     psnr = float(re.search(r"# psnr_y: ([\d.]+)", log_of(here / "results" / name))[1])
     assert 2 < psnr < 40
     assert len(list((here / "results" / name / "visualization/photographs_val").glob("*.png"))) == 3
+
+
+def test_the_default_file_trains_with_its_term_and_measures_by_it(here, tmp_path_factory, monkeypatch):
+    weights = metric_weights.write(tmp_path_factory.mktemp("weights"))  # of the right shapes, not the published ones
+    monkeypatch.setenv("BASICSR_WEIGHTS", str(weights))
+    path = str(OPTIONS / "i2sb_sr4x.yml")
+    short = small("i2sb_sr4x", steps=4, every=2)
+    assert cli.main(["train", "-opt", path, "--force_yml", *short]) == 0
+    log = log_of(here / "experiments/i2sb_sr4x")
+    assert "bridge.residual_variance: " in log and len(re.findall(r"l_lpips: \S+", log)) == 2
+    assert cli.main(["test", "-opt", path, "--force_yml", *small("i2sb_sr4x")]) == 0
+    found = json.loads((here / "results/i2sb_sr4x/metrics.json").read_text())["datasets"]["photographs_val"]["mean"]
+    assert set(found) == {"psnr_y", "ssim_y", "lpips", "dists", "seconds"}
 
 
 @pytest.mark.parametrize("steps", [4, pytest.param(50, marks=pytest.mark.slow)])

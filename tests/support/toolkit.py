@@ -18,6 +18,7 @@ OPTIONS = ROOT / "options"
 
 # Overrides that make the network of an option file small enough for a test.
 NETWORKS = {
+    "i2sb_sr4x": ["network_g:channel_mult=[1]", "network_g:attention_ds=[]"],
     "i2sb_sr4x_plain": ["network_g:channel_mult=[1]", "network_g:attention_ds=[]"],
     "network": ["network_g:channel_mult=[1]", "network_g:attention_ds=[]"],
     "i2sb_paired": ["network_g:channel_mult=[1, 1]", "network_g:attention_ds=[]"],

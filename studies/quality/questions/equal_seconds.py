@@ -6,9 +6,9 @@ from studies.quality.study.markdown import LABELS, figure, missing, provenance, 
 from studies.quality.study.outcomes import Difference, Outcome, Outcomes, difference, mean
 from studies.quality.study.plan import Comparison
 
-__all__ = ["NAME", "NETWORKS", "RIVALS", "against", "best_walk", "section"]
+__all__ = ["NAME", "NETWORKS", "OPTIONS", "RIVALS", "against", "best_walk", "section"]
 
-NAME, RIVALS, NETWORKS = "equal_seconds", "rivals", "any_network"
+NAME, RIVALS, OPTIONS, NETWORKS = "equal_seconds", "rivals", "options", "any_network"
 NEW, OLD = "fast_lpips", ("full", "full_cond")
 HIGHER = {"psnr": True, "lpips": False, "dists": False, "patch_fid": False}
 READING = f"""Each network trains for the same CPU seconds. The full-size networks learn eps; `full_cond` sees x1 too,

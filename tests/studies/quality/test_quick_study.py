@@ -23,6 +23,7 @@ UNITS = {
     "samplers-inpaint_center-0", "solvers-sr4x-0", "solvers-inpaint_center-0", "one_step-sr4x-0",
     "conditioning-sr4x-0", "conditioning-inpaint_center-0", "trained_ot_ode-jpeg10-0",
     "equal_seconds-sr4x-0", "equal_seconds-inpaint_center-0", "rivals-sr4x-0", "any_network-sr4x-0",
+    "options-sr4x-0",
 }  # fmt: skip
 
 
