@@ -45,6 +45,10 @@ class BridgeOptions:
         add_x1_noise: add N(0, 1) noise to x1, not to the condition (the release's setting for colourisation), or noise
             of the standard deviation that is given.
         x1_share: share of the training samples that are put to x1 itself, where one evaluation starts, 0 to 1.
+        dial: show the network a number from 0 (realism) to 1 (fidelity) as a last channel of the condition, which
+            ``network_g.cond_channels`` counts. Training draws it for each sample, whose ``train.x0_losses`` weigh
+            (1 - dial)^2 as much (loss-conditional training, Dosovitskiy and Djolonga, ICLR 2020); restoring sets it by
+            ``val.sampler.dial``.
         nodes: train at the nodes alone that a walk of so many evaluations visits, evenly spread; None: at all of them.
         t0: with ``released``, what the network is fed at the first node, divided by ``steps``.
         T: the same at the last node.
@@ -63,6 +67,7 @@ class BridgeOptions:
     hole: Literal["noise", "keep"] = "noise"
     add_x1_noise: bool | float = False
     x1_share: float = 0.0
+    dial: bool = False
     nodes: int | None = None
     t0: float = RELEASED_TIMES[0]
     T: float = RELEASED_TIMES[1]
@@ -136,6 +141,7 @@ class SamplerOptions:
             it to ``spacing``.
         eta: randomness of the sampler ``dbim``, from 0 (none) to 1.
         order: of the sampler ``dbim``, 1 to 3.
+        dial: of a bridge with ``bridge.dial``, from 0 (realism) to 1 (fidelity); 0.5 where it is left out.
         draws: restorations that are averaged; their standard deviation is saved beside the result.
         consistency: correct each prediction of x0 by the known operator, see :class:`ConsistencyOptions`.
         low_frequencies: where the operator is not known, take brightness and colours of the result from the degraded
@@ -150,6 +156,7 @@ class SamplerOptions:
     first: float | None = None
     eta: float | None = None
     order: int | None = None
+    dial: float | None = None
     draws: int = 1
     consistency: ConsistencyOptions | None = None
     low_frequencies: float | None = None
@@ -163,6 +170,8 @@ class SamplerOptions:
             raise ValueError(f"nfe is {self.nfe} and draws {self.draws}; both must be whole numbers from 1")
         if self.low_frequencies is not None and not self.low_frequencies > 0:
             raise ValueError(f"low_frequencies is {self.low_frequencies}; it must be a number of pixels above 0")
+        if self.dial is not None and not 0 <= self.dial <= 1:
+            raise ValueError(f"dial is {self.dial}; it must be a number from 0 (realism) to 1 (fidelity)")
         unused = set(self.own) - set(inspect.signature(samplers.SAMPLERS[self.type]).parameters)
         if unused:
             raise ValueError(f"{', '.join(sorted(unused))} is set, but type {self.type} has no such option; use dbim")

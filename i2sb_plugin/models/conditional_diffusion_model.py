@@ -40,6 +40,7 @@ class DiffusionOptions:
 
     cond_x1: ClassVar[bool] = True  # the network sees the degraded image; in the start it has no part
     add_x1_noise: ClassVar[bool] = False
+    dial: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         diffusion = self.build()

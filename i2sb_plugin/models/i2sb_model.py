@@ -29,6 +29,7 @@ from i2sb_plugin.preconditioning import Direct, Preconditioning
 __all__ = ["I2SBModel"]
 
 _ROUNDING = 1e-12  # mean square of what float32 leaves between equal images; a step of 16 bits is 1e-9
+_DIAL, _ENDS = 0.5, 0.2  # where the dial stands if nobody sets it, and the share of samples at one of its ends
 _HOLES = "val.sampler.low_frequencies is given, but a hole has none that are known; leave it out"
 
 
@@ -49,6 +50,7 @@ class I2SBModel(RestorationModel):
         "eta": (float, "val.sampler.eta", "noise of the sampler dbim, 0 to 1"),
         "order": (int, "val.sampler.order", "order of the sampler dbim, 1 to 3"),
         "spacing": (str, "val.sampler.spacing", "how the steps are spread"),
+        "dial": (float, "val.sampler.dial", "of a bridge with one: from 0, realism, to 1, fidelity"),
         "low_frequencies": (float, "val.sampler.low_frequencies", "take colours from the input: pixels of the blur"),
     }
     takes_mask: ClassVar[bool] = True
@@ -64,7 +66,7 @@ class I2SBModel(RestorationModel):
         self.scale = opt.get("scale", 1)
         super().__init__(opt)
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
-        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, self.bridge_options.cond_x1)
+        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, self.bridge_options)
 
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
@@ -96,7 +98,8 @@ class I2SBModel(RestorationModel):
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
         """Faults that no single block can tell, found before anything is built."""
-        if faults := loss_faults((opt.get("train") or {}).get("x0_losses") or {}):
+        losses = (opt.get("train") or {}).get("x0_losses") or {}
+        if faults := loss_faults(losses) + cls._dial_faults(opt, losses):
             return faults
         bridge = cls._read(opt, cls.path_block).build()
         try:
@@ -111,12 +114,24 @@ class I2SBModel(RestorationModel):
         return []
 
     @classmethod
+    def _dial_faults(cls, opt: Mapping[str, Any], losses: Mapping[str, Any]) -> list[str]:
+        """A dial that is asked for, but not there, or that changes nothing."""
+        dial = cls._read(opt, cls.path_block).dial
+        if cls._read(opt, "val.sampler").dial is not None and not dial:
+            return [f"val.sampler.dial is given, but {cls.path_block}.dial is false: this network has none; leave it out"]
+        if dial and "train" in opt and not losses:
+            return ["bridge.dial is true, but it weighs train.x0_losses, and there are none; give "
+                    "{lpips: {type: LPIPSLoss, at: x1}}, or leave the dial out"]  # fmt: skip
+        return []
+
+    @classmethod
     def data_faults(cls, opt: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
         """Faults of the channels of one image of the data: xt has those of gt, lq may have others.
 
         In a training also what keeps ``train.x0_losses`` from looking at crops: missing weights, channels, sizes.
         """
-        faults = channel_faults(opt, item, cls._read(opt, cls.path_block).cond_x1)
+        options = cls._read(opt, cls.path_block)
+        faults = channel_faults(opt, item, options.cond_x1, options.dial)
         if opt.get("is_train") and "gt" in item:
             size = opt["datasets"]["train"].get("gt_size") or min(item["gt"].shape[-2:])
             faults += trial_faults(opt["train"].get("x0_losses") or {}, item["gt"].shape[-3], size)
@@ -189,7 +204,8 @@ class I2SBModel(RestorationModel):
                 f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
                 f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
             )
-        step = self._sample_step(len(x0), generators)
+        step, dial = self._sample_step(len(x0), generators), self._sample_dial(len(x0), generators)
+        cond = _with_dial(cond, dial, x1)
         xt = self.bridge.sample_xt(x0, self._with_noise(x1, generators), step, generators)
         prediction = self._call(self.net_g, xt, x1, step, cond).float()
         target, sigma = self.parametrization.target(xt, x0, x1, step), sent(self.bridge.sigma[step].float(), xt.device)
@@ -202,7 +218,8 @@ class I2SBModel(RestorationModel):
         found = self.parametrization.x0_from(xt, prediction, x1, step)
         if "mask" in batch:
             found = torch.where(batch["mask"].bool(), found, x0)
-        return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time)
+        weight = None if dial is None else sent((1 - dial) ** 2, x0.device)
+        return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time, weight)
 
     def _call(self, net: nn.Module, xt: Tensor, x1: Tensor, step: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output at a node for each image, ``x1`` being the start without noise of its own."""
@@ -215,6 +232,17 @@ class I2SBModel(RestorationModel):
             return self.bridge.sample_step(count)
         seeds = [seed_from("step", generator.initial_seed()) for generator in generators]
         return torch.cat([self.bridge.sample_step(1, torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def _sample_dial(self, count: int, generators: list[torch.Generator] | None) -> Tensor | None:
+        """Draw the dial of each sample, on the CPU: (count,) in [0, 1], one in five at an end; None without a dial."""
+        if not self.bridge_options.dial:
+            return None
+        if generators is None:
+            drawn = torch.rand(count, 2)
+        else:
+            seeds = [seed_from("dial", generator.initial_seed()) for generator in generators]
+            drawn = torch.cat([torch.rand(1, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return torch.where(drawn[:, 1] < _ENDS, drawn[:, 0].round(), drawn[:, 0])
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
         """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.
@@ -238,6 +266,8 @@ class I2SBModel(RestorationModel):
             raise InputError(_HOLES)
         clean, cond = self.ends(batch, generators)
         x1 = self._with_noise(clean, generators)
+        if self.bridge_options.dial:
+            cond = _with_dial(cond, torch.full((len(x1),), _DIAL if options.dial is None else options.dial), x1)
         predict_x0 = self.predictor(net, clean, cond)
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
@@ -295,9 +325,17 @@ class I2SBModel(RestorationModel):
         return x1.add(standard_normal(x1, generators), alpha=scale) if scale else x1
 
 
-def _inputs(opt: dict, channels: int | None, cond_x1: bool) -> tuple[int | None, bool]:
+def _with_dial(cond: Tensor | None, dial: Tensor | None, x1: Tensor) -> Tensor | None:
+    """The condition with a map of 2 dial - 1 behind it."""
+    if dial is None:
+        return cond
+    level = sent(2 * dial - 1, x1.device).to(x1)[:, None, None, None].expand(-1, 1, *x1.shape[2:])
+    return level if cond is None else torch.cat([cond, level], 1)
+
+
+def _inputs(opt: dict, channels: int | None, options: Any) -> tuple[int | None, bool]:
     """Channels of lq, and whether further condition images are needed, as far as the options tell."""
-    cond = opt["network_g"].get("cond_channels") or 0
+    cond, cond_x1 = (opt["network_g"].get("cond_channels") or 0) - options.dial, options.cond_x1
     sets = (opt.get("datasets") or {}).values()
     if any(block.get("dataroot_cond") for block in sets) or (cond and not cond_x1):
         return channels, True

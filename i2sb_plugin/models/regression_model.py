@@ -34,6 +34,7 @@ class RegressionOptions:
     hole: Literal["noise", "keep"] = "noise"
 
     add_x1_noise: ClassVar[bool] = False
+    dial: ClassVar[bool] = False
     predicts: ClassVar[str] = "residual"
     residual_variance: ClassVar[None] = None
 

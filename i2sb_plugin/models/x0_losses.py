@@ -32,7 +32,9 @@ class X0Losses(nn.ModuleDict):
         super().__init__({name: build_loss(_options(block)) for name, block in blocks.items()})
         self.places = {name: block.get("at", "all") for name, block in blocks.items()}
 
-    def forward(self, x0: Tensor, gt: Tensor, at_x1: Tensor, time: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x0: Tensor, gt: Tensor, at_x1: Tensor, time: Tensor, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Each loss as a scalar, by the name ``l_<name>``.
 
         Args:
@@ -40,6 +42,7 @@ class X0Losses(nn.ModuleDict):
             gt: the clean images, same shape.
             at_x1: (B,) bool on the CPU, whether a sample lies at x1.
             time: (B,) in [0, 1].
+            weight: (B,), of each sample in every loss; None for 1.
         """
         found = {}
         for name, loss in self.items():
@@ -51,6 +54,8 @@ class X0Losses(nn.ModuleDict):
             pick = chosen.to(x0.device)
             values = _per_image(loss, x0[pick].add(1).div(2), gt[pick].add(1).div(2))
             weights = time[pick].to(values) if place == "rising" else torch.ones_like(values)
+            if weight is not None:
+                weights = weights * weight[pick].to(values)
             found[f"l_{name}"] = (values * weights).sum() / len(x0)
         return found
 
