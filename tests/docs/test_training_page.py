@@ -25,12 +25,15 @@ def test_the_figures_are_those_measured():
     assert found["iterations_per_line"] == 10 and found["machine"]["threads"] == 1
 
 
-def test_the_options_for_few_evaluations_are_taken():
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
-    changes = yaml.safe_load(block)
+def test_the_options_for_few_evaluations_and_those_of_the_dial_are_taken():
+    few, dial = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     opt = dict(load_yaml(ROOT / "options/i2sb_sr4x_plain.yml"))
+    changes = yaml.safe_load(few)
     for name, values in changes.items():
         opt[name] |= values
     assert set(changes) == {"network_g", "bridge", "train"} and check(opt, is_train=True) == []
     faults = check({**opt, "bridge": {**opt["bridge"], "cond_x1": False}}, is_train=True)
     assert any("preconditioned" in fault and "cond_x1" in fault for fault in faults)
+    for name, values in yaml.safe_load(dial).items():
+        opt[name] |= values
+    assert check(opt, is_train=True) == []
