@@ -11,9 +11,7 @@ from basicsr_ext.checkpoints.networks import network_channels
 __all__ = ["channel_faults"]
 
 
-def channel_faults(
-    opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, dial: bool = False
-) -> list[str]:
+def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, dial: bool = False) -> list[str]:
     """Say which channels of the images ``item`` do not fit ``network_g``; nothing where its options do not tell.
 
     xt has the channels of gt. lq may have others: one channel is repeated, of more the first are taken, see

@@ -118,7 +118,9 @@ class I2SBModel(RestorationModel):
         """A dial that is asked for, but not there, or that changes nothing."""
         dial = cls._read(opt, cls.path_block).dial
         if cls._read(opt, "val.sampler").dial is not None and not dial:
-            return [f"val.sampler.dial is given, but {cls.path_block}.dial is false: this network has none; leave it out"]
+            return [
+                f"val.sampler.dial is given, but {cls.path_block}.dial is false: this network has none; leave it out"
+            ]
         if dial and "train" in opt and not losses:
             return ["bridge.dial is true, but it weighs train.x0_losses, and there are none; give "
                     "{lpips: {type: LPIPSLoss, at: x1}}, or leave the dial out"]  # fmt: skip

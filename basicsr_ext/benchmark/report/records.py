@@ -75,6 +75,7 @@ def _method(method: Method, outcome: Outcome, found: Found) -> dict[str, Any]:
         "label": method.label,
         "kind": method.kind,
         "group": method.group,
+        "along": method.along,
         "nfe": facts.network_calls if facts and method.kind != "interpolation" else None,
         "sampler": facts.sampler if facts else None,
         "status": "failed" if reason else "done",

@@ -47,12 +47,13 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the tables. ``group`` is shared by the members of one curve over ``nfe``."""
+    """One row of the tables. ``group`` is shared by the members of one curve over a flag, ``along`` its value."""
 
     name: str
     label: str
     kind: str
     group: str | None
+    along: float | None
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,16 @@ def expand(name: str, options: MethodOptions, scale: int, folder: Path, faults: 
             network = {"type": "Interpolation", "scale": scale, "mode": mode}
             opt = {"name": name, "model_type": "RestorationModel", "scale": scale, "network_g": network}
             opt |= {"path": {}, "train": {}, "val": {}, "is_train": False}
-            return [NetworkMethod(name, label, "interpolation", None, *_model(opt, None, {}))]
+            return [NetworkMethod(name, label, "interpolation", None, None, *_model(opt, None, {}))]
         if options.folder is not None:
             place = Path(options.folder).expanduser()
             if not place.is_dir():
                 raise InputError(f"folder is {options.folder}, but there is no such folder; correct the path")
-            return [FolderMethod(name, label, "folder", None, place, options.filename_tmpl)]
+            return [FolderMethod(name, label, "folder", None, None, place, options.filename_tmpl)]
         if options.spandrel is not None:
             path = _foreign(options.spandrel, folder)
             identity = {"spandrel": known_digest(path)}
-            return [NetworkMethod(name, label, "model", None, identity, partial(ForeignRunner, path))]
+            return [NetworkMethod(name, label, "model", None, None, identity, partial(ForeignRunner, path))]
         return _trained(name, label, options, folder)
     except InputError as error:
         faults.append(f"methods.{name}: {error}")
@@ -162,6 +163,7 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
         said = said.replace("path.pretrain_network_g", "weights").replace(LOOSELY.format("g"), "")
         raise InputError(said)
     several = {key: value for key, value in options.flags.items() if isinstance(value, list)}
+    curve = _curve(several)
     found: list[Method] = []
     for values in itertools.product(*several.values()):
         chosen = dict(zip(several, values))
@@ -169,12 +171,23 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
         _check_flags(opt, flags)
         suffix = "".join(f"_{key}{value}" for key, value in chosen.items())
         said = "".join(f", {key} {value}" for key, value in chosen.items())
-        rest = [f"{key} {value}" for key, value in chosen.items() if key != "nfe"]
-        group = ", ".join([name, *rest]) if "nfe" in several else None
-        found.append(NetworkMethod(name + suffix, label + said, "options", group, *_model(opt, weights, flags)))
+        rest = [f"{key} {value}" for key, value in chosen.items() if key != curve]
+        group, along = (", ".join([name, *rest]), chosen[curve]) if curve else (None, None)
+        model = _model(opt, weights, flags)
+        found.append(NetworkMethod(name + suffix, label + said, "options", group, along, *model))
     if not found:
         raise InputError("a flag has an empty list of values; give values or leave it out")
     return found
+
+
+def _curve(several: Mapping[str, list]) -> str | None:
+    """The flag whose values are points of one curve: the evaluations, or else the first with several numbers."""
+    numbers = [
+        key
+        for key, values in several.items()
+        if len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    ]
+    return "nfe" if "nfe" in several else numbers[0] if numbers else None
 
 
 def _check_flags(opt: Mapping[str, Any], flags: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ repairs.apply()
 
 from basicsr.metrics import calculate_metric  # noqa: E402
 
+from basicsr_ext.benchmark.run.methods import MethodOptions, expand  # noqa: E402
 from basicsr_ext.benchmark.run.runners import TrainedRunner  # noqa: E402
 from basicsr_ext.common.errors import InputError  # noqa: E402
 from basicsr_ext.restoring.restorer import Restorer  # noqa: E402
@@ -93,8 +94,8 @@ def test_records_hold_what_the_files_show(here, capsys):
     found, root = records(here), here / "results/bench"
     names = ["bicubic", "rrdb", "i2sb_nfe1", "i2sb_nfe2"]
     assert [method["name"] for method in found["methods"]] == names
-    assert [(m["group"], m["nfe"], m["sampler"]) for m in found["methods"]] == [
-        (None, None, None), (None, 1, None), ("i2sb", 1, "ancestral"), ("i2sb", 2, "ancestral")
+    assert [(m["group"], m["along"], m["nfe"], m["sampler"]) for m in found["methods"]] == [
+        (None, None, None, None), (None, None, 1, None), ("i2sb", 1, 1, "ancestral"), ("i2sb", 2, 2, "ancestral")
     ]  # fmt: skip
     one, two = found["methods"][2:]
     assert two["flops"] == 2 * one["flops"] > 0 and two["parameters"] == one["parameters"] > 0
@@ -376,6 +377,22 @@ def test_two_processes_give_the_same_records(here):
     expected = json.loads((here / "results/whole/records.json").read_text())
     assert figures(records(here)) == figures(expected)
     assert records(here)["significance"] == expected["significance"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "curve"),
+    [
+        ({"eta": [0, 0.5, 1], "sampler": "dbim", "nfe": 2}, [("net", 0), ("net", 0.5), ("net", 1)]),
+        ({"eta": [0, 1], "sampler": "dbim", "nfe": [1]}, [("net, eta 0", 1), ("net, eta 1", 1)]),
+        ({"sampler": ["dbim", "ancestral"], "nfe": 1}, [(None, None)] * 2),
+        ({"eta": [0], "sampler": "dbim", "nfe": 1}, [(None, None)]),
+    ],
+)
+def test_a_flag_of_several_numbers_makes_a_curve(here, flags, curve):
+    faults = []
+    options = MethodOptions(options="experiments/bridge/bridge.yml", flags=flags)
+    found = expand("net", options, 2, here, faults)
+    assert not faults and [(one.group, one.along) for one in found] == curve
 
 
 def test_spandrel_loads_what_others_trained(here):

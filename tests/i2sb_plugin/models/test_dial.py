@@ -38,7 +38,9 @@ def test_training_draws_each_sample_anew_and_one_in_five_at_an_end():
     ends = ((drawn == 0) | (drawn == 1)).float().mean()
     assert float(ends) == pytest.approx(0.2, abs=0.02) and float(drawn.mean()) == pytest.approx(0.5, abs=0.02)
     assert torch.equal(drawn[:3], net._sample_dial(3, generators(0, 1, 2))), "follows from the sample, not the batch"
-    assert torch.equal(net._sample_step(3, generators(0, 1, 2)), built("I2SBModel")._sample_step(3, generators(0, 1, 2)))
+    assert torch.equal(
+        net._sample_step(3, generators(0, 1, 2)), built("I2SBModel")._sample_step(3, generators(0, 1, 2))
+    )
 
 
 def test_the_network_sees_the_dial_behind_x1_and_the_losses_weigh_by_its_square():
@@ -75,7 +77,10 @@ def test_a_network_that_sees_xt_alone_can_have_one():
     [
         ({"val__sampler": {"nfe": 1, "dial": 1.1}}, r"dial is 1\.1; it must be a number from 0 \(realism\) to 1"),
         ({"val__sampler": {"nfe": 1, "dial": float("nan")}}, "dial is nan"),
-        ({"bridge__dial": False, "val__sampler": {"nfe": 1, "dial": 0.5}}, r"val\.sampler\.dial.*bridge\.dial is false"),
+        (
+            {"bridge__dial": False, "val__sampler": {"nfe": 1, "dial": 0.5}},
+            r"val\.sampler\.dial.*bridge\.dial is false",
+        ),
         ({"train__x0_losses": None}, r"bridge\.dial is true.*x0_losses"),
     ],
 )

@@ -103,22 +103,25 @@ function drawPlot(svg, points, xText, yText, log, describe) {
   drawCurves(svg, points);
   for (const point of points) {
     const isCurve = points.filter((other) => point.method.group && other.method.group === point.method.group).length > 1;
-    point.name = isCurve && isNumber(point.method.nfe) && !pointIsLast(point, points) ? String(point.method.nfe) : labelOf(point.method);
+    point.name = isCurve && isNumber(along(point.method)) && !pointIsLast(point, points) ? String(along(point.method)) : labelOf(point.method);
     if (point.name.length > 28) point.name = `${point.name.slice(0, 27)}…`;
   }
   placeLabels(points);
   for (const point of points) drawPoint(svg, point, xs, ys, describe(point));
 }
 
-/** Whether a point is the one of its curve with most evaluations; it carries the name, the others their NFE. */
+/** Where a method lies on its curve: the value of the flag that the curve is over, such as its evaluations. */
+const along = (method) => method.along ?? method.nfe;
+
+/** Whether a point is the last of its curve; it carries the name, the others their place on it. */
 function pointIsLast(point, points) {
   const peers = points.filter((other) => other.method.group === point.method.group);
-  return peers.every((other) => (other.method.nfe ?? 0) <= (point.method.nfe ?? 0));
+  return peers.every((other) => (along(other.method) ?? 0) <= (along(point.method) ?? 0));
 }
 
 function drawCurves(svg, points) {
   for (const group of new Set(points.map((point) => point.method.group).filter(Boolean))) {
-    const members = points.filter((point) => point.method.group === group).sort((p, q) => (p.method.nfe ?? 0) - (q.method.nfe ?? 0));
+    const members = points.filter((point) => point.method.group === group).sort((p, q) => (along(p.method) ?? 0) - (along(q.method) ?? 0));
     if (members.length < 2) continue;
     const d = members.map((point, k) => `${k ? "L" : "M"}${point.px.toFixed(1)} ${point.py.toFixed(1)}`).join("");
     svg.append(draw("path", { class: "curve", d, "data-group": group, vars: { "--colour": colourOf(members[0].method) } }));
