@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
-RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_nfe1 i2sb_sr4x_nfe3)
+RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_dial1 i2sb_sr4x_dial0.5 i2sb_sr4x_dial0)
 LEARNED = +val:metrics:lpips:type=lpips +val:metrics:dists:type=dists
 
 # Short training, the same for each network of `make benchmark`: the batches of i2sb_sr4x.yml, 1000 iterations
@@ -19,8 +19,9 @@ train: $(READY)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
 	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml $(LEARNED)
 	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml name=nearest network_g:mode=nearest-exact $(LEARNED)
-	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe1 val:sampler:nfe=1
-	$(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_nfe3 val:sampler:nfe=3
+	for dial in 1 0.5 0; do \
+	  $(BIN)/basicsr test -opt options/i2sb_sr4x.yml --force_yml name=i2sb_sr4x_dial$$dial val:sampler:dial=$$dial \
+	    || exit 1; done
 	$(BIN)/basicsr report $(RUNS) --sheet results/sr4x.png --originals datasets/photographs/val
 
 benchmark: $(READY)
