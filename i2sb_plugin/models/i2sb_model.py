@@ -121,7 +121,7 @@ class I2SBModel(RestorationModel):
             return [
                 f"val.sampler.dial is given, but {cls.path_block}.dial is false: this network has none; leave it out"
             ]
-        if dial and "train" in opt and not losses:
+        if dial and "optim_g" in (opt.get("train") or {}) and not losses:
             return ["bridge.dial is true, but it weighs train.x0_losses, and there are none; give "
                     "{lpips: {type: LPIPSLoss, at: x1}}, or leave the dial out"]  # fmt: skip
         return []

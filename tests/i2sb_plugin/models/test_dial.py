@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from basicsr_ext import cli
+from basicsr_ext.benchmark.run.methods import MethodOptions, expand
 from basicsr_ext.common.errors import InputError
+from i2sb_plugin import Restorer
 from i2sb_plugin.models.i2sb_model import I2SBModel
 from tests.support.cli_runs import bridge_options, run, write
 from tests.support.models import built, generators, make_batch, model_options
@@ -110,3 +112,8 @@ def test_check_counts_its_channel_and_restore_has_the_slider(tmp_path, monkeypat
         assert cli.main([*words, "--dial", str(dial)]) == 0
         restored[dial] = cv2.imread(f"{dial}.png")
     assert not np.array_equal(restored[0], restored[1])
+    image = Restorer.load(saved, device="cpu")("a.png", nfe=1, dial=1)
+    assert np.array_equal(image, restored[1][..., ::-1])
+    options = MethodOptions(weights=str(saved), flags={"dial": [0, 1], "nfe": 1})
+    faults = []
+    assert [one.along for one in expand("bridge", options, 1, tmp_path, faults)] == [0, 1] and not faults
