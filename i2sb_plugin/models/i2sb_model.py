@@ -221,7 +221,8 @@ class I2SBModel(RestorationModel):
         if "mask" in batch:
             found = torch.where(batch["mask"].bool(), found, x0)
         weight = None if dial is None else sent((1 - dial) ** 2, x0.device)
-        return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time, weight)
+        shift = _drawn("shift", 2, len(x0), generators)
+        return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time, weight, shift)
 
     def _call(self, net: nn.Module, xt: Tensor, x1: Tensor, step: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output at a node for each image, ``x1`` being the start without noise of its own."""
@@ -239,11 +240,7 @@ class I2SBModel(RestorationModel):
         """Draw the dial of each sample, on the CPU: (count,) in [0, 1], one in five at an end; None without a dial."""
         if not self.bridge_options.dial:
             return None
-        if generators is None:
-            drawn = torch.rand(count, 2)
-        else:
-            seeds = [seed_from("dial", generator.initial_seed()) for generator in generators]
-            drawn = torch.cat([torch.rand(1, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        drawn = _drawn("dial", 2, count, generators)
         return torch.where(drawn[:, 1] < _ENDS, drawn[:, 0].round(), drawn[:, 0])
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
@@ -325,6 +322,14 @@ class I2SBModel(RestorationModel):
         """x1 plus noise of the scale ``add_x1_noise``, which the condition does not have, as in the release."""
         scale = float(self.bridge_options.add_x1_noise)
         return x1.add(standard_normal(x1, generators), alpha=scale) if scale else x1
+
+
+def _drawn(purpose: str, numbers: int, count: int, generators: list[torch.Generator] | None) -> Tensor:
+    """Uniform numbers in [0, 1) for each image, (count, numbers) on the CPU, that follow from its generator."""
+    if generators is None:
+        return torch.rand(count, numbers)
+    seeds = [seed_from(purpose, generator.initial_seed()) for generator in generators]
+    return torch.cat([torch.rand(1, numbers, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def _with_dial(cond: Tensor | None, dial: Tensor | None, x1: Tensor) -> Tensor | None:

@@ -15,6 +15,7 @@ from i2sb_plugin.models.perceptual_losses import PerImageLoss
 
 __all__ = ["PLACES", "X0Losses"]
 
+_STRIDE = 4  # pixels from one place of AlexNet's first layer to the next
 PLACES = ("x1", "all", "rising")  # samples that a loss looks at: those at x1, all, all with the time as weight
 
 
@@ -33,7 +34,13 @@ class X0Losses(nn.ModuleDict):
         self.places = {name: block.get("at", "all") for name, block in blocks.items()}
 
     def forward(
-        self, x0: Tensor, gt: Tensor, at_x1: Tensor, time: Tensor, weight: Tensor | None = None
+        self,
+        x0: Tensor,
+        gt: Tensor,
+        at_x1: Tensor,
+        time: Tensor,
+        weight: Tensor | None = None,
+        shift: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Each loss as a scalar, by the name ``l_<name>``.
 
@@ -43,6 +50,7 @@ class X0Losses(nn.ModuleDict):
             at_x1: (B,) bool on the CPU, whether a sample lies at x1.
             time: (B,) in [0, 1].
             weight: (B,), of each sample in every loss; None for 1.
+            shift: (B, 2) in [0, 1), where in each image a perceptual loss begins to look, see :func:`_shifted`.
         """
         found = {}
         for name, loss in self.items():
@@ -52,12 +60,30 @@ class X0Losses(nn.ModuleDict):
                 found[f"l_{name}"] = x0.new_zeros(())
                 continue
             pick = chosen.to(x0.device)
-            values = _per_image(loss, x0[pick].add(1).div(2), gt[pick].add(1).div(2))
+            seen = x0[pick].add(1).div(2), gt[pick].add(1).div(2)
+            if shift is not None and isinstance(loss, PerImageLoss):
+                seen = _shifted(*seen, shift[chosen], loss.smallest)
+            values = _per_image(loss, *seen)
             weights = time[pick].to(values) if place == "rising" else torch.ones_like(values)
             if weight is not None:
                 weights = weights * weight[pick].to(values)
             found[f"l_{name}"] = (values * weights).sum() / len(x0)
         return found
+
+
+def _shifted(found: Tensor, wanted: Tensor, shift: Tensor, smallest: int) -> tuple[Tensor, Tensor]:
+    """The images without three rows and columns, at places that differ: as they are if too few pixels would be left.
+
+    AlexNet's first layer looks at every fourth pixel. At places that never change it cannot see a grid of two or four
+    pixels from a shift of colour, and a network of unshuffled pixels learns to draw one.
+    """
+    height, width = (side - _STRIDE + 1 for side in found.shape[-2:])
+    if min(height, width) < smallest:
+        return found, wanted
+    starts = (shift * _STRIDE).long().tolist()
+    places = [(..., slice(top, top + height), slice(left, left + width)) for top, left in starts]
+    first, second = (torch.stack([image[k][place] for k, place in enumerate(places)]) for image in (found, wanted))
+    return first, second
 
 
 def _per_image(loss: nn.Module, found: Tensor, wanted: Tensor) -> Tensor:

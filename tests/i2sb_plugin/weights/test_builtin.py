@@ -61,6 +61,7 @@ def test_it_is_below_a_million_bytes_and_says_its_licence_and_options():
     notes = read_safetensors_metadata(FILE)
     assert "Apache-2.0" in notes["license"] and "4 times" in notes["about"]
     inside, options = json.loads(notes["config"]), load_yaml(OPTIONS)
+    assert inside["bridge"].pop("residual_variance") > 0, "measured, since the file says auto"
     for block in ("model_type", "scale", "bridge", "network_g"):
         assert inside[block] == options[block]
     assert inside["val"]["sampler"] == options["val"]["sampler"]
