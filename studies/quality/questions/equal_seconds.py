@@ -9,13 +9,14 @@ from studies.quality.study.plan import Comparison
 __all__ = ["NAME", "NETWORKS", "OPTIONS", "RIVALS", "against", "best_walk", "section"]
 
 NAME, RIVALS, OPTIONS, NETWORKS = "equal_seconds", "rivals", "options", "any_network"
-NEW, OLD = "fast_lpips", ("full", "full_cond")
+NEW, OLD = "dial_0.5", ("full", "full_cond")
 HIGHER = {"psnr": True, "lpips": False, "dists": False, "patch_fid": False}
-READING = f"""Each network trains for the same CPU seconds. The full-size networks learn eps; `full_cond` sees x1 too,
-and a quarter of its samples lie at x1. The first table of a data set holds, for each task, what one evaluation of
-`{NEW}` has over them: in PSNR over one evaluation, in the other metrics over the walk, of whichever full-size network
-and NFE, that has the lowest LPIPS on this very data set, which favours the full-size networks. `lowest` compares with
-the lowest figure of that metric over all of their walks.
+READING = f"""Each network trains for the same CPU seconds. The full-size network learns eps, as best for the task:
+`full_cond` sees x1 too, and a quarter of its samples lie at x1. The fast one sees x1 and a dial, with a preconditioned
+target and LPIPS as a term; it is one network, whose dial is set when it restores. The first table of a data set holds,
+for each task, what one evaluation of `{NEW}` has over the full-size network: in PSNR over one evaluation, in the other
+metrics over the walk, of whichever NFE, that has the lowest LPIPS on this very data set, which favours the full-size
+network. `lowest` compares with the lowest figure of that metric over all of its walks.
 """
 
 

@@ -353,7 +353,7 @@ def test_one_evaluation_is_compared_with_the_best_walk_of_full_size(tmp_path):
     def sides(full, cond, fast):
         methods = [method("full", n, psnr=[p] * 6, lpips=lpips(v), patch_fid=f) for n, p, v, f in full]
         methods += [method("full_cond", n, psnr=[p] * 6, lpips=lpips(v), patch_fid=f) for n, p, v, f in cond]
-        return [*methods, method("fast_lpips", 1, psnr=[fast[0]] * 6, lpips=lpips(fast[1]), patch_fid=fast[2])]
+        return [*methods, method("dial_0.5", 1, psnr=[fast[0]] * 6, lpips=lpips(fast[1]), patch_fid=fast[2])]
 
     full, cond = [(1, 30.0, 0.4, 90.0), (5, 28.0, 0.32, 40.0)], [(1, 30.5, 0.45, 95.0), (3, 29.0, 0.3, 60.0)]
     write(tmp_path, "equal_seconds", "sr4x", 0, sides(full, cond, (30.4, 0.25, 50.0)))
