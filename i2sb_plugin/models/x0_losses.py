@@ -72,7 +72,9 @@ class X0Losses(nn.ModuleDict):
 
 
 def _shifted(found: Tensor, wanted: Tensor, shift: Tensor, smallest: int) -> tuple[Tensor, Tensor]:
-    """The images without three rows and columns, at places that differ: as they are if too few pixels would be left.
+    """The images, B,C,H,W, without three rows and columns, at places by ``shift``, (B, 2) in [0, 1); B,C,H-3,W-3.
+
+    They stay as they are if fewer than ``smallest`` pixels would be left.
 
     AlexNet's first layer looks at every fourth pixel. At places that never change it cannot see a grid of two or four
     pixels from a shift of colour, and a network of unshuffled pixels learns to draw one.

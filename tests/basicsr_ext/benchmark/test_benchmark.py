@@ -169,6 +169,7 @@ def test_a_folder_of_the_first_version_goes_on_where_it_stopped(tmp_path, restor
             del result["refused"]["psnr"]
     told = [{key: value for key, value in method.items() if key != "along"} for method in after["methods"]]
     assert after["results"] == before["results"] and told == before["methods"]
+    assert all((method["along"] is None) == (method["group"] is None) for method in after["methods"])
     assert list(after) == list(before) and after["datasets"] == before["datasets"]
     (tmp_path / "results/bench/restored/rrdb/pairs/001.png").unlink()
     assert run() == 0 and restorations == [("rrdb", "001")]

@@ -104,7 +104,8 @@ def test_its_card_shows_the_table_of_the_records_and_the_default_is_best():
     )
     sampler = load_yaml(OPTIONS)["val"]["sampler"]
     default = f"builtin_dial{sampler['dial']}"
-    assert sampler["nfe"] == 1 and lpips[default] < min(lpips.values()) + 0.01 and dists[default] < dists["bicubic"]
+    assert sampler["nfe"] == 1 and lpips[default] < min(lpips.values()) + 0.005
+    assert dists[default] < min(dists.values()) + 0.002
     psnr = {r["method"]: r["summary"]["psnr_y"]["value"] for r in records["results"]}
     curve = [psnr[f"builtin_dial{dial}"] for dial in (0, 0.25, 0.5, 0.75, 1)]
     assert curve == sorted(curve) and curve[0] > psnr["bicubic"], "from realism to fidelity"
