@@ -19,6 +19,20 @@ def sample_photographs(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("samples") / "photographs")
 
 
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory):
+    """A folder of the files that learned metrics and losses read, of the right shapes: not the published weights."""
+    from tests.support import metric_weights
+
+    return metric_weights.write(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def weights_at_hand(random_weights, monkeypatch):
+    """What needs LPIPS or DISTS finds files of weights."""
+    monkeypatch.setenv("BASICSR_WEIGHTS", str(random_weights))
+
+
 @pytest.fixture(autouse=True)
 def fresh_toolkit_log():
     """BasicSR keeps one logger for the process: a test's handlers must not write to the next one's closed streams."""

@@ -41,7 +41,7 @@ def identity(path):
 
 @pytest.mark.parametrize("is_train", [True, False], ids=["train", "test"])
 @pytest.mark.parametrize("path", FILES, ids=identity)
-def test_nothing_in_it_is_refused_or_without_effect(path, is_train):
+def test_nothing_in_it_is_refused_or_without_effect(path, is_train, weights_at_hand):
     opt = load_yaml(path)
     if is_train and "train" not in opt:
         pytest.skip("a file for tests alone")

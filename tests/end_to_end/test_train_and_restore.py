@@ -12,7 +12,6 @@ import yaml
 from skimage import data
 
 from basicsr_ext import cli
-from tests.support import metric_weights
 from tests.support.toolkit import OPTIONS, command, small
 
 I2SB = str(OPTIONS / "i2sb_sr4x_plain.yml")
@@ -90,9 +89,7 @@ def test_basicsrs_own_networks_train_and_test_on_the_same_block(here, name):
     assert len(list((here / "results" / name / "visualization/photographs_val").glob("*.png"))) == 3
 
 
-def test_the_default_file_trains_with_its_term_and_measures_by_it(here, tmp_path_factory, monkeypatch):
-    weights = metric_weights.write(tmp_path_factory.mktemp("weights"))  # of the right shapes, not the published ones
-    monkeypatch.setenv("BASICSR_WEIGHTS", str(weights))
+def test_the_default_file_trains_with_its_term_and_measures_by_it(here, weights_at_hand):
     path = str(OPTIONS / "i2sb_sr4x.yml")
     short = small("i2sb_sr4x", steps=4, every=2)
     assert cli.main(["train", "-opt", path, "--force_yml", *short]) == 0

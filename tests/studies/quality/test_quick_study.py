@@ -13,7 +13,6 @@ from basicsr_ext import cli
 from studies.quality import pages
 from studies.quality.study import study
 from studies.quality.study.plan import read
-from tests.support import metric_weights
 from tests.support.toolkit import apart
 
 ROOT = Path(__file__).parents[3]
@@ -56,12 +55,11 @@ def test_one_comparison_goes_from_training_to_the_page(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.slow
-def test_a_quick_study_goes_from_training_to_the_page(tmp_path):
+def test_a_quick_study_goes_from_training_to_the_page(tmp_path, random_weights):
     work, results, docs = (tmp_path / name for name in ("work", "results", "docs"))
-    weights = metric_weights.write(tmp_path / "weights")
 
     def run(module, *words):
-        environment = os.environ | {"BASICSR_WEIGHTS": str(weights)}
+        environment = os.environ | {"BASICSR_WEIGHTS": str(random_weights)}
         command = [sys.executable, "-m", f"studies.quality.{module}", "--results", results, *words]
         done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.slow)])
-def test_mutated_option_files(seed):
+def test_mutated_option_files(seed, weights_at_hand):
     record = campaign.run_cases(fuzz_options.prepare_process(), fuzz_options.run, 60, seed, lambda case: None)
     assert record["faults"] == {}
     assert sum(record["counts"].values()) == 60
@@ -26,7 +26,7 @@ def test_mutated_option_files(seed):
     assert record["counts"]["accepted"] > 0
 
 
-def test_the_unchanged_option_files_are_accepted():
+def test_the_unchanged_option_files_are_accepted(weights_at_hand):
     fuzz_options.prepare_process()
     for number, opt in enumerate(fuzz_options.bases()):
         is_train = int("train" in opt["datasets"])
