@@ -123,7 +123,7 @@ class Preconditioning:
             x1: the degraded image without noise of its own, same shape, in [-1, 1].
             step: (B,) int64 on the CPU, a node for each image.
         """
-        return self._distance(xt, x1, step) * pick(self.c_in, step, xt)
+        return self._distance(xt, x1, step).mul_(pick(self.c_in, step, xt))
 
     def target(self, xt: Tensor, x0: Tensor, x1: Tensor, step: Tensor) -> Tensor:
         """What the network learns, (x0 - x1 - c_skip u) / c_out, B,C,H,W; not defined at node 0."""
@@ -132,5 +132,5 @@ class Preconditioning:
 
     def x0_from(self, xt: Tensor, prediction: Tensor, x1: Tensor, step: Tensor) -> Tensor:
         """The clean image that a prediction of the network stands for: the inverse of :meth:`target`."""
-        guess = torch.addcmul(x1, self._distance(xt, x1, step), pick(self.c_skip, step, xt))
-        return guess.addcmul(pick(self.c_out, step, xt), prediction)
+        guess = self._distance(xt, x1, step).mul_(pick(self.c_skip, step, xt)).add_(x1)
+        return guess.addcmul_(pick(self.c_out, step, xt), prediction)

@@ -152,10 +152,10 @@ def ancestral(
     """
     walk = [(step, previous, *bridge.posterior(step, previous)) for step, previous in itertools.pairwise(steps)]
     hole = None if mask is None else mask.bool()
-    xt = x1.clone()
+    xt = x1  # and never written to while it is: each step makes a point of its own
     for step, previous, weight_x0, _, std in walk:
         x0 = _predict(predict_x0, xt, step, clip)
-        xt.lerp_(x0, weight_x0)
+        xt = xt.lerp(x0, weight_x0)
         if std > 0 and previous > 0:
             xt.add_(standard_normal(xt, generator), alpha=std)
         if hole is not None:
@@ -250,13 +250,13 @@ def dbim(
     c, w = bridge.marginal_std.tolist(), (1 - bridge.weight_x0).tolist()
     level = (bridge.weight_x0 / bridge.marginal_std).log().tolist()  # lambda, the clock of the high-order steps
     history: list[tuple[float, Tensor]] = []  # level and prediction, newest first
-    xt = (x1 if start is None else start).clone()
+    xt = x1 if start is None else start.clone()  # x1 itself is never written to
     for step, previous in itertools.pairwise(steps):
         x0 = _keep_known(_predict(predict_x0, xt, step, clip), x1, mask)
         if previous == 0:
-            xt.copy_(x0)
+            xt = x0
         elif step == steps[0] and start is None:
-            torch.lerp(x0, x1, w[previous], out=xt).add_(standard_normal(x1, generator), alpha=c[previous])
+            xt = torch.lerp(x0, x1, w[previous]).add_(standard_normal(x1, generator), alpha=c[previous])
         else:
             omega = eta * min(bridge.posterior_std(step, previous), c[previous])
             kappa = (c[previous] ** 2 - omega**2) ** 0.5 / c[step]

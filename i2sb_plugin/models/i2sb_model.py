@@ -200,14 +200,14 @@ class I2SBModel(RestorationModel):
         """Regress the target of eq. 12 at a random node of the bridge (algorithm 1)."""
         generators = batch.get("generators")
         x0 = space.encode(batch["gt"])
-        x1, cond = self.ends(batch, generators)
+        dial = self._sample_dial(len(x0), generators)
+        x1, cond = self.ends(batch, generators, dial)
         if x0.shape != x1.shape:
             raise InputError(
                 f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
                 f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
             )
-        step, dial = self._sample_step(len(x0), generators), self._sample_dial(len(x0), generators)
-        cond = _with_dial(cond, dial, x1)
+        step = self._sample_step(len(x0), generators)
         xt = self.bridge.sample_xt(x0, self._with_noise(x1, generators), step, generators)
         prediction = self._call(self.net_g, xt, x1, step, cond).float()
         target, sigma = self.parametrization.target(xt, x0, x1, step), sent(self.bridge.sigma[step].float(), xt.device)
@@ -263,10 +263,9 @@ class I2SBModel(RestorationModel):
         options = self.sampler_options
         if "mask" in batch and options.low_frequencies is not None:
             raise InputError(_HOLES)
-        clean, cond = self.ends(batch, generators)
+        dial = torch.full((len(batch["lq"]),), _DIAL if options.dial is None else options.dial)
+        clean, cond = self.ends(batch, generators, dial if self.bridge_options.dial else None)
         x1 = self._with_noise(clean, generators)
-        if self.bridge_options.dial:
-            cond = _with_dial(cond, torch.full((len(x1),), _DIAL if options.dial is None else options.dial), x1)
         predict_x0 = self.predictor(net, clean, cond)
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
@@ -306,17 +305,26 @@ class I2SBModel(RestorationModel):
         x1, cond = self.ends(batch, generators)
         return self._with_noise(x1, generators), cond
 
-    def ends(self, batch: dict[str, Any], generators: Any = None) -> tuple[Tensor, Tensor | None]:
+    def ends(
+        self, batch: dict[str, Any], generators: Any = None, dial: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The end of the bridge and the condition for a batch: x1, B,C,H,W, and cond, B,Cc,H,W in [-1, 1], or None.
 
-        The hole of a mask is filled first, then the condition is taken.
+        The hole of a mask is filled first, then the condition is taken: x1, images of the data set, and a map of the
+        dial, (B,) in [0, 1], as far as there are any. x1 may be a part of cond, so that a large image lies in memory
+        once.
         """
         lifted = space.encode(batch["lq"], self.scale, self.bridge_options.lift)
         if "mask" in batch and self.bridge_options.hole == "noise":
             lifted = torch.where(batch["mask"].bool(), standard_normal(lifted, generators), lifted)
         seen = ([lifted] if self.bridge_options.cond_x1 else []) + ([batch["cond"] * 2 - 1] if "cond" in batch else [])
-        x1 = space.match_channels(lifted, self.channels) if self.channels else lifted
-        return x1, torch.cat(seen, 1) if seen else None
+        if dial is not None:
+            level = sent(2 * dial - 1, lifted.device).to(lifted)
+            seen.append(level[:, None, None, None].expand(-1, 1, *lifted.shape[2:]))
+        cond = torch.cat(seen, 1) if seen else None
+        if cond is not None and self.bridge_options.cond_x1:
+            lifted = cond[:, : lifted.shape[1]]
+        return space.match_channels(lifted, self.channels) if self.channels else lifted, cond
 
     def _with_noise(self, x1: Tensor, generators: Any) -> Tensor:
         """x1 plus noise of the scale ``add_x1_noise``, which the condition does not have, as in the release."""
@@ -330,14 +338,6 @@ def _drawn(purpose: str, numbers: int, count: int, generators: list[torch.Genera
         return torch.rand(count, numbers)
     seeds = [seed_from(purpose, generator.initial_seed()) for generator in generators]
     return torch.cat([torch.rand(1, numbers, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def _with_dial(cond: Tensor | None, dial: Tensor | None, x1: Tensor) -> Tensor | None:
-    """The condition with a map of 2 dial - 1 behind it."""
-    if dial is None:
-        return cond
-    level = sent(2 * dial - 1, x1.device).to(x1)[:, None, None, None].expand(-1, 1, *x1.shape[2:])
-    return level if cond is None else torch.cat([cond, level], 1)
 
 
 def _inputs(opt: dict, channels: int | None, options: Any) -> tuple[int | None, bool]:

@@ -120,6 +120,19 @@ def test_a_walk_holds_three_images_beside_x1_however_long_it_is(name, own, image
     assert 2 <= most < max(images, 3 + kept) + 0.1 + masked / 12, "the mask as booleans is a twelfth of an image"
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_evaluation_copies_no_x1(name):
+    x1, seen = torch.rand(1, 3, 8, 8), []
+    before = x1.clone()
+
+    def predict_x0(xt, step):
+        seen.append(xt.data_ptr())
+        return xt * 0.9
+
+    SAMPLERS[name](predict_x0, BRIDGE, x1, step_grid(BRIDGE, 1), generator=None)
+    assert seen == [x1.data_ptr()] and torch.equal(x1, before)
+
+
 def test_python_keeps_little_of_a_long_walk():
     x1 = torch.zeros(1, 3, 64, 64)
     tracemalloc.start()

@@ -57,6 +57,14 @@ def test_the_network_sees_the_dial_behind_x1_and_the_losses_weigh_by_its_square(
     assert float(losses["l_pixel"].detach()) == pytest.approx(float((each * (1 - dial) ** 2).mean()), rel=1e-5)
 
 
+def test_the_condition_begins_with_x1_and_shares_its_memory():
+    net = built("I2SBModel", **DIAL)
+    net.feed_data(make_batch(2))
+    x1, cond = net.ends(net.batch, dial=torch.tensor([0.0, 1.0]))
+    assert torch.equal(cond[:, :3], x1) and x1.data_ptr() == cond.data_ptr()
+    assert cond[:, 3].flatten(1).tolist() == [[-1.0] * cond[0, 3].numel(), [1.0] * cond[0, 3].numel()]
+
+
 @pytest.mark.parametrize(("given", "stands"), [(None, 0.5), (0.0, 0.0), (0.25, 0.25), (1, 1.0)])
 def test_restoring_sets_it_at_every_evaluation(given, stands):
     sampler = {"nfe": 3} if given is None else {"nfe": 3, "dial": given}
