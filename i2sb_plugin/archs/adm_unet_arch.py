@@ -24,7 +24,6 @@ from i2sb_plugin.archs.bridge_network import (
     dtype_of,
     float32,
     time_embedding,
-    zeroed,
 )
 from i2sb_plugin.archs.recompute import Recompute
 
@@ -49,6 +48,7 @@ class UNetLayout:
     use_new_attention_order: bool = False
     dropout: float = 0.0
     unshuffle: Unshuffle = 1
+    full_size: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a layout that cannot be built, naming the option."""
@@ -145,6 +145,8 @@ class ADMUNet(BridgeNetwork):
             instead of 9; None for yes on a CPU, no on a GPU, where it is not measured yet.
         unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
             hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
+        full_size: channels of a first and before a last convolution at full size around unshuffled layers; 0 for
+            neither: a perceptual loss may then draw a grid of cells.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.
@@ -174,12 +176,13 @@ class ADMUNet(BridgeNetwork):
         checkpoint: bool | float = False,
         fold_upsampling: bool | None = None,
         unshuffle: Unshuffle | None = None,
+        full_size: int | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if value is not None}
         fields = {field.name for field in dataclasses.fields(UNetLayout)}
         changes = {name: value for name, value in given.items() if name in fields}
         layout = dataclasses.replace(chosen_preset(PRESETS, preset), **changes)
-        super().__init__(in_channels, out_channels, cond_channels, layout.unshuffle)
+        super().__init__(in_channels, out_channels, cond_channels, layout.unshuffle, layout.full_size)
         self.layout = layout
         if checkpoint < 0:
             raise InputError(f"network_g.checkpoint is {checkpoint}; give true, false or a number of GiB from 0")
@@ -217,7 +220,7 @@ class ADMUNet(BridgeNetwork):
         self.output_blocks = nn.ModuleList()
         self._build_decoder(skips)
         self.out = nn.Sequential(
-            GroupNorm32(widths[0]), nn.SiLU(), zeroed(nn.Conv2d(widths[0], out_channels, 3, padding=1))
+            GroupNorm32(widths[0]), nn.SiLU(), self.last_layer(nn.Conv2d(widths[0], out_channels, 3, padding=1))
         )
 
     def _build_encoder(self, channels: int) -> list[int]:

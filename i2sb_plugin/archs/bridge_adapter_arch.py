@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_ext.common.contracts import NetworkContract
-from i2sb_plugin.archs.bridge_network import BridgeNetwork, Unshuffle, zeroed
+from i2sb_plugin.archs.bridge_network import BridgeNetwork, Unshuffle
 from i2sb_plugin.archs.inner_network import build_inner, fit_network
 
 __all__ = ["BridgeAdapter"]
@@ -34,6 +34,8 @@ class BridgeAdapter(BridgeNetwork):
         unshuffle: 2 or 4: the inner network works on an image of a half or a quarter of the height and width, whose
             channels hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size. A network that
             enlarges and cannot be built at scale 1 undoes it itself.
+        full_size: channels of a first and before a last convolution at full size around an unshuffled network; 0 for
+            neither: a perceptual loss may then draw a grid of cells.
 
     Raises:
         ValueError: an option that cannot be built, or a network that cannot serve; the message names it and says why.
@@ -48,14 +50,15 @@ class BridgeAdapter(BridgeNetwork):
         out_channels: int = 3,
         cond_channels: int = 0,
         unshuffle: Unshuffle = 1,
+        full_size: int = 0,
     ) -> None:
-        super().__init__(in_channels, out_channels, cond_channels, unshuffle)
+        super().__init__(in_channels, out_channels, cond_channels, unshuffle, full_size)
         fit = fit_network(network, self.layer_inputs + 1, out_channels, unshuffle)
         self.shuffle = unshuffle // fit.scale
         self.multiple, self.smallest = unshuffle * fit.multiple, unshuffle * fit.smallest
         self.network_type = network["type"]
         self.network = build_inner(fit.cls, fit.arguments)
-        self.last = zeroed(nn.Conv2d(fit.outputs, out_channels * self.shuffle**2, 1))
+        self.last = self.last_layer(nn.Conv2d(fit.outputs, (full_size or out_channels) * self.shuffle**2, 1))
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
         """Call the inner network with the map of the time."""

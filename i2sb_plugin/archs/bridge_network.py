@@ -15,6 +15,7 @@ from basicsr_ext.common.errors import InputError, did_you_mean
 __all__ = ["BridgeNetwork", "Unshuffle", "chosen_preset", "dtype_of", "float32", "time_embedding", "zeroed"]
 
 T = TypeVar("T")
+Layer = TypeVar("Layer", bound=nn.Module)
 Unshuffle = Literal[1, 2, 4]
 
 
@@ -22,31 +23,44 @@ class BridgeNetwork(NetworkContract, nn.Module):
     """A network ``net(x, t, cond)`` whose layers, :meth:`predict`, see the condition as further channels of x.
 
     With ``unshuffle`` u the layers work on an image of 1/u of the height and width with u * u times the channels
-    (pixel_unshuffle of ESPCN, 1609.05158, as FFDNet, 1710.04026, puts it first): about 1/u^2 of the cost.
+    (pixel_unshuffle of ESPCN, 1609.05158, as FFDNet, 1710.04026, puts it first): about 1/u^2 of the cost. Each cell
+    then draws its u * u pixels alone, and a perceptual loss makes a grid of them, unless a first and a last convolution
+    at full size (``full_size``) join the pixels of neighbouring cells.
 
     Args:
         in_channels: channels of xt.
         out_channels: channels of the prediction.
         cond_channels: channels of the condition; 0 for none.
         unshuffle: 1, 2 or 4.
+        full_size: channels of a first and before a last convolution at full size; 0 for neither.
 
     Raises:
         ValueError: a number that is not allowed; the message names the option.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, cond_channels: int, unshuffle: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, cond_channels: int, unshuffle: int, full_size: int = 0
+    ) -> None:
         super().__init__()
         for option, value, least in (
-            ("in_channels", in_channels, 1), ("out_channels", out_channels, 1), ("cond_channels", cond_channels, 0)
+            ("in_channels", in_channels, 1), ("out_channels", out_channels, 1), ("cond_channels", cond_channels, 0),
+            ("full_size", full_size, 0),
         ):  # fmt: skip
             if value < least:
                 raise InputError(f"network_g.{option} is {value}; it must be {least} or more")
         if unshuffle not in (1, 2, 4):
             raise InputError(f"network_g.unshuffle is {unshuffle}; it must be 1, 2 or 4")
+        if full_size and unshuffle == 1:
+            raise InputError(
+                f"network_g.full_size is {full_size}, but with unshuffle 1 all layers are of full size; leave it out"
+            )
         self.in_channels, self.out_channels, self.cond_channels = in_channels, out_channels, cond_channels
         self.unshuffle, self.shuffle = unshuffle, unshuffle
-        self.layer_inputs = (in_channels + cond_channels) * unshuffle**2
-        self.layer_outputs = out_channels * unshuffle**2
+        seen = in_channels + cond_channels
+        self.layer_inputs = (full_size or seen) * unshuffle**2
+        self.layer_outputs = (full_size or out_channels) * unshuffle**2
+        self.full_in = nn.Conv2d(seen, full_size, 3, padding=1) if full_size else None
+        self.full_out = zeroed(nn.Conv2d(full_size, out_channels, 3, padding=1)) if full_size else None
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Predict from a noisy image.
@@ -68,16 +82,25 @@ class BridgeNetwork(NetworkContract, nn.Module):
         down, right = self.padding(height, width)
         if down or right:
             h = F.pad(h, (0, right, 0, down), mode="replicate")
+        if self.full_in:
+            h = self.full_in(h.to(dtype_of(self.full_in)))
         if self.unshuffle > 1:
             h = F.pixel_unshuffle(h, self.unshuffle)
         h = self.predict(h, t)
         if self.shuffle > 1:
             h = F.pixel_shuffle(h, self.shuffle)
+        if self.full_out:
+            with float32(h):
+                h = self.full_out(h.to(dtype_of(self.full_out)))
         return h[:, :, :height, :width].to(x.dtype)
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
         """Map (B, layer_inputs, H/u, W/u) and times (B,) to (B, layer_outputs, H/u, W/u)."""
         raise NotImplementedError
+
+    def last_layer(self, module: Layer) -> Layer:
+        """Let the network predict 0 before it is trained: ``module`` with weights of zero, if none follows it."""
+        return module if self.full_out else zeroed(module)
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
         """How many rows and columns are added to an image of this size: below and to the right."""
@@ -126,7 +149,7 @@ def time_embedding(t: Tensor, channels: int) -> Tensor:
     return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, channels % 2))
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: Layer) -> Layer:
     """Set all parameters of ``module`` to zero and return it."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

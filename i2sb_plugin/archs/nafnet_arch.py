@@ -17,7 +17,6 @@ from i2sb_plugin.archs.bridge_network import (
     dtype_of,
     float32,
     time_embedding,
-    zeroed,
 )
 
 __all__ = ["PRESETS", "ConditionalNAFNet", "NAFNetLayout"]
@@ -32,6 +31,7 @@ class NAFNetLayout:
     middle_blocks: int = 12
     decoder_blocks: Sequence[int] = (2, 2, 2, 2)
     unshuffle: Unshuffle = 1
+    full_size: int = 0
     pool_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +94,8 @@ class ConditionalNAFNet(BridgeNetwork):
         decoder_blocks: blocks of each level on the way up, in the order of ``encoder_blocks``: the finest level first.
         unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
             hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
+        full_size: channels of a first and before a last convolution at full size around unshuffled layers; 0 for
+            neither: a perceptual loss may then draw a grid of cells.
         pool_size: side of the training crops in pixels. In a larger image each pixel's channels are then weighted by
             their mean over that much around it, as in the crops, and tiles larger than the crops agree better with the
             whole image, for two cumulative sums in each block; None for the mean over the whole image or tile.
@@ -116,15 +118,17 @@ class ConditionalNAFNet(BridgeNetwork):
         middle_blocks: int | None = None,
         decoder_blocks: Sequence[int] | None = None,
         unshuffle: Unshuffle | None = None,
+        full_size: int | None = None,
         pool_size: int | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "width": width, "encoder_blocks": encoder_blocks, "middle_blocks": middle_blocks,
-            "decoder_blocks": decoder_blocks, "unshuffle": unshuffle, "pool_size": pool_size,
+            "decoder_blocks": decoder_blocks, "unshuffle": unshuffle, "full_size": full_size,
+            "pool_size": pool_size,
         }  # fmt: skip
         changes = {name: value for name, value in options.items() if value is not None}
         layout = dataclasses.replace(chosen_preset(PRESETS, preset), **changes)
-        super().__init__(in_channels, out_channels, cond_channels, layout.unshuffle)
+        super().__init__(in_channels, out_channels, cond_channels, layout.unshuffle, layout.full_size)
         self.layout = layout
         self.multiple = layout.unshuffle * 2 ** len(layout.encoder_blocks)
         self._build()
@@ -149,7 +153,7 @@ class ConditionalNAFNet(BridgeNetwork):
             Blocks(width, count, time_channels, window)
             for width, count, window in zip(widths, layout.decoder_blocks, windows)
         )
-        self.last = zeroed(nn.Conv2d(layout.width, self.layer_outputs, 3, padding=1))
+        self.last = self.last_layer(nn.Conv2d(layout.width, self.layer_outputs, 3, padding=1))
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
         """Run the U-Net; the embedding of the time is computed in the precision of the weights."""

@@ -80,8 +80,14 @@ def test_an_untrained_network_predicts_zero(preset):
 
 @pytest.mark.parametrize(
     "options",
-    [SMALL, ATTENDING, {**SMALL, "unshuffle": 2}, {"preset": "tiny", "channel_mult": [1], "unshuffle": 4}],
-    ids=["convolutional", "attending", "unshuffled", "one level"],
+    [
+        SMALL,
+        ATTENDING,
+        {**SMALL, "unshuffle": 2},
+        {**SMALL, "unshuffle": 2, "full_size": 6},
+        {"preset": "tiny", "channel_mult": [1], "unshuffle": 4},
+    ],
+    ids=["convolutional", "attending", "unshuffled", "full size at both ends", "one level"],
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(8, 8), (13, 6), (1, 9)])
@@ -106,6 +112,23 @@ def test_an_unshuffled_network_is_the_plain_one_on_the_pixels_of_each_cell(unshu
     expected = F.pixel_shuffle(plain(F.pixel_unshuffle(whole, unshuffle), times(2)), unshuffle)
     assert net.multiple == 2 * unshuffle
     torch.testing.assert_close(net(x, times(2), cond), expected[..., :13, :22], rtol=0, atol=0)
+
+
+def test_convolutions_of_full_size_surround_the_unshuffled_layers():
+    net = awake(unshuffle=2, full_size=6, out_channels=2, cond_channels=1, **SMALL)
+    plain = awake(in_channels=6 * 4, out_channels=6 * 4, **SMALL)
+    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("full_")})
+    x, cond = image(2, 3, 16, 24), image(2, 1, 16, 24, seed=2)
+    folded = F.pixel_unshuffle(net.full_in(torch.cat([x, cond], 1)), 2)
+    expected = net.full_out(F.pixel_shuffle(plain(folded, times(2)), 2))
+    torch.testing.assert_close(net(x, times(2), cond), expected, rtol=0, atol=0)
+
+
+def test_with_them_an_untrained_network_predicts_zero_and_learns():
+    net = ADMUNet(preset="fast", full_size=8)
+    y = net(image(1, 3, 16, 16), times(1))
+    (y - 1).square().mean().backward()
+    assert y.abs().max() == 0 and net.full_out.weight.grad.abs().min() > 0
 
 
 def test_the_fast_preset_is_tiny_on_a_quarter_of_the_pixels_and_costs_that():
@@ -328,6 +351,8 @@ def test_compiles_into_one_graph(options):
         ({"in_channels": 0}, r"network_g\.in_channels is 0"),
         ({"checkpoint": -1.0}, r"network_g\.checkpoint is -1\.0; give true, false or a number of GiB"),
         ({"unshuffle": 3}, r"network_g\.unshuffle is 3; it must be 1, 2 or 4"),
+        ({"unshuffle": 2, "full_size": -1}, r"network_g\.full_size is -1; it must be 0 or more"),
+        ({"full_size": 8}, r"network_g\.full_size is 8, but with unshuffle 1 all layers are of full size"),
         ({"cond_channels": -1}, r"network_g\.cond_channels is -1; it must be 0 or more"),
     ],
 )

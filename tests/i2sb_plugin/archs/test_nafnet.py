@@ -62,10 +62,10 @@ def test_an_untrained_network_predicts_zero():
     assert ConditionalNAFNet(**SMALL)(image(1, 3, 16, 16), times(1)).abs().max() == 0
 
 
-@pytest.mark.parametrize("unshuffle", [1, 2, 4])
+@pytest.mark.parametrize(("unshuffle", "full_size"), [(1, 0), (2, 0), (4, 0), (2, 6)])
 @pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (3, (13, 6)), (4, (1, 9))])
-def test_any_channels_and_sizes_give_finite_outputs_and_gradients(unshuffle, channels, size):
-    net = awake(in_channels=channels, out_channels=channels, unshuffle=unshuffle)
+def test_any_channels_and_sizes_give_finite_outputs_and_gradients(unshuffle, full_size, channels, size):
+    net = awake(in_channels=channels, out_channels=channels, unshuffle=unshuffle, full_size=full_size)
     y = net(image(2, channels, *size), times(2))
     assert y.shape == (2, channels, *size)
     y.square().mean().backward()
