@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "-opt", type=path_text, help="option file; without it, the one inside the checkpoint or of its run"
     )
+    parser.add_argument(
+        "--mix", nargs=2, metavar=("OTHER", "SHARE"), help="mix in that share, 0 to 1, of another training's weights"
+    )
     parser.add_argument("--half", action="store_true", help="16-bit floats, half the size; fp32 again when loaded")
     parser.add_argument("--license", help="licence of the weights, kept in the file")
     parser.add_argument("--about", help="a line that says what the network does, kept in the file")
@@ -45,9 +49,15 @@ def run(argv: list[str]) -> int:
 
     plugins.load_entry_points()
     found, _ = find_options(args.checkpoint, args.opt)
+    share = _share(args.mix[1]) if args.mix else 0.0
     restorer = Restorer(found, args.checkpoint, Loading("cpu"))
     options = {key: value for key, value in restorer.opt.items() if key in found and key not in _OF_A_RUN}
     weights: Mapping[str, Tensor] = restorer.network.net.state_dict()
+    if args.mix:
+        other_options, _ = find_options(args.mix[0], None)
+        other = Restorer(other_options, args.mix[0], Loading("cpu"))
+        _warn_of_differences(restorer.opt, other.opt)
+        weights = _mixed(weights, other.network.net.state_dict(), share, args.mix[0])
     if args.half:
         weights = {name: _halved(name, value) for name, value in weights.items()}
     notes = {CONFIGURATION: json.dumps(options), LICENSE: args.license, ABOUT: args.about}
@@ -56,6 +66,40 @@ def run(argv: list[str]) -> int:
     count = sum(value.numel() for value in weights.values())
     print(f"wrote {out}: {count:,} weights, {out.stat().st_size:,} bytes, SHA-256 {digest}")
     return 0
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"--mix OTHER {text}: the share of OTHER must be a number from 0 to 1")
+    return share
+
+
+def _warn_of_differences(opt: Mapping, other: Mapping) -> None:
+    """Say which options by which networks tell what they predict are not the same."""
+    keys = ("model_type", "scale", "bridge", "diffusion")
+    differ = [key for key in keys if opt.get(key) != other.get(key)]
+    if differ:
+        print(f"note: the two differ in {', '.join(differ)}; the file has the first one's options", file=sys.stderr)
+
+
+def _mixed(
+    weights: "Mapping[str, Tensor]", other: "Mapping[str, Tensor]", share: float, name: str
+) -> "dict[str, Tensor]":
+    """(1 - share) of the weights and share of the other ones (network interpolation: 1811.10515)."""
+    unlike = [key for key, value in weights.items() if key not in other or other[key].shape != value.shape]
+    unlike += [key for key in other if key not in weights]
+    if unlike:
+        raise InputError(
+            f"--mix {name}: its network is another one, {unlike[0]} of {len(unlike)} weights differs in size or is "
+            "missing; networks that are mixed have the same options network_g"
+        )
+    return {
+        key: value.lerp(other[key], share) if value.is_floating_point() else value for key, value in weights.items()
+    }
 
 
 def _halved(name: str, value: "Tensor") -> "Tensor":

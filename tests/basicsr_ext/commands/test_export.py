@@ -70,6 +70,41 @@ def test_half_is_half_the_size_and_rounds_once(here, capsys):
     assert np.abs(whole - half).max() <= 1
 
 
+@pytest.mark.parametrize("share", ["0", "0.25", "1"])
+def test_a_mix_lies_between_two_trainings(here, capsys, share):
+    first, second = weights(TRAINED), weights(TRAINED, seed=1)
+    checkpoint = run_folder(here, TRAINED)
+    other = checkpoint.with_name("second.pth")
+    torch.save(second, other)
+    code, _, said = run(capsys, "export", checkpoint, "--mix", other, share, "-o", "mixed.safetensors")
+    assert code == 0 and "note" not in said
+    mixed = load_weights("mixed.safetensors")
+    for name, value in mixed.items():
+        wanted = (1 - float(share)) * first[name] + float(share) * second[name]
+        torch.testing.assert_close(value, wanted, rtol=0, atol=1e-6)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_mix_of_what_does_not_fit_is_refused_and_of_another_kind_is_said(here, capsys):
+    checkpoint = run_folder(here, TRAINED)
+    assert run(capsys, "export", checkpoint, "-o", "same.safetensors")[0] == 0
+    wide = TRAINED | {"name": "wide", "network_g": NET | {"cond_channels": 1}}
+    assert run(capsys, "export", run_folder(here, wide), "-o", "wide.safetensors")[0] == 0
+    for other, share, said in (
+        ("wide.safetensors", "0.5", "--mix wide.safetensors: its network is another one, input_blocks.0.0.weight of 1"),
+        ("same.safetensors", "1.5", "--mix OTHER 1.5: the share of OTHER must be a number from 0 to 1"),
+        ("same.safetensors", "half", "--mix OTHER half: the share of OTHER must be"),
+        ("missing.safetensors", "0.5", "missing.safetensors: no such file"),
+    ):
+        code, _, err = run(capsys, "export", checkpoint, "-o", "mixed.safetensors", "--mix", other, share)
+        assert code == 2 and said in err, err
+        assert not (here / "mixed.safetensors").exists()
+    twin = TRAINED | {"name": "twin", "bridge": {"steps": 100, "predicts": "x0"}}
+    assert run(capsys, "export", run_folder(here, twin), "-o", "twin.safetensors")[0] == 0
+    code, _, err = run(capsys, "export", checkpoint, "-o", "mixed.safetensors", "--mix", "twin.safetensors", "0.5")
+    assert code == 0 and "the two differ in bridge; the file has the first one's options" in err
+
+
 def test_what_cannot_be_is_refused(here, capsys):
     checkpoint = run_folder(here, TRAINED)
     large = weights(TRAINED)
