@@ -24,15 +24,15 @@ class BridgeNetwork(NetworkContract, nn.Module):
 
     With ``unshuffle`` u the layers work on an image of 1/u of the height and width with u * u times the channels
     (pixel_unshuffle of ESPCN, 1609.05158, as FFDNet, 1710.04026, puts it first): about 1/u^2 of the cost. Each cell
-    then draws its u * u pixels alone, and a perceptual loss makes a grid of them, unless a first and a last convolution
-    at full size (``full_size``) join the pixels of neighbouring cells.
+    then draws its u * u pixels alone, and a perceptual loss makes a grid of them, unless a last convolution at full
+    size (``full_size``) sees the pixels of neighbouring cells together.
 
     Args:
         in_channels: channels of xt.
         out_channels: channels of the prediction.
         cond_channels: channels of the condition; 0 for none.
         unshuffle: 1, 2 or 4.
-        full_size: channels of a first and before a last convolution at full size; 0 for neither.
+        full_size: channels that the layers hand to a last convolution at full size; 0 for none.
 
     Raises:
         ValueError: a number that is not allowed; the message names the option.
@@ -56,11 +56,9 @@ class BridgeNetwork(NetworkContract, nn.Module):
             )
         self.in_channels, self.out_channels, self.cond_channels = in_channels, out_channels, cond_channels
         self.unshuffle, self.shuffle = unshuffle, unshuffle
-        seen = in_channels + cond_channels
-        self.layer_inputs = (full_size or seen) * unshuffle**2
+        self.layer_inputs = (in_channels + cond_channels) * unshuffle**2
         self.layer_outputs = (full_size or out_channels) * unshuffle**2
-        self.full_in = nn.Conv2d(seen, full_size, 3, padding=1) if full_size else None
-        self.full_out = zeroed(nn.Conv2d(full_size, out_channels, 3, padding=1)) if full_size else None
+        self.full = zeroed(nn.Conv2d(full_size, out_channels, 3, padding=1)) if full_size else None
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Predict from a noisy image.
@@ -82,16 +80,14 @@ class BridgeNetwork(NetworkContract, nn.Module):
         down, right = self.padding(height, width)
         if down or right:
             h = F.pad(h, (0, right, 0, down), mode="replicate")
-        if self.full_in:
-            h = self.full_in(h.to(dtype_of(self.full_in)))
         if self.unshuffle > 1:
             h = F.pixel_unshuffle(h, self.unshuffle)
         h = self.predict(h, t)
         if self.shuffle > 1:
             h = F.pixel_shuffle(h, self.shuffle)
-        if self.full_out:
+        if self.full:
             with float32(h):
-                h = self.full_out(h.to(dtype_of(self.full_out)))
+                h = self.full(h.to(dtype_of(self.full)))
         return h[:, :, :height, :width].to(x.dtype)
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
@@ -100,7 +96,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
 
     def last_layer(self, module: Layer) -> Layer:
         """Let the network predict 0 before it is trained: ``module`` with weights of zero, if none follows it."""
-        return module if self.full_out else zeroed(module)
+        return module if self.full else zeroed(module)
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
         """How many rows and columns are added to an image of this size: below and to the right."""

@@ -87,7 +87,7 @@ def test_an_untrained_network_predicts_zero(preset):
         {**SMALL, "unshuffle": 2, "full_size": 6},
         {"preset": "tiny", "channel_mult": [1], "unshuffle": 4},
     ],
-    ids=["convolutional", "attending", "unshuffled", "full size at both ends", "one level"],
+    ids=["convolutional", "attending", "unshuffled", "full size at the end", "one level"],
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(8, 8), (13, 6), (1, 9)])
@@ -114,21 +114,21 @@ def test_an_unshuffled_network_is_the_plain_one_on_the_pixels_of_each_cell(unshu
     torch.testing.assert_close(net(x, times(2), cond), expected[..., :13, :22], rtol=0, atol=0)
 
 
-def test_convolutions_of_full_size_surround_the_unshuffled_layers():
+def test_a_convolution_of_full_size_follows_the_unshuffled_layers():
     net = awake(unshuffle=2, full_size=6, out_channels=2, cond_channels=1, **SMALL)
-    plain = awake(in_channels=6 * 4, out_channels=6 * 4, **SMALL)
-    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("full_")})
+    plain = awake(in_channels=4 * 4, out_channels=6 * 4, **SMALL)
+    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("full.")})
     x, cond = image(2, 3, 16, 24), image(2, 1, 16, 24, seed=2)
-    folded = F.pixel_unshuffle(net.full_in(torch.cat([x, cond], 1)), 2)
-    expected = net.full_out(F.pixel_shuffle(plain(folded, times(2)), 2))
+    folded = F.pixel_unshuffle(torch.cat([x, cond], 1), 2)
+    expected = net.full(F.pixel_shuffle(plain(folded, times(2)), 2))
     torch.testing.assert_close(net(x, times(2), cond), expected, rtol=0, atol=0)
 
 
-def test_with_them_an_untrained_network_predicts_zero_and_learns():
+def test_with_it_an_untrained_network_predicts_zero_and_learns():
     net = ADMUNet(preset="fast", full_size=8)
     y = net(image(1, 3, 16, 16), times(1))
     (y - 1).square().mean().backward()
-    assert y.abs().max() == 0 and net.full_out.weight.grad.abs().min() > 0
+    assert y.abs().max() == 0 and net.full.weight.grad.abs().min() > 0
 
 
 def test_the_fast_preset_is_tiny_on_a_quarter_of_the_pixels_and_costs_that():

@@ -96,11 +96,11 @@ def test_the_network_sees_xt_the_condition_and_a_map_of_the_time():
     assert seen[0][:, -1].flatten(1).unique(dim=1).flatten().tolist() == [0.25, 1.0]
 
 
-def test_convolutions_of_full_size_surround_the_unshuffled_network():
+def test_a_convolution_of_full_size_follows_the_unshuffled_network():
     net = awake(COMPACT, cond_channels=1, unshuffle=2, full_size=6)
     x, cond = image(2, 3, 6, 8), image(2, 1, 6, 8, seed=2)
-    folded = F.pixel_unshuffle(net.full_in(torch.cat([x, cond], 1)), 2)
-    expected = net.full_out(F.pixel_shuffle(net.predict(folded, times(2)), 2))
+    folded = F.pixel_unshuffle(torch.cat([x, cond], 1), 2)
+    expected = net.full(F.pixel_shuffle(net.predict(folded, times(2)), 2))
     assert torch.equal(net(x, times(2), cond), expected)
     untrained = BridgeAdapter(COMPACT, unshuffle=2, full_size=6)
     assert untrained(x, times(2)).abs().max() == 0 and untrained.last.weight.abs().max() > 0
