@@ -25,6 +25,17 @@ def test_the_figures_are_those_measured():
     assert found["iterations_per_line"] == 10 and found["machine"]["threads"] == 1
 
 
+def test_the_grid_is_the_one_measured():
+    text = (ROOT / "docs/training.md").read_text()
+    found = json.loads((ROOT / "studies/quality/results/full_size.json").read_text())
+    for one in found["runs"]:
+        dials = [
+            [one["dial"][dial][name] for name in ("psnr_y", "lpips", "dists", "grid")] for dial in ("0", "0.5", "1")
+        ]
+        figures = " | ".join("{:.2f} / {:.3f} / {:.3f} / {:.2f}".format(*dial) for dial in dials)
+        assert f"| {one['full_size']} | {one['places']} | {figures} |" in text
+
+
 def test_the_options_for_few_evaluations_and_those_of_the_dial_are_taken():
     few, dial = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     opt = dict(load_yaml(ROOT / "options/i2sb_sr4x_plain.yml"))
