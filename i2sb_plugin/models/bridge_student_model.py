@@ -183,9 +183,10 @@ class BridgeStudentModel(I2SBModel):
         self._check_sizes(x0, x1, batch)
         start, mask = self._with_noise(x1, generators), batch.get("mask")
         place = self._sample_place(len(x0), generators)
+        # before the target: autocast keeps its casts of the weights, and those made without gradients have none
+        found = self._found(self.net_g, start, x1, cond, place)
         with torch.no_grad():
             target = self._target(start, x1, cond, (place - 1).clamp(min=0), mask)
-        found = self._found(self.net_g, start, x1, cond, place)
         loss = self.cri_bridge(found, target, mask)
         error = (found.detach() - target).square().flatten(1).mean(1)
         time = torch.tensor(self.walk.nodes)[place] / self.bridge.last_step
@@ -201,7 +202,7 @@ class BridgeStudentModel(I2SBModel):
         taught = _kept(self.parametrization.x0_from(point, prediction, x1, step), x1, mask)
         return self.walk.target(found, taught, place)
 
-    def _found(self, net: nn.Module, start: Tensor, x1: Tensor, cond: Tensor, position: Tensor) -> Tensor:
+    def _found(self, net: nn.Module, start: Tensor, x1: Tensor, cond: Tensor | None, position: Tensor) -> Tensor:
         """G(x1, z, s) at a position for each image: the network at x1, told the time of s.
 
         ``start`` is x1 with the noise of ``add_x1_noise``, if any; z is a part of ``cond``.
@@ -223,16 +224,14 @@ class BridgeStudentModel(I2SBModel):
         chosen = (place == self.walk.last_place).nonzero().flatten()
         if not self.x0_losses or not len(chosen):
             return {f"l_{name}": found.new_zeros(()) for name in self.x0_losses}
-        pick, everyone = chosen.to(found.device), torch.ones(len(chosen))
+        pick, everyone = sent(chosen, found.device), torch.ones(len(chosen))
         shift = drawn("shift", 2, len(found), generators)[chosen]
         losses = self.x0_losses(found[pick], x0[pick], everyone.bool(), everyone, None, shift)
         return {name: loss * (len(chosen) / len(found)) for name, loss in losses.items()}
 
     # ---- restoring
 
-    def ends(
-        self, batch: dict[str, Any], generators: Any = None, dial: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def ends(self, batch: dict[str, Any], generators: Any = None, dial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The end of the bridge and the condition: x1, and the teacher's condition with the noise z behind it.
 
         ``dial`` plays no part here: the teacher's own stands at 1.

@@ -12,10 +12,12 @@ from basicsr_ext import cli
 from basicsr_ext.checkpoints.storage import read_configuration
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin import Restorer, samplers, space
+from i2sb_plugin.models import bridge_student_model, teachers
 from i2sb_plugin.models.bridge_student_model import BridgeStudentModel
 from tests.end_to_end.test_resume import final, stop_at, train
 from tests.support.cli_runs import bridge_options, run, write
-from tests.support.models import built, generators, make_batch, model_options
+from tests.support.fake_gpu import backward_of_zeros, fake_gpu
+from tests.support.models import build_model, built, generators, make_batch, model_options
 
 GIVEN = {"path": {"teacher": "t"}}
 SIGHT = {"bridge__cond_x1": True, "bridge__steps": 100, "network_g__cond_channels": 3}
@@ -94,6 +96,34 @@ def test_the_noise_enters_by_weights_that_start_at_zero_and_learn(tmp_path):
     student.optimize_parameters(1)
     assert float(first[:, 24:].detach().abs().max()) > 0
     assert not any(weight.requires_grad for weight in student.teacher.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_weight_has_a_gradient_at_any_precision(tmp_path, precision):
+    _, student = pair(tmp_path, train__precision=precision)
+    shaken(student)
+    student.feed_data(make_batch())
+    student.optimize_parameters(1)
+    lost = [name for name, weight in student.net_g.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert lost == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu_nothing_lies_on_the_wrong_device_and_no_step_waits(tmp_path, monkeypatch, precision):
+    fast = {"bridge__predicts": "preconditioned"}
+    file = saved(tmp_path, built("I2SBModel", **SIGHT | fast, bridge__residual_variance=0.02))
+    train = {"precision": precision, "compile": False, "channels_last": False, "x0_losses": {"p": {"type": "L1Loss"}}}
+    changes = NOISY | fast | {f"train__{key}": value for key, value in train.items()}
+    options = model_options("BridgeStudentModel", **changes, path={"teacher": file}, num_gpu=1)
+    monkeypatch.setattr(bridge_student_model, "load_network", lambda it: teachers.build_network(dict(it.network)))
+    with fake_gpu():
+        made = build_model(options)
+        made.feed_data(make_batch(4))
+        with backward_of_zeros(made.net_g.parameters()):
+            for iteration in (1, 2):
+                made.optimize_parameters(iteration)
+        made.test()
+        assert made.output.device.type == "cuda" and made.output.dtype == torch.float32
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "hole"])
