@@ -109,12 +109,17 @@ class BridgeStudentModel(I2SBModel):
 
     def __init__(self, opt: dict) -> None:
         self.student = self._read(opt, "student")
-        bridge = self._read(opt, "bridge").build()
+        self.walk = self._walk_of(opt)
+        super().__init__(opt)
+
+    @classmethod
+    def _walk_of(cls, opt: Mapping[str, Any]) -> StudentWalk:
+        """The walk that is learnt; InputError if the bridge does not have it."""
+        options = cls._read(opt, "student")
         try:
-            self.walk = StudentWalk.of_bridge(bridge, self.student.nodes, self.student.spacing)
+            return StudentWalk.of_bridge(cls._read(opt, "bridge").build(), options.nodes, options.spacing)
         except ValueError as error:
             raise InputError(f"student.{error}") from None
-        super().__init__(opt)
 
     @classmethod
     def maps(cls, opt: Mapping[str, Any]) -> int:
@@ -126,9 +131,9 @@ class BridgeStudentModel(I2SBModel):
         """A walk that the bridge does not have, and in a training no teacher or losses in the wrong places."""
         faults = []
         try:
-            StudentWalk.of_bridge(cls._read(opt, "bridge").build(), *_nodes(cls._read(opt, "student")))
-        except ValueError as error:
-            faults.append(f"student.{error}")
+            cls._walk_of(opt)
+        except InputError as error:
+            faults.append(str(error))
         if not cls._read(opt, "bridge").cond_x1:
             faults.append("bridge.cond_x1 is false, but a student and its teacher see x1; set it to true")
         train = opt.get("train") or {}
@@ -256,7 +261,3 @@ class BridgeStudentModel(I2SBModel):
 def _kept(x0: Tensor, known: Tensor, mask: Tensor | None) -> Tensor:
     """x0 in the hole of a mask, what is known outside of it; x0 itself without one."""
     return x0 if mask is None else torch.where(mask.bool(), x0, known)
-
-
-def _nodes(options: StudentOptions) -> tuple[int, str]:
-    return options.nodes, options.spacing

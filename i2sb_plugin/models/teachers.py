@@ -51,8 +51,9 @@ def read_teacher(opt: Mapping[str, Any]) -> Teacher:
             or ``scale``, ``bridge`` or ``network_g`` do not fit it; names the option, both values and the cure.
     """
     file = (opt.get("path") or {}).get("teacher")
-    if not file:
-        raise InputError(f"{_OPTION} is missing; give the checkpoint of a trained bridge that sees x1")
+    if not file or not isinstance(file, str):
+        said = f"is {file!r}" if file else "is missing"
+        raise InputError(f"{_OPTION} {said}; give the checkpoint of a trained bridge that sees x1")
     found, _ = find_options(file, option=_OPTION)
     lead, model = f"{_OPTION} is {file}", model_class(found)
     if model is None or not issubclass(model, I2SBModel) or list(model.option_blocks) != list(I2SBModel.option_blocks):

@@ -191,6 +191,9 @@ def test_restoring_takes_one_evaluation_and_draws_by_the_seed(tmp_path):
     assert torch.equal(restored(student), restored(student, dial=0.5))
     restored(student, draws=3)
     assert student.extras["std"].shape == first.shape and student.network_calls == 3
+    alone = {key: value[:1] for key, value in student.batch.items()}
+    with torch.no_grad():
+        assert student.progress_strip(alone, student.net_g).shape == (3, 16, 3 * 16), "x1, what it makes of it, x0"
 
 
 def test_outside_of_a_hole_nothing_changes(tmp_path):
@@ -227,6 +230,7 @@ def refusal(**changes):
     ("changes", "words"),
     [
         ({}, r"path\.teacher is missing; give the checkpoint"),
+        ({"path": {"teacher": 3}}, r"path\.teacher is 3; give the checkpoint"),
         ({"path": {"teacher": "nowhere.pth"}}, r"path\.teacher nowhere\.pth: no such file"),
         (GIVEN | {"val__sampler": {"nfe": 2}}, r"val\.sampler: nfe is 2; a student takes 1 evaluation"),
         (
