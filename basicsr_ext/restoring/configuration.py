@@ -53,14 +53,18 @@ def find_options(
 
 
 def _class_with(configuration: Mapping[str, Any]) -> str:
-    """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise."""
+    """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise.
+
+    Of several the one that declares the fewest others.
+    """
     models = registry_of("MODEL")
 
-    def shared(name: str) -> int:
-        blocks = restorer_class_of(registries.find(models, name)).option_blocks
-        return len({block for block in blocks if "." not in block} & set(configuration))
+    def likeness(name: str) -> tuple[int, int]:
+        blocks = {block for block in restorer_class_of(registries.find(models, name)).option_blocks if "." not in block}
+        shared = len(blocks & set(configuration))
+        return shared, shared and shared - len(blocks)
 
-    return max(["RestorationModel", *registries.names(models)], key=shared)
+    return max(["RestorationModel", *registries.names(models)], key=likeness)
 
 
 def _of_run(checkpoint: Path, option: str) -> tuple[dict[str, Any], str]:
