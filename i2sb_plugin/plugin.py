@@ -12,6 +12,7 @@ MODULES = (
     "data.paired_folder_dataset",
     "models.bridge_loss",
     "models.perceptual_losses",
+    "models.bridge_student_model",
     "models.conditional_diffusion_model",
     "models.i2sb_model",
     "models.regression_model",

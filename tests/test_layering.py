@@ -29,6 +29,10 @@ ROOMS = {
         2,
         "What the network learns where it sees x1: the residual, scaled to unit variance.",
     ),
+    "i2sb_plugin.student": (
+        2,
+        "One evaluation that ends anywhere on a bridge's walk: the student of a trained bridge.",
+    ),
     "i2sb_plugin.space": (1, "From BasicSR's pixels, in [0, 1] and small, to the bridge, in [-1, 1] at full size."),
     "basicsr_ext.common": (
         1,
@@ -59,13 +63,16 @@ ROOMS = {
     "i2sb_plugin.data": (5, "Data sets: pairs of folders, and clean images that are degraded on the fly."),
     "basicsr_ext.preflight": (5, "What would fail later, found before anything is written; then the run starts."),
     "basicsr_ext.restoring": (5, "A trained network restores pictures of any kind and size."),
-    "i2sb_plugin.models": (5, "I2SB and what it is compared with, as BasicSR models; their options and losses."),
+    "i2sb_plugin.models": (
+        6,
+        "I2SB, its students and what it is compared with, as BasicSR models; their options and losses.",
+    ),
     "i2sb_plugin.weights": (5, "Weights of other programs, and the network that is built in."),
     "basicsr_ext.repairs": (6, "BasicSR mended in memory: one entry, one fault, one probe, one test."),
     "basicsr_ext.benchmark": (6, "Methods x data sets x metrics, by one option file; tables, sheets, a page."),
-    "i2sb_plugin.plugin": (6, "The plugin's door: BasicSR's registries know the bridge after `register()`."),
+    "i2sb_plugin.plugin": (7, "The plugin's door: BasicSR's registries know the bridge after `register()`."),
     "basicsr_ext.commands": (7, "One file for each sub-command: arguments in, exit code out."),
-    "i2sb_plugin.api": (7, "Restoring from Python, in three lines."),
+    "i2sb_plugin.api": (8, "Restoring from Python, in three lines."),
     "basicsr_ext.install": (8, "Install BasicSR 1.4.2 where pip alone does not."),
     "basicsr_ext.cli": (8, "The command `basicsr`."),
     "basicsr_ext.__main__": (9, "`python -m basicsr_ext` does the same as the command `basicsr`."),
@@ -90,7 +97,8 @@ DOORS = {
     "studies": (set(), "The evidence behind the documentation."),
 }
 # Rooms that need nothing but torch, besides the standard library and each other.
-PURE = [f"i2sb_plugin.{name}" for name in ("bridge", "diffusion", "preconditioning", "regression", "samplers", "space")]
+_MATHS = ("bridge", "diffusion", "preconditioning", "regression", "samplers", "space", "student")
+PURE = [f"i2sb_plugin.{name}" for name in _MATHS]
 
 FILES = sorted(path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 

@@ -20,6 +20,8 @@ from basicsr_ext.preflight import data, measures, networks
 from basicsr_ext.processes import launch
 from basicsr_ext.processes.launch import Launch
 
+_INPUTS = ("pretrain", "teacher")  # how the options of `path` begin that name files to read
+
 
 def missing_files(opt: Mapping[str, Any]) -> list[str]:
     """Faults of the folders and files that the options name; quick, builds nothing."""
@@ -57,7 +59,7 @@ def check_put_aside(opt: Mapping[str, Any], option_file: str, is_train: bool) ->
     if goes_on or launch.is_restart() or not os.path.lexists(folder):
         return
     named = [("-opt", option_file), *_texts({key: value for key, value in opt.items() if key != "path"})]
-    named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith("pretrain")]
+    named += [(f"path.{key}", text) for key, text in opt["path"].items() if key.startswith(_INPUTS)]
     texts = [(option, text) for option, text in named if isinstance(text, str)]
     if inside := [f"{option} {text}" for option, text in texts if _lies_in(option, text, folder)]:
         cure = "give --auto_resume to go on with that run, or " if is_train else ""

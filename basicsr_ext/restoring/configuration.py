@@ -23,12 +23,15 @@ from basicsr_ext.options.resolve import raise_faults
 _OF_ONE_START = {"auto_resume", "dist", "is_train", "manual_seed_drawn", "notes", "rank", "start", "world_size"}
 
 
-def find_options(checkpoint: AnyPath | None, option_file: AnyPath | None = None) -> tuple[dict[str, Any], str]:
+def find_options(
+    checkpoint: AnyPath | None, option_file: AnyPath | None = None, option: str = "--checkpoint"
+) -> tuple[dict[str, Any], str]:
     """Find the options that a checkpoint's network was trained with; None for one without weights, of ``option_file``.
 
     The first of these is taken: ``option_file``; the configuration inside the checkpoint, a JSON text with
     ``network_g`` among a safetensors file's metadata or at a .pth's root; the record of the run that wrote it,
     ``experiments/<name>/options.json`` for ``experiments/<name>/models/net_g_latest.pth``; its option file.
+    ``option`` is what named the checkpoint, for messages.
 
     Returns the options that matter for restoring, checked, and the place that they come from. Raises InputError if
     there are none, several option files compete, or the options are wrong.
@@ -39,9 +42,9 @@ def find_options(checkpoint: AnyPath | None, option_file: AnyPath | None = None)
     else:
         checkpoint = Path(checkpoint or "").expanduser()
         if not checkpoint.is_file():
-            raise InputError(f"--checkpoint {checkpoint}: no such file; give a network's file such as net_g_latest.pth")
-        inside = read_configuration(checkpoint, "--checkpoint")
-        opt, source = (inside, str(checkpoint)) if inside else _of_run(checkpoint)
+            raise InputError(f"{option} {checkpoint}: no such file; give a network's file such as net_g_latest.pth")
+        inside = read_configuration(checkpoint, option)
+        opt, source = (inside, str(checkpoint)) if inside else _of_run(checkpoint, option)
         if inside and not opt.get("model_type"):
             opt["model_type"] = _class_with(opt)
     if isinstance(opt.get("plugins"), list):
@@ -50,17 +53,21 @@ def find_options(checkpoint: AnyPath | None, option_file: AnyPath | None = None)
 
 
 def _class_with(configuration: Mapping[str, Any]) -> str:
-    """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise."""
+    """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise.
+
+    Of several the one that declares the fewest others.
+    """
     models = registry_of("MODEL")
 
-    def shared(name: str) -> int:
-        blocks = restorer_class_of(registries.find(models, name)).option_blocks
-        return len({block for block in blocks if "." not in block} & set(configuration))
+    def likeness(name: str) -> tuple[int, int]:
+        blocks = {block for block in restorer_class_of(registries.find(models, name)).option_blocks if "." not in block}
+        shared = len(blocks & set(configuration))
+        return shared, shared and shared - len(blocks)
 
-    return max(["RestorationModel", *registries.names(models)], key=shared)
+    return max(["RestorationModel", *registries.names(models)], key=likeness)
 
 
-def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
+def _of_run(checkpoint: Path, option: str) -> tuple[dict[str, Any], str]:
     """The options of the run that a checkpoint belongs to: its record, else its option file."""
     folder = checkpoint.parent.parent if checkpoint.parent.name == "models" else checkpoint.parent
     recorded = read_options(folder)
@@ -75,7 +82,10 @@ def _of_run(checkpoint: Path) -> tuple[dict[str, Any], str]:
             return opt, str(only[0])
     held = f"{len(found)} option files ({listed(path.name for path in found)})" if found else "no option file"
     said = f"it holds no configuration and {folder} holds {held}"
-    raise InputError(f"--checkpoint {checkpoint}: {said}; say with -opt FILE what the network was trained with")
+    cure = "say with -opt FILE what the network was trained with"
+    if option != "--checkpoint":
+        cure = f"write them into it: basicsr export {checkpoint} -opt FILE -o NEW.safetensors"
+    raise InputError(f"{option} {checkpoint}: {said}; {cure}")
 
 
 def recorded_overrides(path: str | Path) -> list[str]:

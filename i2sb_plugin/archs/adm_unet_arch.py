@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -153,6 +154,8 @@ class ADMUNet(BridgeNetwork):
 
     Source: ADM (2105.05233) section 3; I2SB (2302.05872) section 4.
     """
+
+    first_weight: ClassVar[str | None] = "input_blocks.0.0.weight"
 
     def __init__(
         self,

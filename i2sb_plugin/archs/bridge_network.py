@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,8 @@ class BridgeNetwork(NetworkContract, nn.Module):
     Raises:
         ValueError: a number that is not allowed; the message names the option.
     """
+
+    first_weight: ClassVar[str | None] = None  # of the one layer that sees the input, its channels in their order
 
     def __init__(
         self, in_channels: int, out_channels: int, cond_channels: int, unshuffle: int, full_size: int = 0

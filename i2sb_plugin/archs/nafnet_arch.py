@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,8 @@ class ConditionalNAFNet(BridgeNetwork):
     Source: NAFNet (2204.04676) section 3; scale and shift by the time as in Refusion (2304.08291) section 4; means
     over the size of the crops: TLC (2112.04491) section 3.
     """
+
+    first_weight: ClassVar[str | None] = "first.weight"
 
     def __init__(
         self,

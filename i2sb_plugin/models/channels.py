@@ -11,12 +11,12 @@ from basicsr_ext.checkpoints.networks import network_channels
 __all__ = ["channel_faults"]
 
 
-def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, dial: bool = False) -> list[str]:
+def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, maps: int = 0) -> list[str]:
     """Say which channels of the images ``item`` do not fit ``network_g``; nothing where its options do not tell.
 
     xt has the channels of gt. lq may have others: one channel is repeated, of more the first are taken, see
     :func:`i2sb_plugin.space.match_channels`. The condition is lq as it is, with ``cond_x1``, then ``cond``,
-    then the map of the dial.
+    then ``maps`` further channels, such as the map of a dial.
     """
     network, where = opt["network_g"], item.get("lq_path", "the first image")
     takes, gives = network_channels(network)
@@ -30,20 +30,20 @@ def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: boo
     ]
     if wanted is not None and 1 < given < wanted:
         faults.append(f"{where} has {given} channels, its clean image {wanted}; give it 1, {wanted} or more")
-    return faults + _condition_faults(opt, item, cond_x1, dial)
+    return faults + _condition_faults(opt, item, cond_x1, maps)
 
 
-def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, dial: bool) -> list[str]:
+def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, maps: int) -> list[str]:
     network = opt["network_g"]
     if "cond_channels" not in inspect.signature(ARCH_REGISTRY.get(network["type"])).parameters:
         return []
     seen = item["lq"].shape[-3] if cond_x1 else 0
-    seen += (item["cond"].shape[-3] if "cond" in item else 0) + dial
+    seen += (item["cond"].shape[-3] if "cond" in item else 0) + maps
     stated = network.get("cond_channels", 0)
     if seen == stated:
         return []
     return [
         f"network_g.cond_channels is {stated}, but beside xt the network sees {seen} channel(s) (lq with "
-        f"cond_x1 or in a diffusion, dataroot_cond, and one for a dial), such as of "
+        f"cond_x1 or in a diffusion, dataroot_cond, one for a dial, a student's noise), such as of "
         f"{item.get('lq_path', 'the first image')}; set network_g.cond_channels: {seen}"
     ]

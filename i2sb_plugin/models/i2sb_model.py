@@ -26,7 +26,7 @@ from i2sb_plugin.models.consistency import consistent, with_low_frequencies
 from i2sb_plugin.models.x0_losses import X0Losses, loss_faults, trial_faults
 from i2sb_plugin.preconditioning import Direct, Preconditioning
 
-__all__ = ["I2SBModel"]
+__all__ = ["I2SBModel", "drawn"]
 
 _ROUNDING = 1e-12  # mean square of what float32 leaves between equal images; a step of 16 bits is 1e-9
 _DIAL, _ENDS = 0.5, 0.2  # where the dial stands if nobody sets it, and the share of samples at one of its ends
@@ -56,6 +56,7 @@ class I2SBModel(RestorationModel):
     takes_mask: ClassVar[bool] = True
     network_takes: ClassVar[tuple[str, ...]] = ("x", "time", "cond")
     path_block: ClassVar[str] = "bridge"  # the block of options that builds what is walked
+    plain_loss: ClassVar[Mapping[str, Any]] = {"type": "BridgeLoss"}  # of training where the options give none
 
     def __init__(self, opt: dict) -> None:
         self.bridge_options = self._read(opt, self.path_block)
@@ -66,7 +67,8 @@ class I2SBModel(RestorationModel):
         self.scale = opt.get("scale", 1)
         super().__init__(opt)
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
-        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, self.bridge_options)
+        cond_x1 = self.bridge_options.cond_x1
+        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, cond_x1, self.maps(opt))
 
     def take_options(self, opt: dict) -> None:
         """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
@@ -81,6 +83,11 @@ class I2SBModel(RestorationModel):
         for key in dotted.split("."):
             block = (block or {}).get(key)
         return read_block(cls.option_blocks[dotted], block, dotted)
+
+    @classmethod
+    def maps(cls, opt: Mapping[str, Any]) -> int:
+        """Channels of the condition that are no images: the one of a dial."""
+        return int(cls._read(opt, cls.path_block).dial)
 
     def curve(self, iteration: int) -> dict[str, dict]:
         """The sampler at each number of evaluations in ``val.nfe_curve``, every ``val.nfe_curve_freq`` iterations."""
@@ -133,7 +140,7 @@ class I2SBModel(RestorationModel):
         In a training also what keeps ``train.x0_losses`` from looking at crops: missing weights, channels, sizes.
         """
         options = cls._read(opt, cls.path_block)
-        faults = channel_faults(opt, item, options.cond_x1, options.dial)
+        faults = channel_faults(opt, item, options.cond_x1, cls.maps(opt))
         if opt.get("is_train") and "gt" in item:
             size = opt["datasets"]["train"].get("gt_size") or min(item["gt"].shape[-2:])
             faults += trial_faults(opt["train"].get("x0_losses") or {}, item["gt"].shape[-3], size)
@@ -191,9 +198,9 @@ class I2SBModel(RestorationModel):
     # ---- training
 
     def init_losses(self) -> None:
-        """Build ``train.bridge_opt``, BridgeLoss where it is left out, and ``train.x0_losses``."""
+        """Build ``train.bridge_opt``, :attr:`plain_loss` where it is left out, and ``train.x0_losses``."""
         train = self.opt["train"]
-        self.cri_bridge = build_loss(train.get("bridge_opt") or {"type": "BridgeLoss"}).to(self.device)
+        self.cri_bridge = build_loss(dict(train.get("bridge_opt") or self.plain_loss)).to(self.device)
         self.x0_losses = X0Losses(train.get("x0_losses") or {}).to(self.device)
 
     def training_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -202,11 +209,7 @@ class I2SBModel(RestorationModel):
         x0 = space.encode(batch["gt"])
         dial = self._sample_dial(len(x0), generators)
         x1, cond = self.ends(batch, generators, dial)
-        if x0.shape != x1.shape:
-            raise InputError(
-                f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
-                f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
-            )
+        self._check_sizes(x0, x1, batch)
         step = self._sample_step(len(x0), generators)
         xt = self.bridge.sample_xt(x0, self._with_noise(x1, generators), step, generators)
         prediction = self._call(self.net_g, xt, x1, step, cond).float()
@@ -221,8 +224,15 @@ class I2SBModel(RestorationModel):
         if "mask" in batch:
             found = torch.where(batch["mask"].bool(), found, x0)
         weight = None if dial is None else sent((1 - dial) ** 2, x0.device)
-        shift = _drawn("shift", 2, len(x0), generators)
+        shift = drawn("shift", 2, len(x0), generators)
         return {"l_bridge": loss} | self.x0_losses(found, x0, step == self.bridge.last_step, time, weight, shift)
+
+    def _check_sizes(self, x0: Tensor, x1: Tensor, batch: dict[str, Any]) -> None:
+        if x0.shape != x1.shape:
+            raise InputError(
+                f"gt is {tuple(x0.shape[1:])} but lq at scale {self.scale} is {tuple(x1.shape[1:])} "
+                f"(channels, height, width) for {batch['lq_path'][0]}; the bridge needs them equal"
+            )
 
     def _call(self, net: nn.Module, xt: Tensor, x1: Tensor, step: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output at a node for each image, ``x1`` being the start without noise of its own."""
@@ -240,8 +250,8 @@ class I2SBModel(RestorationModel):
         """Draw the dial of each sample, on the CPU: (count,) in [0, 1], one in five at an end; None without a dial."""
         if not self.bridge_options.dial:
             return None
-        drawn = _drawn("dial", 2, count, generators)
-        return torch.where(drawn[:, 1] < _ENDS, drawn[:, 0].round(), drawn[:, 0])
+        found = drawn("dial", 2, count, generators)
+        return torch.where(found[:, 1] < _ENDS, found[:, 0].round(), found[:, 0])
 
     def restore(self, batch: dict[str, Any], net: nn.Module, generators: Any, callback: Any = None) -> Tensor:
         """Walk from x1 to x0 by ``val.sampler`` (algorithm 2): B,C,H,W in [0, 1], the mean of ``draws`` walks.
@@ -332,7 +342,7 @@ class I2SBModel(RestorationModel):
         return x1.add(standard_normal(x1, generators), alpha=scale) if scale else x1
 
 
-def _drawn(purpose: str, numbers: int, count: int, generators: list[torch.Generator] | None) -> Tensor:
+def drawn(purpose: str, numbers: int, count: int, generators: list[torch.Generator] | None) -> Tensor:
     """Uniform numbers in [0, 1) for each image, (count, numbers) on the CPU, that follow from its generator."""
     if generators is None:
         return torch.rand(count, numbers)
@@ -340,9 +350,9 @@ def _drawn(purpose: str, numbers: int, count: int, generators: list[torch.Genera
     return torch.cat([torch.rand(1, numbers, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def _inputs(opt: dict, channels: int | None, options: Any) -> tuple[int | None, bool]:
+def _inputs(opt: dict, channels: int | None, cond_x1: bool, maps: int) -> tuple[int | None, bool]:
     """Channels of lq, and whether further condition images are needed, as far as the options tell."""
-    cond, cond_x1 = (opt["network_g"].get("cond_channels") or 0) - options.dial, options.cond_x1
+    cond = (opt["network_g"].get("cond_channels") or 0) - maps
     sets = (opt.get("datasets") or {}).values()
     if any(block.get("dataroot_cond") for block in sets) or (cond and not cond_x1):
         return channels, True

@@ -346,7 +346,9 @@ def test_weights_of_which_nothing_fits_are_refused_even_loosely(tmp_path):
     assert "path.pretrain_network_g" in fault and "1 unknown: netG.weight" in fault and "strict_load" not in fault
 
 
-@pytest.mark.parametrize("place", ["-opt", "path.pretrain_network_g", "datasets.train.dataroot_gt", "link", "linked"])
+@pytest.mark.parametrize(
+    "place", ["-opt", "path.pretrain_network_g", "path.teacher", "datasets.train.dataroot_gt", "link", "linked"]
+)
 def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     run, outside = tmp_path / "experiments" / "run", write_images(tmp_path / "gt", 2, 8)
     (run / "training_states").mkdir(parents=True)
@@ -357,8 +359,8 @@ def test_a_folder_is_not_put_aside_while_inputs_lie_in_it(place, tmp_path):
     opt["root_path"] = str(tmp_path)  # where runs lie, which is no input
     check_put_aside(opt, str(outside), True)
     option_file = str(inside) if place == "-opt" else str(outside)
-    if place == "path.pretrain_network_g":
-        opt["path"]["pretrain_network_g"] = str(inside)
+    if place.startswith("path."):
+        opt["path"][place.removeprefix("path.")] = str(inside)
     elif place == "datasets.train.dataroot_gt":
         opt["datasets"]["train"]["dataroot_gt"] = [str(outside), str(inside)]
     elif place == "link":
