@@ -77,8 +77,9 @@ def bases() -> tuple[dict[str, Any], ...]:
     found = []
     for file in sorted((ROOT / "options").glob("*.yml")):
         opt = yaml.safe_load(file.read_text())
-        # what is no run, and the run whose data set makes crops of 400 pixels whatever the images: too slow
-        if "model_type" not in opt or opt["model_type"].startswith("RealESRGAN"):
+        # what is no run, the run whose data set makes crops of 400 pixels whatever the images, and that of a student,
+        # whose teacher would have to be trained: too slow
+        if opt.get("model_type", "RealESRGAN").startswith(("RealESRGAN", "BridgeStudent")):
             continue
         for block in opt["datasets"].values():
             paired = "dataroot_lq" in block
@@ -95,8 +96,8 @@ def bases() -> tuple[dict[str, Any], ...]:
             if key in network:
                 network[key] = value
         if "sampler" in opt.get("val", {}):
-            opt["val"]["sampler"]["nfe"] = 2
-        if "preset" in network:
+            opt["val"]["sampler"]["nfe"] = min(2, opt["val"]["sampler"]["nfe"])
+        if network.get("preset", "fast") != "fast":
             network["preset"] = "tiny"
         found.append(opt)
     return tuple(found)
