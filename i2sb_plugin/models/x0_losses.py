@@ -15,7 +15,7 @@ from i2sb_plugin.models.perceptual_losses import PerImageLoss
 
 __all__ = ["PLACES", "X0Losses"]
 
-_PLACES = 2  # from which a perceptual loss looks along each axis: as many as a folded cell has pixels
+_STRIDE = 4  # pixels from one place of AlexNet's first layer to the next
 PLACES = ("x1", "all", "rising")  # samples that a loss looks at: those at x1, all, all with the time as weight
 
 
@@ -72,17 +72,17 @@ class X0Losses(nn.ModuleDict):
 
 
 def _shifted(found: Tensor, wanted: Tensor, shift: Tensor, smallest: int) -> tuple[Tensor, Tensor]:
-    """The images, B,C,H,W, without the first or the last row and column, by ``shift``, (B, 2) in [0, 1); B,C,H-1,W-1.
+    """The images, B,C,H,W, without three rows and columns, at places by ``shift``, (B, 2) in [0, 1); B,C,H-3,W-3.
 
     They stay as they are if fewer than ``smallest`` pixels would be left.
 
-    AlexNet's first layer looks at every fourth pixel. From a place that never changes it cannot tell a grid of two
+    AlexNet's first layer looks at every fourth pixel. At places that never change it cannot see a grid of two or four
     pixels from a shift of colour, and a network of unshuffled pixels learns to draw one.
     """
-    height, width = (side - _PLACES + 1 for side in found.shape[-2:])
+    height, width = (side - _STRIDE + 1 for side in found.shape[-2:])
     if min(height, width) < smallest:
         return found, wanted
-    starts = (shift * _PLACES).long().tolist()
+    starts = (shift * _STRIDE).long().tolist()
     places = [(..., slice(top, top + height), slice(left, left + width)) for top, left in starts]
     first, second = (torch.stack([image[k][place] for k, place in enumerate(places)]) for image in (found, wanted))
     return first, second

@@ -17,9 +17,6 @@ target and LPIPS as a term; it is one network, whose dial is set when it restore
 for each task, what one evaluation of `{NEW}` has over the full-size network: in PSNR over one evaluation, in the other
 metrics over the walk, of whichever NFE, that has the lowest LPIPS on this very data set, which favours the full-size
 network. `lowest` compares with the lowest figure of that metric over all of its walks.
-
-The networks measured so far, of sr4x and jpeg10 with seed 0, had no last convolution of full size (`full_size`), and
-LPIPS as a loss looked from sixteen places, not four: [what that changes](../training.md#the-grid-of-unshuffled-pixels).
 """
 
 

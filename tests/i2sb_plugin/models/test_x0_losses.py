@@ -116,17 +116,17 @@ def test_the_loss_of_a_step_is_that_of_the_predicted_x0(predicts):
 
 
 def test_a_perceptual_loss_looks_from_places_that_differ_at_the_same_part_of_both(weights):
-    x0, gt = images(size=41)
+    x0, gt = images(size=43)
     losses = X0Losses({"lpips": {"type": "LPIPSLoss", "weights": weights}})
     shift = torch.tensor([[0.0, 0.0], [0.3, 0.99], [0.5, 0.5], [0.76, 0.24]])
     found = losses(x0, gt, AT_X1, TIME, shift=shift)["l_lpips"]
-    starts = [(0, 0), (0, 1), (1, 1), (1, 0)]
+    starts = [(0, 0), (1, 3), (2, 2), (3, 0)]
     parts = [
         [image[k : k + 1, :, top : top + 40, left : left + 40].add(1).div(2) for image in (x0, gt)]
         for k, (top, left) in enumerate(starts)
     ]
     wanted = [float(losses["lpips"].per_image(*part).detach()) for part in parts]
     assert float(found.detach()) == pytest.approx(sum(wanted) / 4, rel=1e-5)
-    small = [image[..., :31, :31] for image in (x0, gt)]
+    small = [image[..., :33, :33] for image in (x0, gt)]
     plain = losses(*small, AT_X1, TIME)["l_lpips"]
     assert torch.equal(losses(*small, AT_X1, TIME, shift=shift)["l_lpips"], plain), "too few pixels would be left"
