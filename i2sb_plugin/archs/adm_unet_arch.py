@@ -146,8 +146,7 @@ class ADMUNet(BridgeNetwork):
             instead of 9; None for yes on a CPU, no on a GPU, where it is not measured yet.
         unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
             hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
-        full_size: channels of a last convolution at full size, after unshuffled layers; 0 for none: a perceptual loss
-            may then draw a grid of cells. 16 are enough.
+        full_size: channels of a last convolution at full size, after unshuffled layers, such as 16; 0 for none.
 
     Raises:
         ValueError: an option that cannot be built; the message names it.

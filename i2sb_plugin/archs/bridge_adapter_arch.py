@@ -34,8 +34,7 @@ class BridgeAdapter(BridgeNetwork):
         unshuffle: 2 or 4: the inner network works on an image of a half or a quarter of the height and width, whose
             channels hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size. A network that
             enlarges and cannot be built at scale 1 undoes it itself.
-        full_size: channels of a last convolution at full size, after an unshuffled network; 0 for none: a perceptual
-            loss may then draw a grid of cells. 16 are enough.
+        full_size: channels of a last convolution at full size, after an unshuffled network, such as 16; 0 for none.
 
     Raises:
         ValueError: an option that cannot be built, or a network that cannot serve; the message names it and says why.

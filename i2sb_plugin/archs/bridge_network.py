@@ -24,8 +24,8 @@ class BridgeNetwork(NetworkContract, nn.Module):
 
     With ``unshuffle`` u the layers work on an image of 1/u of the height and width with u * u times the channels
     (pixel_unshuffle of ESPCN, 1609.05158, as FFDNet, 1710.04026, puts it first): about 1/u^2 of the cost. Each cell
-    then draws its u * u pixels alone, and a perceptual loss makes a grid of them, unless a last convolution at full
-    size (``full_size``) sees the pixels of neighbouring cells together.
+    then draws its u * u pixels alone; with ``full_size`` a last convolution sees the pixels of neighbouring cells
+    together.
 
     Args:
         in_channels: channels of xt.

@@ -94,8 +94,7 @@ class ConditionalNAFNet(BridgeNetwork):
         decoder_blocks: blocks of each level on the way up, in the order of ``encoder_blocks``: the finest level first.
         unshuffle: 2 or 4: the layers work on an image of a half or a quarter of the height and width, whose channels
             hold its pixels, at about a quarter or a sixteenth of the cost; 1 for full size.
-        full_size: channels of a last convolution at full size, after unshuffled layers; 0 for none: a perceptual loss
-            may then draw a grid of cells. 16 are enough.
+        full_size: channels of a last convolution at full size, after unshuffled layers, such as 16; 0 for none.
         pool_size: side of the training crops in pixels. In a larger image each pixel's channels are then weighted by
             their mean over that much around it, as in the crops, and tiles larger than the crops agree better with the
             whole image, for two cumulative sums in each block; None for the mean over the whole image or tile.
