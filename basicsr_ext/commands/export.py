@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     options = {key: value for key, value in restorer.opt.items() if key in found and key not in _OF_A_RUN}
     weights: Mapping[str, Tensor] = restorer.network.net.state_dict()
     if args.mix:
-        other_options, _ = find_options(args.mix[0], None)
+        other_options, _ = find_options(args.mix[0], option="--mix")
         other = Restorer(other_options, args.mix[0], Loading("cpu"))
         _warn_of_differences(restorer.opt, other.opt)
         weights = _mixed(weights, other.network.net.state_dict(), share, args.mix[0])

@@ -94,7 +94,7 @@ def test_a_mix_of_what_does_not_fit_is_refused_and_of_another_kind_is_said(here,
         ("wide.safetensors", "0.5", "--mix wide.safetensors: its network is another one, input_blocks.0.0.weight of 1"),
         ("same.safetensors", "1.5", "--mix OTHER 1.5: the share of OTHER must be a number from 0 to 1"),
         ("same.safetensors", "half", "--mix OTHER half: the share of OTHER must be"),
-        ("missing.safetensors", "0.5", "missing.safetensors: no such file"),
+        ("missing.safetensors", "0.5", "--mix missing.safetensors: no such file"),
     ):
         code, _, err = run(capsys, "export", checkpoint, "-o", "mixed.safetensors", "--mix", other, share)
         assert code == 2 and said in err, err
