@@ -37,11 +37,3 @@ def kept_streams(devices: Sequence[int] = ()) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-
-
-@contextlib.contextmanager
-def streams_of(seed: int) -> Iterator[None]:
-    """Seed the default streams of the CPU for a while, then put them back where they were."""
-    with kept_streams():
-        seed_streams(seed)
-        yield

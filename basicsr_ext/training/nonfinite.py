@@ -23,6 +23,7 @@ from basicsr_ext.common.text import listed
 from basicsr_ext.processes import collectives
 from basicsr_ext.training import loop_state
 
+_CLIP_ROUNDING = 1e-6  # that torch adds to the norm before it divides by it
 LAG = 2  # steps that a GPU may be behind when the norm of one is read: the host waits for what is long done
 
 
@@ -70,7 +71,9 @@ class Step:
         return not math.isfinite(float(self._host))
 
     def clip(self, largest: float) -> None:
-        """Scale the gradient down to this norm if it is longer."""
+        """Scale the gradient down to this norm if it is longer; on a GPU, whose norm is not known yet, by 1 if not."""
+        if self._event is None and float(self.norm) + _CLIP_ROUNDING <= largest:
+            return
         nn.utils.clip_grads_with_norm_(self.parameters.values(), largest, self.norm, foreach=True)
 
     def described(self) -> BadStep:

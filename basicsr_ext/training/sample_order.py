@@ -6,13 +6,13 @@ the ranks. What a sample draws (crop, flip, degradation) follows from the seed a
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from basicsr_ext.common.seeds import seed_from, streams_of
+from basicsr_ext.common.seeds import kept_streams, seed_from, seed_streams
 
 
 def global_batch_size(opt: Mapping[str, Any]) -> int | None:
@@ -104,9 +104,16 @@ class SeededSamples(torch.utils.data.Dataset):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
-        index, position = place
-        with streams_of(seed_from("sample", self.seed, position)):
-            return self.dataset[index]
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> list[Any]:
+        """Read a batch, as torch's loader asks for it."""
+        samples = []
+        with kept_streams():
+            for index, position in places:
+                seed_streams(seed_from("sample", self.seed, position))
+                samples.append(self.dataset[index])
+        return samples
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -195,3 +195,16 @@ def test_a_gpu_is_read_two_steps_late_and_before_anything_is_kept(here):
         guard.refuses(LateStep(3, True))
     opt["train"]["nonfinite"] = "skip"
     assert nonfinite.Guard(model).lag == 0
+
+
+@pytest.mark.parametrize("largest", [4.9, 5.0, 5.0 + 5e-7, 5.1])  # above, at and below the norm, which is 5
+def test_clipping_is_that_of_torch_whether_or_not_the_gradient_is_longer(largest):
+    def parameter():
+        parameter = nn.Parameter(torch.zeros(2))
+        parameter.grad = torch.tensor([3.0, 4.0])
+        return parameter
+
+    found, wanted = parameter(), parameter()
+    nonfinite.Step(1, {}, {}, {"net_g.a": found}).clip(largest)
+    nn.utils.clip_grad_norm_([wanted], largest)
+    assert found.grad.equal(wanted.grad)
