@@ -22,6 +22,7 @@ from studies.quality.questions import (
     ablations,
     claims,
     equal_seconds,
+    error_spectrum,
     one_step,
     samplers,
     super_resolution,
@@ -50,6 +51,7 @@ METHOD = f"""## How it was made
 
     python -m studies.quality.study --data DIR
     python -m studies.quality.questions.texture --work study
+    python -m studies.quality.questions.error_spectrum --work study
     python -m studies.quality.questions.time_to_quality --work study
     python -m studies.quality.questions.robustness --work study
     python -m studies.quality.pages --work study
@@ -118,7 +120,7 @@ def _sections(results: Path, study: Study, outcomes: Outcomes, plans: dict[str, 
         ),
         "equal_seconds": (
             "Equal seconds of training: a cheaper network, one evaluation",
-            equal_seconds.section(outcomes, plans.get(equal_seconds.NAME)),
+            equal_seconds.section(outcomes, plans.get(equal_seconds.NAME)) + "\n" + error_spectrum.section(results),
         ),
         "rivals": (
             "The fast bridge beside its rivals, with the same network and term",
