@@ -24,6 +24,7 @@ from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.options import TrainOptions, ValOptions
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
+from basicsr_ext.restoring.tiling import TiledNetwork
 from basicsr_ext.training.nonfinite import Guard, Step, poisoned
 
 Batch = dict[str, Any]
@@ -42,6 +43,7 @@ class RestorationModel(RestorerContract, SRModel):
     skips_bad_steps: ClassVar[bool] = True
     ema_decay: float = 0.0
     accumulate: int = 1
+    _tiled: TiledNetwork | None = None
 
     def __init__(self, opt: dict) -> None:
         self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", opt.get("train"))
@@ -212,14 +214,24 @@ class RestorationModel(RestorerContract, SRModel):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        """Lend :attr:`eval_net` in evaluation mode."""
+        """Lend :attr:`eval_net` in evaluation mode, in tiles where ``val.tile`` asks for them."""
         net = self.eval_net
         training = net.training
         net.eval()
         try:
-            yield net
+            yield self._in_tiles(net)
         finally:
             net.train(training)
+
+    def _in_tiles(self, net: nn.Module) -> nn.Module:
+        """The network as ``val.tile`` has it; the same object again, which knows which tile memory was found to hold."""
+        val = self.opt.get("val") or {}
+        if not val.get("tile"):
+            return net
+        if self._tiled is None or self._tiled.net is not net:
+            warn = get_root_logger().warning
+            self._tiled = TiledNetwork(net, val["tile"], val.get("tile_overlap"), say=warn).eval()
+        return self._tiled
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
         """Restore the data set, shared out over the ranks, and log the metrics; the same figures on any number."""

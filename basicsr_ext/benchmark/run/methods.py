@@ -61,7 +61,7 @@ class NetworkMethod(_Row):
     """A network that is loaded and called."""
 
     identity: Mapping[str, Any]  # everything beside the image that decides what is restored; JSON
-    open: Callable[[str, int], Runner]  # loads it on a device, in tiles
+    open: Callable[[str, int | None], Runner]  # loads it on a device, in tiles
     opt: Mapping[str, Any] | None = None  # of a registered model
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
