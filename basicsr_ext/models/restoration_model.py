@@ -224,7 +224,7 @@ class RestorationModel(RestorerContract, SRModel):
             net.train(training)
 
     def _in_tiles(self, net: nn.Module) -> nn.Module:
-        """The network as ``val.tile`` has it; the same object again, which knows which tile memory was found to hold."""
+        """The network as ``val.tile`` has it; the same object again, which knows the tile that memory holds."""
         val = self.opt.get("val") or {}
         if not val.get("tile"):
             return net
