@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.seeds import seed_from
+from basicsr_ext.images.values import values_of
 from basicsr_ext.models import acceleration
 from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.options import TrainOptions, ValOptions
@@ -41,6 +42,7 @@ class RestorationModel(RestorerContract, SRModel):
 
     option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
     skips_bad_steps: ClassVar[bool] = True
+    takes_data: ClassVar[bool] = True
     ema_decay: float = 0.0
     accumulate: int = 1
     _tiled: TiledNetwork | None = None
@@ -50,6 +52,7 @@ class RestorationModel(RestorerContract, SRModel):
         self.acceleration.start()
         self.precision = self.acceleration.precision
         self.scaler = self.acceleration.scaler()
+        self.values = values_of(opt)  # of data that are no pictures
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -74,7 +77,13 @@ class RestorationModel(RestorerContract, SRModel):
 
         ``generators`` holds one for each image, so that an image is restored alike in any batch and on any rank.
         """
-        return net(batch["lq"]).float().clamp(0, 1)
+        restored = net(batch["lq"]).float()
+        return restored.clamp(0, 1) if self.is_bounded else restored
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether nothing lies outside of [0, 1]: so it is of pictures, and of data with a range."""
+        return self.values is None or self.values.bounded
 
     def progress_strip(self, batch: Batch, net: nn.Module, seed: int = 0) -> Tensor | None:
         """A picture C,H,W in [0, 1] of how one image is restored with the noise of ``seed``; None for none."""
