@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from basicsr_ext.common.option_blocks import read_block
 DATA_EXTENSIONS = (".npy", ".npz", ".tif", ".tiff")
 DISPLAYED = 255.0  # what the upper end of the interval is to metrics, as the white of a picture
 _DEVIATIONS = 2  # the interval of mean and std: so many on either side, so that the bridge sees a std of 0.5
+_IN_FILES = {"key", "axes"}  # fields that say where numbers lie, which a network does not see
 _HOW = "give one of range: [lo, hi], mean and std, or percentiles: [1, 99]"
 
 Numbers = float | tuple[float, ...]  # one for all channels, or one for each
@@ -151,6 +152,30 @@ def _each(numbers: Numbers) -> tuple[float, ...]:
 
 def _row(numbers: Numbers) -> np.ndarray:
     return np.array(_each(numbers), np.float64)
+
+
+def difference(ours: Values | None, its: Values | None) -> str | None:
+    """What a network was trained on, and what the options say instead; None where they mean the same numbers.
+
+    ``its`` are the network's own values; what it measured may be missing in ``ours``.
+    """
+    cure = "give the block that it was trained with"
+    if ours is None or its is None:
+        if ours is its:
+            return None
+        if its is None:
+            return "pictures, but data is given; leave that block out, or train on data"
+        return f"{its.dtype} data, but the options have no block data: its images are no pictures; {cure}"
+    for field in fields(Values):
+        one, other = vars(ours)[field.name], vars(its)[field.name]
+        missing = field.name in ("low", "high") and one is None
+        if field.name not in _IN_FILES and one != other and not missing:
+            return f"data.{field.name} {_shown(other)}, but the options say {_shown(one)}; {cure}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def values_of(block: Any, where: str = "data") -> Values | None:

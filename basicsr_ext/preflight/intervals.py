@@ -13,12 +13,11 @@ from basicsr_ext.checkpoints.storage import read_configuration
 from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.values import Values, values_of
+from basicsr_ext.images.values import Values, difference, values_of
 from basicsr_ext.processes import launch
 
 MOST_IMAGES = 256  # of the training set that are looked at, evenly spread
 MOST_NUMBERS = 1 << 22  # of each channel, all images together, evenly spread
-_IN_FILES = {"key", "axes"}  # fields that say where numbers lie, which a network does not see
 
 
 def settle(opt: dict[str, Any], is_train: bool) -> list[str]:
@@ -31,7 +30,8 @@ def settle(opt: dict[str, Any], is_train: bool) -> list[str]:
     values, network = values_of(opt), _network(opt, is_train)
     held = _held(network) if network is not None else None
     if not is_train and network is not None and held is not None:
-        _compare(values, held.get("data") and values_of(held), network)
+        if wrong := difference(values, values_of(held)):
+            raise InputError(f"path.pretrain_network_g is {network}, which was trained on {wrong}")
     if values is None or values.measured:
         return []
     known = values_of(held) if held and held.get("data") else None
@@ -73,26 +73,6 @@ def _held(network: Path) -> dict[str, Any] | None:
         return read_configuration(network) or None
     except InputError:
         return None
-
-
-def _compare(ours: Values | None, its: Values | None, network: Path) -> None:
-    """Refuse to test a network on numbers of another meaning."""
-    where = f"path.pretrain_network_g is {network}, which was trained on"
-    if ours is None and its is not None:
-        raise InputError(f"{where} {its.dtype} data, but the options have no block data: its images are no pictures; "
-                         "give the block that it was trained with")  # fmt: skip
-    if ours is not None and its is None:
-        raise InputError(f"{where} pictures, but data is given; leave that block out, or train on data")
-    for field in dataclasses.fields(Values) if ours is not None else ():
-        one, other = vars(ours)[field.name], vars(its)[field.name]
-        unknown = field.name in ("low", "high") and one is None
-        if field.name not in _IN_FILES and one != other and not unknown:
-            said = f"data.{field.name} {_shown(other)}, but the options say {_shown(one)}"
-            raise InputError(f"{where} {said}; give the block that it was trained with")
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def _measured(opt: Mapping[str, Any], values: Values) -> tuple[Values, str]:
