@@ -124,10 +124,11 @@ class Restorer:
             raise InputError(
                 f"the image is a tensor {tuple(image.shape)} of {image.dtype}; give floats C,H,W or B,C,H,W"
             )
-        batch, values = image.detach().float().cpu().reshape(-1, *image.shape[-3:]), self._loaded.values
-        if values is None:
+        values = self._loaded.values
+        if values is None or not image.numel():
             check_range(image.detach())
-        else:
+        batch = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
+        if values is not None:
             values.check(batch.numpy(), "the image")
             batch = torch.stack([values.to_unit(one.permute(1, 2, 0).numpy()) for one in batch])
         hole = None if mask is None else to_mask(mask)

@@ -29,9 +29,8 @@ def settle(opt: dict[str, Any], is_train: bool) -> list[str]:
     """
     values, network = values_of(opt), _network(opt, is_train)
     held = _held(network) if network is not None else None
-    if not is_train and network is not None and held is not None:
-        if wrong := difference(values, values_of(held)):
-            raise InputError(f"path.pretrain_network_g is {network}, which was trained on {wrong}")
+    if not is_train and network is not None and held is not None and (wrong := difference(values, values_of(held))):
+        raise InputError(f"path.pretrain_network_g is {network}, which was trained on {wrong}")
     if values is None or values.measured:
         return []
     known = values_of(held) if held and held.get("data") else None

@@ -66,8 +66,8 @@ def read_teacher(opt: Mapping[str, Any]) -> Teacher:
     if bridge.predicts == "preconditioned" and bridge.residual_variance == "auto":
         raise InputError(f"{lead}, whose bridge.residual_variance is auto, not a measured number; export it again")
     faults = _scale_faults(opt, found) + _bridge_faults(opt, bridge) + _network_faults(opt, found["network_g"])
-    if wrong := difference(values_of(opt), values_of(found)):
-        raise InputError(f"{lead}, which was trained on {wrong}")
+    if differs := difference(values_of(opt), values_of(found)):
+        raise InputError(f"{lead}, which was trained on {differs}")
     if faults:
         raise InputError(f"{lead}, which does not fit: {'; '.join(faults)}")
     return Teacher(Path(file).expanduser(), found["network_g"], bridge)
