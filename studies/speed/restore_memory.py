@@ -62,7 +62,7 @@ def test_options(name: str, layout: dict, nfe: int, tile: int) -> dict:
         "scale": 1,
         "num_gpu": 0,
         "datasets": {"test": data},
-        "network_g": {"type": "ADMUNet", "in_channels": 3, "out_channels": 3, **layout},
+        "network_g": {"type": "ADMUNet", "preset": "tiny", "in_channels": 3, "out_channels": 3, **layout},
         "bridge": {"steps": 1000},
         "path": {"pretrain_network_g": "tiny.safetensors"},
         "val": {"save_img": True, "tile": tile, "sampler": {"nfe": nfe}, "metrics": metrics},
