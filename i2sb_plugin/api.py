@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from basicsr_ext.common.errors import InputError
@@ -92,7 +93,8 @@ class Restorer:
 
         Args:
             image: a path; an array H,W or H,W,C of uint8, uint16 or floats in [0, 1]; or a tensor C,H,W or B,C,H,W of
-                floats in [0, 1]. Channels are grey, RGB or RGBA, in this order.
+                floats in [0, 1]. Channels are grey, RGB or RGBA, in this order. A network that was trained on data
+                takes a path, an array of their dtype and axes, or a tensor of their numbers.
             mask: white (or 1, or True) in the hole: a path, an array H,W, or a tensor of the image's axes with one
                 channel.
             seed: of the noise; the same seed gives the same image.
@@ -114,7 +116,7 @@ class Restorer:
         if isinstance(image, Tensor):
             return self._restore_tensor(image, mask, seed, flags)
         masks = None if mask is None else [to_mask(mask)]
-        restored, _ = self._loaded.restore_pictures([to_picture(image)], masks, seed, **flags)[0]
+        restored, _ = self._loaded.restore_pictures([to_picture(image, self._loaded.values)], masks, seed, **flags)[0]
         return to_array(restored, like=image)
 
     def _restore_tensor(self, image: Tensor, mask: Image | None, seed: int, flags: dict[str, Any]) -> Tensor:
@@ -122,12 +124,19 @@ class Restorer:
             raise InputError(
                 f"the image is a tensor {tuple(image.shape)} of {image.dtype}; give floats C,H,W or B,C,H,W"
             )
-        check_range(image.detach())
+        values = self._loaded.values
+        if values is None or not image.numel():
+            check_range(image.detach())
         batch = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
+        if values is not None:
+            values.check(batch.numpy(), "the image")
+            batch = torch.stack([values.to_unit(one.permute(1, 2, 0).numpy()) for one in batch])
         hole = None if mask is None else to_mask(mask)
         if hole is not None and (hole.dim() == 3 or len(hole) == 1):
             hole = hole.expand(len(batch), -1, -1, -1)
         restored, _ = self._loaded.restore(batch, hole, seed, **flags)
+        if values is not None:
+            restored = torch.stack([values.numbers(one).to(image.dtype) for one in restored])
         return (restored if image.dim() == 4 else restored[0]).to(image.device)
 
     def restore_file(
@@ -140,5 +149,6 @@ class Restorer:
         if os.path.exists(target) and os.path.samefile(source, target):
             raise InputError(f"{target} is the picture to restore; give another name for the result")
         masks = None if mask is None else [to_mask(mask)]
-        restored, _ = self._loaded.restore_pictures([read_picture(source)], masks, **flags)[0]
+        picture = read_picture(source, self._loaded.values)
+        restored, _ = self._loaded.restore_pictures([picture], masks, **flags)[0]
         write_picture(target, restored)

@@ -30,9 +30,13 @@ def encode(image: Tensor, scale: int = 1, mode: str = "bicubic") -> Tensor:
     return lift(image, scale, mode).mul(2).sub_(1)
 
 
-def decode(x: Tensor) -> Tensor:
-    """B,C,H,W of the bridge, about [-1, 1], to an image clamped to [0, 1]; undoes :func:`encode` at scale 1."""
-    return x.add(1).div_(2).clamp_(0, 1)
+def decode(x: Tensor, clamp: bool = True) -> Tensor:
+    """B,C,H,W of the bridge, about [-1, 1], to an image clamped to [0, 1]; undoes :func:`encode` at scale 1.
+
+    Without ``clamp`` it may leave [0, 1], as data may that have no bounds.
+    """
+    image = x.add(1).div_(2)
+    return image.clamp_(0, 1) if clamp else image
 
 
 def match_channels(x: Tensor, channels: int) -> Tensor:

@@ -58,6 +58,10 @@ ROOMS = {
         3,
         "What turns a clean image into the degraded one; every file of `kinds/` is found by itself.",
     ),
+    "basicsr_ext.restoring.tiling": (
+        3,
+        "Overlapping tiles through any callable: images of any size in bounded memory, without seams.",
+    ),
     "basicsr_ext.options": (4, "From YAML to checked, complete options. Builds nothing."),
     "basicsr_ext.models": (4, "One model for every restorer: hooks, options, acceleration, validation."),
     "i2sb_plugin.data": (5, "Data sets: pairs of folders, and clean images that are degraded on the fly."),

@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     if args.launcher != "none":
         raise InputError(f"--launcher is {args.launcher}: basicsr check runs in one process; leave the flag out")
     repairs.apply()
-    from basicsr_ext.preflight import checks, start
+    from basicsr_ext.preflight import checks, intervals, start
     from basicsr_ext.training import loop_state, memory
 
     datasets = load_yaml(args.opt).get("datasets")
@@ -40,6 +40,7 @@ def run(argv: list[str]) -> int:
     opt, notes = start.prepare(args, os.getcwd(), is_train, Launch())
     if args.data:
         return _check_data(opt)
+    notes += intervals.settle(opt, is_train)
     for note in notes + checks.check_run(opt, is_train, Launch()):
         print(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="basicsr-check-") as folder:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class RestorerContract:
     accumulate: int | None = None  # parts that `train.accumulate` cuts a batch into; None where it is not read
     precision: str | None = None  # fp32, bf16 or fp16, of the forward pass; None where `train.precision` is not read
     skips_bad_steps: ClassVar[bool] = False  # whether `train.nonfinite` is read
+    takes_data: ClassVar[bool] = False  # whether images may be data that are no pictures (the block `data`)
 
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
@@ -76,6 +78,10 @@ class DatasetContract:
 
     def read(self, index: int) -> Any:
         """Decode the images of an index, without cropping or degrading; InputError if one cannot be used."""
+        raise NotImplementedError
+
+    def clean(self, index: int) -> np.ndarray:
+        """Decode the clean image of an index, H,W,C as it is stored; InputError if it cannot be used."""
         raise NotImplementedError
 
     def header_faults(self, index: int) -> list[str]:

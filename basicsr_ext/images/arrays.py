@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basicsr_ext.images.values import Values
+
 _RGB = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}  # OpenCV's order of channels to RGB's, and back
 
 
@@ -13,6 +15,11 @@ def to_image(tensor: Tensor) -> np.ndarray:
     """C,H,W in [0, 1] with 1, 3 or 4 channels (RGB, RGBA) to H,W,C uint8 in OpenCV's order (BGR, BGRA), rounded."""
     array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(array[:, :, _RGB.get(array.shape[2], slice(None))])
+
+
+def displayed(planes: Tensor, values: Values | None) -> Tensor:
+    """What a picture of C,H,W or B,C,H,W in [0, 1] shows: of data the first channel, grey, from end to end of it."""
+    return planes if values is None else planes.narrow(-3, 0, 1)
 
 
 def to_planes(image: np.ndarray) -> Tensor:

@@ -8,20 +8,22 @@ from typing import BinaryIO
 
 from basicsr_ext.common.errors import InputError
 
+LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
+
 
 class FileContent:
     """The bytes of an open file, read piece by piece where they are looked at."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.file, self._size = file, os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, part: slice) -> bytes:
         start, stop, _ = part.indices(self._size)
-        self._file.seek(start)
-        return self._file.read(max(0, stop - start))
+        self.file.seek(start)
+        return self.file.read(max(0, stop - start))
 
 
 Content = bytes | FileContent

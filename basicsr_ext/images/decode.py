@@ -15,7 +15,9 @@ from PIL import Image
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images import anymaps, headers
 from basicsr_ext.images.content import read_content
+from basicsr_ext.images.data_files import read_data
 from basicsr_ext.images.headers import Header
+from basicsr_ext.images.values import Values
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's
 _BY_PILLOW = {2, 3, 4, 6, 7, 32771}  # TIFF compressions: fax, JPEG
@@ -36,8 +38,13 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_pixels(read_content(path), str(path))
 
 
-def decode_pixels(data: bytes, path: str) -> np.ndarray:
-    """Decode as :func:`decode` does, with grey and alpha as BGRA: C is 1, 3 or 4, as the data sets count channels."""
+def decode_pixels(data: bytes, path: str, values: Values | None = None) -> np.ndarray:
+    """Decode as :func:`decode` does, with grey and alpha as BGRA: C is 1, 3 or 4, as the data sets count channels.
+
+    With ``values`` the file holds data: H,W,C of their kind, any C, in the order of the file.
+    """
+    if values is not None:
+        return decode(data, path, values)[0]
     if head := _RAW.match(data):  # which is looked at without copying it
         shape = int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3
         if 0 < len(data) - head.end() == math.prod(shape):
@@ -46,13 +53,16 @@ def decode_pixels(data: bytes, path: str) -> np.ndarray:
     return pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
 
 
-def decode(data: bytes, path: str) -> tuple[np.ndarray, Header]:
+def decode(data: bytes, path: str, values: Values | None = None) -> tuple[np.ndarray, Header]:
     """Decode the bytes of an image file to H,W,C of uint8 or uint16, as its header says, and return that too.
 
     C is 1 (grey), 2 (grey, alpha), 3 or 4 in OpenCV's order (BGR, BGRA). The picture is turned as its EXIF says.
+    With ``values`` the file holds data, see :func:`.data_files.read_data`.
     Raises InputError naming ``path`` if it is damaged, cut short, no image, or refused (see :mod:`.headers`).
     """
-    header = headers.checked_header(data, path)
+    header = headers.checked_header(data, path, values)
+    if values is not None:
+        return read_data(data, path, values), header
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -166,25 +176,38 @@ _DECODERS: dict[str, Callable[[bytes, Header], np.ndarray | None]] = {
 
 
 def match_channels(
-    pixels: np.ndarray, path: str, channels: int | None, grey_to_rgb: bool = False, option: str = "channels"
+    pixels: np.ndarray,
+    path: str,
+    channels: int | None,
+    grey_to_rgb: bool = False,
+    option: str = "channels",
+    values: Values | None = None,
 ) -> np.ndarray:
     """Return ``pixels`` (H,W,C) if C is ``channels`` or that is None; ``grey_to_rgb`` repeats a grey image thrice.
 
     Raises InputError naming ``path`` and ``option`` otherwise: nothing is dropped or added silently.
     """
     found = pixels.shape[2]
-    if fault := channel_fault(found, path, channels, grey_to_rgb, option):
+    if fault := channel_fault(found, path, channels, grey_to_rgb, option, values):
         raise InputError(fault)
     return pixels if channels in (None, found) else np.repeat(pixels, channels, axis=2)
 
 
 def channel_fault(
-    found: int, path: str, channels: int | None, grey_to_rgb: bool = False, option: str = "channels"
+    found: int,
+    path: str,
+    channels: int | None,
+    grey_to_rgb: bool = False,
+    option: str = "channels",
+    values: Values | None = None,
 ) -> str | None:
     """Say why :func:`match_channels` would refuse an image of ``found`` channels; None if it would not.
 
-    Grey with alpha counts as RGBA, which :func:`decode_pixels` makes of it.
+    Grey with alpha counts as RGBA, which :func:`decode_pixels` makes of it. Channels of data are none of these.
     """
+    if values is not None:
+        said = f"{path}: has {found} channel(s) but {option} is {channels}"
+        return None if channels in (None, found) else f"{said}; set {option}: {found}, or take the file out"
     found = 4 if found == 2 else found
     grey_for_rgb = (found, channels) == (1, 3)
     if channels in (None, found) or (grey_for_rgb and grey_to_rgb):
@@ -194,8 +217,13 @@ def channel_fault(
     return f"{path}: has {found} channel(s) ({kind}) but {option} is {channels}; {cure}"
 
 
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Turn H,W,C of uint8 or uint16, as :func:`decode` gives them, into float32 C,H,W in [0,1], contiguous, RGB(A)."""
+def to_tensor(pixels: np.ndarray, values: Values | None = None) -> torch.Tensor:
+    """Turn H,W,C of uint8 or uint16, as :func:`decode` gives them, into float32 C,H,W in [0,1], contiguous, RGB(A).
+
+    With ``values`` they are data: the interval of these becomes [0,1], and the order of channels stays.
+    """
+    if values is not None:
+        return values.to_unit(pixels)
     height, width, channels = pixels.shape
     order = (0, 1)[:channels] if channels < 3 else (2, 1, 0, 3)[:channels]
     planes = np.empty((channels, height, width), np.float32)

@@ -29,10 +29,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images import anymaps
-from basicsr_ext.images.content import Content, FileContent, open_file, unpack
+from basicsr_ext.images import anymaps, data_files
+from basicsr_ext.images.content import LARGEST, Content, FileContent, open_file, unpack
+from basicsr_ext.images.values import Values
 
-LARGEST = 178_956_970  # pixels, as in Pillow: beyond it, a file of a few kilobytes may ask for gigabytes
 OTHERS = ("BMP", "DIB", "GIF", "AVIF", "JPEG2000")  # that Pillow reads; any other kind is no image
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
@@ -55,7 +55,7 @@ class Header(NamedTuple):
     width: int
     channels: int  # 1 grey, 2 grey with alpha, 3 RGB, 4 RGBA
     bits: int  # 8 or 16
-    format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it
+    format: str  # PNG, JPEG, WebP, TIFF, PNM, or what Pillow calls it; DATA for what is no picture
     orientation: int = 1  # of the EXIF block, 1 to 8; already applied to height and width
     profile: bytes = b""  # the colours of its ICC profile, as that says: "RGB ", "GRAY", ...; "?" if it is damaged
     odd: str | None = None  # why the file is refused, and the cure, if it is
@@ -64,18 +64,22 @@ class Header(NamedTuple):
     tones: bool = False  # whether something other than a profile says that the colours are not those of sRGB
 
 
-def image_header(path: str | os.PathLike[str]) -> Header:
+def image_header(path: str | os.PathLike[str], values: Values | None = None) -> Header:
     """Read the header of an image file; InputError naming it if it would not be decoded, as far as headers tell."""
     with open_file(path) as file:
-        return checked_header(FileContent(file), str(path))
+        return checked_header(FileContent(file), str(path), values)
 
 
-def checked_header(content: Content, path: str) -> Header:
-    """Read the header of an image; InputError naming ``path`` if it is empty, no image, or of a refused kind."""
+def checked_header(content: Content, path: str, values: Values | None = None) -> Header:
+    """Read the header of an image, with ``values`` of data; InputError naming ``path`` if it is of a refused kind."""
     if not len(content):
         raise InputError(f"{path}: the file is empty; replace or remove it")
+    if values is not None:
+        return Header(*data_files.data_shape(content, path, values), 8 * values.kind.itemsize, "DATA")
     header = header_of(content)
     if header is None:
+        if data_files.kind_of(content):
+            raise InputError(f"{path}: {data_files.NO_PICTURE}")
         held = f"{len(content)} bytes, the first are {content[:12]!r}"
         cure = "it is damaged or of another kind; replace it (PNG, JPEG, TIFF, WebP, BMP and PNM are read)"
         raise InputError(f"{path}: cannot be read as an image ({held}): {cure}")

@@ -18,19 +18,23 @@ from typing import NamedTuple
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.content import read_content
+from basicsr_ext.images.values import DATA_EXTENSIONS
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
 FORMATS = {"png": "PNG", "tif": "TIFF", "webp": "WEBP", "jpg": "JPEG"}  # that are written: extension, Pillow's name
 DEEP = ("png", "tif")  # those of them that hold 16 bits
+DATA_FORMATS = ("npy", "npz", "tif")  # that data are written in
 _OTHER_KINDS = ("", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".tga", ".psd", ".psb", ".xcf",
                 ".svg", ".svgz", ".eps", ".ai", ".pdf", ".ico", ".dds", ".qoi", ".pcx", ".sgi", ".ras", ".apng", ".mpo",
                 ".dib", ".jpf", ".j2c", ".jpc", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2",
-                ".raf", ".pef", ".srw", ".npy", ".mat", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")  # fmt: skip
+                ".raf", ".pef", ".srw", ".npy", ".npz", ".mat", ".mp4", ".m4v", ".mov", ".avi", ".mkv",
+                ".webm")  # fmt: skip
 _HERE = PurePosixPath()
 _CLOSED = "that cannot be read"
 _SIZED = re.compile(r"(?P<name>.*\S)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,[^)]*)?\)(\s.*)?")
-_NAMED = re.compile(rf".+?({'|'.join(map(re.escape, EXTENSIONS))})(?=\s)", re.IGNORECASE)
+_LISTED = (*EXTENSIONS, *DATA_EXTENSIONS)  # in lists of names
+_NAMED = re.compile(rf".+?({'|'.join(map(re.escape, _LISTED))})(?=\s)", re.IGNORECASE)
 
 
 class Inventory(NamedTuple):
@@ -38,13 +42,18 @@ class Inventory(NamedTuple):
 
     files: list[tuple[Path, PurePosixPath]]
     left_out: list[tuple[str, str]]
+    extensions: Sequence[str] = EXTENSIONS  # of the files that were looked for
 
     def __str__(self) -> str:
         """Count: ``4 pictures; left out: 2 broken link (a.png, b.png); 1 of a kind that is not read (c.psd)``."""
         reasons = defaultdict(list)
         for name, reason in self.left_out:
             reasons[reason].append(name)
-        count = f"{len(self.files)} pictures" if self.files else f"no pictures there ({', '.join(EXTENSIONS)} are read)"
+        count = (
+            f"{len(self.files)} pictures"
+            if self.files
+            else f"no pictures there ({', '.join(self.extensions)} are read)"
+        )
         others = "; ".join(f"{len(names)} {reason} ({listed(names)})" for reason, names in reasons.items())
         return f"{count}; left out: {others}" if others else count
 
@@ -68,12 +77,12 @@ def same_letters(name: object) -> str:
     return unicodedata.normalize("NFC", str(name))
 
 
-def images_below(folder: str | os.PathLike[str], *results: Path) -> Inventory:
+def images_below(folder: str | os.PathLike[str], *results: Path, extensions: Sequence[str] = EXTENSIONS) -> Inventory:
     """The images below a folder, sorted by name as text with ``/``; without what lies in the folders ``results``."""
-    return _sorted_out(Path(folder), _walk(Path(folder), None, results))
+    return _sorted_out(Path(folder), _walk(Path(folder), None, results), extensions)
 
 
-def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
+def images_of(inputs: Sequence[str], output: Path | None = None, extensions: Sequence[str] = EXTENSIONS) -> Inventory:
     """The images that ``inputs`` stand for: files of any extension, folders, and patterns; each of them once.
 
     A part of a pattern that exists by that name, brackets and all, is taken literally. What lies in the folder
@@ -82,21 +91,21 @@ def images_of(inputs: Sequence[str], output: Path | None = None) -> Inventory:
     found: dict[Path, tuple[Path, PurePosixPath]] = {}
     left_out: list[tuple[str, str]] = []
     for text in inputs:
-        files, others = _expand(text, (output,) if output else ())
+        files, others, _ = _expand(text, (output,) if output else (), extensions)
         left_out += others
         for file, name in files:
             found.setdefault(file.parent.resolve() / file.name, (file, name))
-    return Inventory(list(found.values()), list(dict.fromkeys(left_out)))
+    return Inventory(list(found.values()), list(dict.fromkeys(left_out)), extensions)
 
 
-def _expand(text: str, results: Sequence[Path]) -> Inventory:
+def _expand(text: str, results: Sequence[Path], extensions: Sequence[str]) -> Inventory:
     path = os.path.expanduser(text)
     if text and os.path.isdir(path):
-        return images_below(path, *results)
+        return images_below(path, *results, extensions=extensions)
     if os.path.isfile(path):
         return Inventory([(Path(path), PurePosixPath(os.path.basename(path)))], [])
     if glob.has_magic(text) and not os.path.lexists(path):
-        return _matches(Path(path), results)
+        return _matches(Path(path), results, extensions)
     try:
         os.stat(path)
         what = "is neither file nor folder"
@@ -107,7 +116,7 @@ def _expand(text: str, results: Sequence[Path]) -> Inventory:
     raise InputError(f"-i {text or repr(text)}: {what}; correct the path")
 
 
-def _matches(pattern: Path, results: Sequence[Path]) -> Inventory:
+def _matches(pattern: Path, results: Sequence[Path], extensions: Sequence[str]) -> Inventory:
     """The images that fit a pattern, named below the part of it that exists by that name."""
     base, parts = Path(pattern.anchor), list(pattern.parts[1:] if pattern.anchor else pattern.parts)
     while len(parts) > 1 and (not glob.has_magic(parts[0]) or os.path.isdir(base / parts[0])):
@@ -117,19 +126,21 @@ def _matches(pattern: Path, results: Sequence[Path]) -> Inventory:
     depth = None if "**" in parts else len(parts)
     walked = _walk(base, depth, results, hidden=any(part.startswith(".") for part in parts))
     seen = (found for found in walked if _fits(found[0].parts, parts) or (found[1] or "").startswith(_CLOSED))
-    return _sorted_out(base, seen)
+    return _sorted_out(base, seen, extensions)
 
 
-def _sorted_out(folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]]) -> Inventory:
+def _sorted_out(
+    folder: Path, walked: Iterable[tuple[PurePosixPath, str | None]], extensions: Sequence[str]
+) -> Inventory:
     files, left_out = [], []
     for name, fault in walked:
         if fault:
             left_out.append((str(name), fault))
-        elif name.name.lower().endswith(EXTENSIONS):
+        elif name.name.lower().endswith(tuple(extensions)):
             files.append((folder / name, name))
-        elif name.suffix.lower() in _OTHER_KINDS:
+        elif name.suffix.lower() in (*EXTENSIONS, *_OTHER_KINDS):
             left_out.append((str(name), "of a kind that is not read"))
-    return Inventory(sorted(files, key=lambda file: str(file[1])), sorted(left_out))
+    return Inventory(sorted(files, key=lambda file: str(file[1])), sorted(left_out), extensions)
 
 
 def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
@@ -232,10 +243,10 @@ def _lines(path: str | os.PathLike[str], option: str) -> Iterable[tuple[str, tup
         cure = "write one line per image, in UTF-8: name (height,width,channels)"
         raise InputError(f"{option}: {path} cannot be read as a list of images (it holds zero bytes); {cure}")
     for line in filter(None, map(str.strip, re.split("[\r\n]", text))):
-        match = None if line.lower().endswith(EXTENSIONS) else _SIZED.fullmatch(line)
+        match = None if line.lower().endswith(_LISTED) else _SIZED.fullmatch(line)
         if match:
             yield match["name"], (int(match["height"]), int(match["width"]))
-        elif line.lower().endswith(EXTENSIONS):
+        elif line.lower().endswith(_LISTED):
             yield line, None
         else:
             named = _NAMED.match(line)

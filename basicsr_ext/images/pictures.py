@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import write_whole
 from basicsr_ext.images.content import read_content
+from basicsr_ext.images.data_files import encode_data
 from basicsr_ext.images.decode import decode, to_tensor
 from basicsr_ext.images.headers import png_chunk, png_chunks, tiff_pages
-from basicsr_ext.images.inventory import DEEP, FORMATS
+from basicsr_ext.images.inventory import DATA_FORMATS, DEEP, FORMATS
+from basicsr_ext.images.values import Values
 
 _LONGEST_SIDE = {"webp": 16383, "jpg": 65500}  # pixels
 _LONGEST_PROFILE = 1 << 24  # bytes; a packed one may claim any length
@@ -33,12 +35,14 @@ class Picture:
     """One picture: ``colours`` 1 or 3,H,W (grey or RGB) and ``alpha`` 1,H,W, if any, float32 in [0, 1].
 
     ``bits`` (8 or 16) is how it was or will be stored, ``profile`` its ICC colour profile.
+    With ``values`` it holds data: ``colours`` are C,H,W, any C, the numbers as they are stored, float32 or float64.
     """
 
     colours: Tensor
     alpha: Tensor | None = None
     bits: int = 8
     profile: bytes | None = None
+    values: Values | None = None
 
     @property
     def hole(self) -> Tensor:
@@ -52,7 +56,10 @@ def network_planes(picture: Picture, channels: int | None) -> Tensor:
 
     Alpha is among the planes if they are then as many as the network takes. Colours where it is 0, which nobody sees,
     are replaced by those of the visible pixels around: none of them gets into the result, nor darkens an edge.
+    Of data, all channels, with the interval of their values as [0, 1].
     """
+    if picture.values is not None:
+        return picture.values.to_unit(picture.colours.permute(1, 2, 0).numpy())
     colours, alpha = _visible_colours(picture), picture.alpha
     if channels in (3, 4) and len(colours) == 1:
         colours = colours.expand(3, -1, -1)
@@ -65,6 +72,8 @@ def with_planes(picture: Picture, planes: Tensor) -> Picture:
     The colours are then moved by as much as bicubic enlargement of the picture before any ground moves them where alpha
     changes: an edge is as bright as if the picture had been enlarged after it was put on its ground.
     """
+    if picture.values is not None:
+        return replace(picture, colours=_numbers(picture.values.from_unit(planes)))
     if len(planes) in (2, 4):
         return replace(picture, colours=planes[:-1], alpha=planes[-1:])
     alpha, size = picture.alpha, planes.shape[1:]
@@ -74,6 +83,12 @@ def with_planes(picture: Picture, planes: Tensor) -> Picture:
         moved = torch.where(alpha > 0, weighted / alpha - plain, 0)
         planes = (planes + (moved if len(moved) in (1, len(planes)) else moved.mean(0))).clamp_(0, 1)
     return replace(picture, colours=planes, alpha=alpha)
+
+
+def _numbers(stored: np.ndarray) -> Tensor:
+    """H,W,C of data as they are stored to C,H,W, exactly: float32, float64 of the kinds that need it."""
+    exact = np.float64 if stored.dtype in (np.int32, np.float64) else np.float32
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(stored, 2, 0), exact))
 
 
 def _visible_colours(picture: Picture) -> Tensor:
@@ -101,14 +116,27 @@ def _enlarged(planes: Tensor, size: Sequence[int]) -> Tensor:
     return planes
 
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
+def read_picture(path: str | os.PathLike[str], values: Values | None = None) -> Picture:
     """Decode a picture as :func:`.decode.decode` does; InputError naming it also if the file cannot be opened."""
     data = read_content(path)
-    pixels, header = decode(data, str(path))
+    pixels, header = decode(data, str(path), values)
+    if values is not None:
+        return data_picture(pixels, values)
     planes = to_tensor(pixels)
     count = 1 if len(planes) < 3 else 3
     alpha = planes[count:].clone() if len(planes) in (2, 4) else None
     return Picture(planes[:count], alpha, header.bits, _profile(data) if header.profile else None)
+
+
+def data_picture(stored: np.ndarray, values: Values) -> Picture:
+    """Data H,W,C as they are stored, as a picture."""
+    return Picture(_numbers(stored), values=values)
+
+
+def stored_data(picture: Picture) -> np.ndarray:
+    """The numbers H,W,C of a picture that holds data, of their kind."""
+    assert picture.values is not None
+    return np.ascontiguousarray(np.moveaxis(picture.colours.numpy(), 0, 2), picture.values.kind)
 
 
 def _profile(data: bytes) -> bytes | None:
@@ -131,9 +159,15 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> None:
 
     A JPEG shows what is transparent on white; JPEG and WebP hold 8 bits, WebP no grey. The colour profile is kept if it
     is one of the stored channels. Values are clamped and rounded to the nearest.
+    Data are written as they are, into .npy, .npz or .tif.
     Raises InputError if the format, its bits, the folder or the disk refuses the file, ValueError if a value is NaN.
     """
     path, kind = Path(path), _format_of(path)
+    if picture.values is not None:
+        if kind not in DATA_FORMATS:
+            raise InputError(f"{path}: cannot hold {picture.values.dtype} data; give {', '.join(DATA_FORMATS)}")
+        write_whole(path, encode_data(stored_data(picture), kind, picture.values))
+        return
     if kind not in FORMATS or (picture.bits == 16 and kind not in DEEP):
         raise InputError(f"{path}: cannot hold a picture of {picture.bits} bits; 8: {', '.join(FORMATS)}; 16: png, tif")
     colours, alpha = picture.colours, picture.alpha

@@ -37,7 +37,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sample:
-    """One restored image and what belongs to it. Images are H,W,C uint8 in OpenCV's order (grey, BGR or BGRA)."""
+    """One restored image and what belongs to it. Images are H,W,C uint8 in OpenCV's order (grey, BGR or BGRA).
+
+    Those of data are float64 in the order of the data, any C, and 0 to 255 is the interval of their values.
+    """
 
     index: int  # number of the image in its data set; every image of the set has its own
     name: str  # for messages
@@ -49,6 +52,7 @@ class Sample:
     hole: np.ndarray | None = None  # where nothing of `lq` is known: h,w, True in the hole of an inpainting
     draws: tuple[np.ndarray, ...] | None = None  # the image restored with several seeds
     cost: Cost | None = None  # what the restoration took
+    is_data: bool = False  # whether they are data, no pictures
 
 
 class Metric:
@@ -69,6 +73,7 @@ class Metric:
     packages: tuple[str, ...] = ()  # modules that must be installed
     extra: str = ""  # of this package, which installs them
     files: tuple[WeightsFile, ...] = ()  # of network weights that it reads
+    takes_data: bool = False  # whether it measures data that are no pictures
     about: Mapping[str, Any] = {}  # what else another needs to get the same figure, such as crop and colour space
 
     # Options that a metric has by making them fields of its own: pixels left out at every edge; where weights are
@@ -95,6 +100,8 @@ class Metric:
 
     def update(self, sample: Sample) -> float | None:
         """Take an image, or raises InputError if a part is missing or sizes differ; returns its figure, if any."""
+        if sample.is_data and not self.takes_data:
+            raise InputError(self.data_refusal(sample.name))
         for need in sorted(self.needs):
             if vars(sample)[need] is None:
                 raise InputError(self.refusal(need, sample.name))
@@ -111,6 +118,10 @@ class Metric:
         """What to tell of a field of a sample that it needs, and ``where``, an image or a data set, does not have."""
         what, cure = _NEEDS[need]
         return f"{self.title} needs {what}, which {where} does not have; {cure}"
+
+    def data_refusal(self, where: str) -> str:
+        """What to tell where the images of ``where`` are data and it looks at pictures."""
+        return f"{self.title} looks at pictures, but {where} holds data; {_OF_DATA}"
 
     def take(self, sample: Sample) -> float | None:
         """:meth:`update`, but an image that fails, in whatever way, or has no finite figure is left out and noted."""
@@ -215,6 +226,7 @@ def cause_of(error: Exception) -> str:
     return line if isinstance(error, InputError) else f"{line} ({type(error).__name__})".lstrip()
 
 
+_OF_DATA = "measure data by calculate_psnr, calculate_ssim and what a restoration costs"
 _NEEDS = {  # field of a sample -> what it is, and what to do where there is none
     "gt": ("the ground truth", "give the data set `dataroot_gt` or take the metric off the list"),
     "lq": ("the input image", "measure where the inputs are at hand"),

@@ -15,6 +15,7 @@ from basicsr_ext.common.option_blocks import call_faults
 from basicsr_ext.metrics.base import Metric, Sample
 
 _SIDES = {"calculate_niqe": (96, 192), "calculate_ssim": (11, 11)}  # two blocks of 96 x 96; a window
+_OF_NUMBERS = ("calculate_psnr", "calculate_ssim")  # whose formulae hold for any numbers of that range
 _LOWER = ("niqe", "lpips", "dists", "fid")  # words in the names of metrics whose lower figures are the better ones
 
 
@@ -51,6 +52,8 @@ class BasicSRMetric(Metric):
         self._takes = [name for name in ("img", "img2") if name in inspect.signature(found).parameters]
         self.unit, self.digits = ("dB", 2) if "psnr" in self.name.lower() else ("", 4)
         self.needs = frozenset({"gt"} if "img2" in self._takes else ())
+        in_colour = self.arguments.get("test_y_channel", False)
+        self.takes_data = self.name in _OF_NUMBERS and not in_colour
         self.crop_border = self.arguments.get("crop_border", 0)
         self.least_sides = _SIDES.get(self.name, (1, 1))
 
@@ -58,6 +61,12 @@ class BasicSRMetric(Metric):
         """The figure of one image."""
         images = {"img": sample.restored, "img2": sample.gt}
         return float(self._function(**{key: images[key] for key in self._takes}, **self.arguments))
+
+    def data_refusal(self, where: str) -> str:
+        """As the base says it; of a figure of brightness that the option can be left out."""
+        if self.name in _OF_NUMBERS:
+            return f"{self.name} with test_y_channel looks at colours, but {where} holds data; leave that option out"
+        return super().data_refusal(where)
 
     @property
     def title(self) -> str:

@@ -15,7 +15,14 @@ from basicsr_ext.metrics.base import METRICS, Metric, metric_names
 from basicsr_ext.metrics.basicsr import BasicSRMetric
 from basicsr_ext.processes import collectives
 
-RECORDED = {"index", "image", "file", "seconds", "warm_up"}  # what metrics.json says of an image beside its figures
+RECORDED = {
+    "index",
+    "image",
+    "file",
+    "data",
+    "seconds",
+    "warm_up",
+}  # what metrics.json says of an image beside its figures
 
 
 def build_metric(options: Mapping[str, Any], where: str = "metric", weights: str | None = None) -> Metric:

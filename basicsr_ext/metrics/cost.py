@@ -11,6 +11,7 @@ class _CostMetric(Metric):
     """The number of ``sample.cost`` that has the metric's name, divided by ``scale``."""
 
     needs = frozenset({"cost"})
+    takes_data = True
     scale = 1.0
 
     def measure(self, sample: Sample) -> float:

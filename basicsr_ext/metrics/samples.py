@@ -9,6 +9,7 @@ from torch import Tensor
 
 from basicsr_ext.common.contracts import DatasetContract, DrawsOptions, KnownOperator
 from basicsr_ext.images.arrays import to_image
+from basicsr_ext.images.values import Values
 from basicsr_ext.metrics.base import Cost, Sample
 
 
@@ -25,21 +26,32 @@ def known_operator(dataset: object, mask: Tensor | None = None) -> Callable[[Ten
 
 
 def sample_of(
-    dataset: object, batch: Mapping[str, Any], k: int, index: int, restored: np.ndarray, cost: Cost | None = None
+    dataset: object,
+    batch: Mapping[str, Any],
+    k: int,
+    index: int,
+    restored: np.ndarray,
+    cost: Cost | None = None,
+    values: Values | None = None,
 ) -> Sample:
     """The sample of image ``k`` of a batch, which is number ``index`` of the data set and was restored to ``restored``.
 
     A batch has ``lq``, perhaps ``gt`` and ``mask`` (B,C,H,W), and ``lq_path``; ``restored`` is H,W,C uint8 in OpenCV's
-    order.
+    order, or with ``values`` data H,W,C as they are stored.
     """
+
+    def measured(planes: Tensor) -> np.ndarray:
+        return to_image(planes) if values is None else values.to_measure(values.from_unit(planes))
+
     mask = batch["mask"][k] if "mask" in batch else None
     return Sample(
         index,
         Path(batch["lq_path"][k]).stem,
-        restored,
-        gt=to_image(batch["gt"][k]) if "gt" in batch else None,
-        lq=to_image(batch["lq"][k]),
+        restored if values is None else values.to_measure(restored),
+        gt=measured(batch["gt"][k]) if "gt" in batch else None,
+        lq=measured(batch["lq"][k]),
         operator=known_operator(dataset, mask),
         hole=None if mask is None else mask[0].cpu().numpy() > 0.5,
         cost=cost,
+        is_data=values is not None,
     )

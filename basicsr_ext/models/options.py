@@ -58,6 +58,8 @@ class ValOptions:
         batch_size: number of equally large images that are restored at once.
         cuda_graph: does nothing any more; files of former versions may still have it.
         curve_images: images of a data set on which the curve of a model's settings is measured.
+        tile: side of the tiles in pixels of what the network sees, a multiple of what it needs; 0 for whole images.
+        tile_overlap: pixels that tiles share at least; None for an eighth of the tile.
     """
 
     val_freq: float = 5000
@@ -68,8 +70,15 @@ class ValOptions:
     batch_size: int = 8
     cuda_graph: bool | Literal["auto"] = "auto"
     curve_images: int = 8
+    tile: int = 0
+    tile_overlap: int | None = None
 
     def __post_init__(self) -> None:
+        if self.tile < 0:
+            raise ValueError(f"tile is {self.tile}; it must be a number of pixels, or 0 for whole images")
+        if self.tile_overlap is not None and not 0 <= 2 * self.tile_overlap <= self.tile:
+            allowed = f"it must be from 0 to half of tile, {self.tile // 2}" if self.tile else "set tile as well"
+            raise ValueError(f"tile_overlap is {self.tile_overlap}; {allowed}")
         for name in ("val_freq", "batch_size", "curve_images"):
             if (value := vars(self)[name]) < 1:
                 raise ValueError(f"{name} is {value}; it must be a whole number from 1")

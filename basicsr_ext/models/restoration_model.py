@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from basicsr_ext.common.contracts import RestorerContract
 from basicsr_ext.common.seeds import seed_from
+from basicsr_ext.images.values import values_of
 from basicsr_ext.models import acceleration
 from basicsr_ext.models.loss_by_time import LossByTime
 from basicsr_ext.models.options import TrainOptions, ValOptions
 from basicsr_ext.models.validation import validate
 from basicsr_ext.processes import collectives
+from basicsr_ext.restoring.tiling import TiledNetwork
 from basicsr_ext.training.nonfinite import Guard, Step, poisoned
 
 Batch = dict[str, Any]
@@ -40,14 +42,17 @@ class RestorationModel(RestorerContract, SRModel):
 
     option_blocks: ClassVar[dict[str, type]] = {"train": TrainOptions, "val": ValOptions}
     skips_bad_steps: ClassVar[bool] = True
+    takes_data: ClassVar[bool] = True
     ema_decay: float = 0.0
     accumulate: int = 1
+    _tiled: TiledNetwork | None = None
 
     def __init__(self, opt: dict) -> None:
         self.acceleration = acceleration.choose("cuda" if opt["num_gpu"] != 0 else "cpu", opt.get("train"))
         self.acceleration.start()
         self.precision = self.acceleration.precision
         self.scaler = self.acceleration.scaler()
+        self.values = values_of(opt)  # of data that are no pictures
         super().__init__(opt)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -72,7 +77,13 @@ class RestorationModel(RestorerContract, SRModel):
 
         ``generators`` holds one for each image, so that an image is restored alike in any batch and on any rank.
         """
-        return net(batch["lq"]).float().clamp(0, 1)
+        restored = net(batch["lq"]).float()
+        return restored.clamp(0, 1) if self.is_bounded else restored
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether nothing lies outside of [0, 1]: so it is of pictures, and of data with a range."""
+        return self.values is None or self.values.bounded
 
     def progress_strip(self, batch: Batch, net: nn.Module, seed: int = 0) -> Tensor | None:
         """A picture C,H,W in [0, 1] of how one image is restored with the noise of ``seed``; None for none."""
@@ -212,14 +223,24 @@ class RestorationModel(RestorerContract, SRModel):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        """Lend :attr:`eval_net` in evaluation mode."""
+        """Lend :attr:`eval_net` in evaluation mode, in tiles where ``val.tile`` asks for them."""
         net = self.eval_net
         training = net.training
         net.eval()
         try:
-            yield net
+            yield self._in_tiles(net)
         finally:
             net.train(training)
+
+    def _in_tiles(self, net: nn.Module) -> nn.Module:
+        """The network as ``val.tile`` has it; the same object again, which knows the tile that memory holds."""
+        val = self.opt.get("val") or {}
+        if not val.get("tile"):
+            return net
+        if self._tiled is None or self._tiled.net is not net:
+            warn = get_root_logger().warning
+            self._tiled = TiledNetwork(net, val["tile"], val.get("tile_overlap"), say=warn).eval()
+        return self._tiled
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
         """Restore the data set, shared out over the ranks, and log the metrics; the same figures on any number."""

@@ -18,7 +18,8 @@ from basicsr_ext.common.batching import in_groups, shapes_of
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss
 from basicsr_ext.common.files import SaveError, write_whole
 from basicsr_ext.common.plain_json import json_text
-from basicsr_ext.images.arrays import to_image
+from basicsr_ext.images.arrays import displayed, to_image
+from basicsr_ext.images.pictures import data_picture, write_picture
 from basicsr_ext.images.results import result_names, result_path, write_pixels
 from basicsr_ext.metrics import Cost, Metric, build_metrics, collect
 from basicsr_ext.metrics.cost import Seconds
@@ -87,9 +88,11 @@ def _records(
                     first = {key: value[:1] for key, value in model.batch.items()}
                     if taken[0] == 0 and (strip := model.progress_strip(first, net)) is not None:
                         tb_logger.add_image(f"walk/{name}", strip, current_iter)
-                    tensorboard.log_comparisons(tb_logger, name, taken, model.batch, restored, current_iter)
+                    shown = {key: displayed(model.batch[key], model.values) for key in {"lq", "gt"} & {*model.batch}}
+                    result = displayed(restored, model.values)
+                    tensorboard.log_comparisons(tb_logger, name, taken, shown, result, current_iter)
                 for k, index in enumerate(taken):
-                    image = to_image(restored[k])
+                    image = to_image(restored[k]) if model.values is None else model.values.from_unit(restored[k])
                     place = names[index] if names else Path(model.batch["lq_path"][k]).stem
                     record = {"index": index, "image": place} | about
                     if save_img:
@@ -117,15 +120,24 @@ def _restored(model: Any, net: nn.Module, dataset: Any, mine: list[int]) -> Iter
 
 
 def _save(model: Any, path: Path, image: np.ndarray, k: int) -> dict[str, str]:
-    """Write a restored image, and beside it what the model left with it; the file for its record, if it is there."""
-    pictures = {path.with_name(f"{path.stem}_{name}.png"): to_image(extra[k]) for name, extra in model.extras.items()}
+    """Write a restored image, and beside it what the model left with it; the file for its record, if it is there.
+
+    Data go into a .npy beside the picture, which shows their first channel from end to end of its interval.
+    """
+    values, files = model.values, {"file": str(path)}
+    extras = {name: displayed(extra[k], values) for name, extra in model.extras.items()}
+    pictures = {path.with_name(f"{path.stem}_{name}.png"): to_image(extra) for name, extra in extras.items()}
     try:
+        if values is not None:
+            files["data"] = str(path.with_suffix(".npy"))
+            write_picture(files["data"], data_picture(image, values))
+            image = to_image(displayed(values.to_unit(image), values))
         for place, picture in (pictures | {path: image}).items():
             write_pixels(place, picture)
     except InputError as error:
         loop_state.current().not_saved(error, model.is_train)
         return {}
-    return {"file": str(path)}
+    return files
 
 
 def _timed_restore(model: Any, net: nn.Module, indices: list[int]) -> tuple[Tensor, float]:
@@ -152,7 +164,7 @@ def _measure(
         return {}
     parameters = sum(parameter.numel() for parameter in model.eval_net.parameters())
     cost = Cost(seconds, parameters=parameters, network_calls=model.network_calls)
-    sample = sample_of(dataset, model.batch, k, index, image, cost)
+    sample = sample_of(dataset, model.batch, k, index, image, cost, model.values)
     figures = {name: metric.take(sample) for name, metric in metrics.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
 

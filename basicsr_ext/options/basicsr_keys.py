@@ -39,7 +39,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "find_unused_parameters": bool,
         "plugins": list[str] | None,
         "datasets network_g network_d": dict,
-        "path train val logger dist_params": dict | None,
+        "path train val logger dist_params data": dict | None,
     },
     "path": {
         "pretrain_network_g pretrain_network_d param_key_g param_key_d": str | None,

@@ -8,8 +8,10 @@ from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import did_you_mean
 from basicsr_ext.common.option_blocks import parse_block
 from basicsr_ext.common.seeds import MOST_SEED
+from basicsr_ext.images.values import Values
 from basicsr_ext.options import parts
 from basicsr_ext.options.basicsr_keys import PHASES, SECTIONS, Findings, check_section, fields_of, known_in, phase_of
+from basicsr_ext.options.parts import dataset_options
 
 
 def check(opt: Mapping[str, Any], is_train: bool) -> list[str]:
@@ -27,6 +29,7 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     model = model_class(opt, found)
     _required(opt, is_train, model, found)
     _sections(opt, model, is_train, found)
+    values = _values(opt.get("data"), model, found)
     owners: dict[str, str] = {}
     for name, dataset in _mapping(opt.get("datasets")).items():
         phase = phase_of(name)
@@ -36,10 +39,11 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
             if (owner := owners.setdefault(title, str(name))) != str(name):
                 found.faults.append(f"datasets.{name}.name is {title}, as of datasets.{owner}; rename one of them")
         # BasicSR's own data sets take any name in a test
-        if phase not in PHASES and (is_train or parts.dataset_options(_mapping(dataset).get("type"))):
+        if phase not in PHASES and (is_train or dataset_options(_mapping(dataset).get("type"))):
             cure = f"alone or with a name of your own behind it, such as val_{name}: rename it"
             found.faults.append(f"datasets.{name} tells no phase; {did_you_mean(phase, PHASES)}, {cure}")
         given = {"phase": phase if phase in PHASES else "test"} | {key: opt[key] for key in ("scale",) if key in opt}
+        given |= _data_for(f"datasets.{name}", dataset, opt.get("data"), values, found)
         parts.check_dataset(f"datasets.{name}", dataset, given, found)
     restorer, train = restorer_class_of(model), _mapping(opt.get("train"))
     for name, block in _blocks(opt):
@@ -57,6 +61,33 @@ def inspect_options(opt: Mapping[str, Any], is_train: bool) -> Findings:
     for name, metric in _mapping(_mapping(opt.get("val")).get("metrics")).items():
         parts.check_metric(str(name), metric, model, found)
     return found if found.faults else Findings(restorer.option_faults(opt), found.notes)
+
+
+def _values(block: Any, model: type | None, found: Findings) -> Values | None:
+    """The block ``data``, if there is one that is right and that the model knows."""
+    if not block:
+        return None
+    if model is not None and not restorer_class_of(model).takes_data:
+        said = f"data is given, but {model.__name__} restores pictures alone"
+        found.faults.append(f"{said}; take RestorationModel or a model that is made from it, such as I2SBModel")
+    values, faults = parse_block(Values, block, "data")
+    found.faults.extend(faults)
+    return values
+
+
+def _data_for(
+    where: str, dataset: Any, block: Any, values: Values | None, found: Findings
+) -> dict[str, Mapping[str, Any]]:
+    """What a data set's options get of the block ``data``: the block, if it is right and the data set reads data."""
+    options = dataset_options(_mapping(dataset).get("type"))
+    if "data" in _mapping(dataset):
+        found.faults.append(f"{where}.data: what the numbers mean holds for the whole file; write data: at its top")
+    elif block and _mapping(dataset).get("type") and (options is None or "data" not in fields_of(options)):
+        said = f"{where}.type is {dataset['type']}, which reads pictures alone, but data is given"
+        found.faults.append(f"{said}; take PairedFolderDataset or PairedDegradationDataset")
+    elif values is not None:
+        return {"data": block}
+    return {}
 
 
 def _blocks(opt: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -147,10 +178,12 @@ def model_class(opt: Mapping[str, Any], found: Findings | None = None) -> type |
 
 def known_names(opt: Mapping[str, Any], keys: list[str]) -> set[str]:
     """The option names that may stand in the block ``keys`` leads to; an empty set if nothing is known of it."""
+    if keys == ["data"]:
+        return fields_of(Values)
     section, blocks = ".".join(keys), restorer_class_of(model_class(opt)).option_blocks
     known = fields_of(blocks[section]) if section in blocks else set(known_in(keys))
     known |= _inner(section, blocks)
     name = _mapping(_block(opt, keys)).get("type")
-    if len(keys) == 2 and keys[0] == "datasets" and (options := parts.dataset_options(name)):
+    if len(keys) == 2 and keys[0] == "datasets" and (options := dataset_options(name)):
         return known | fields_of(options)
     return known | (parts.parameters_of(keys[-1], name) if keys else set())

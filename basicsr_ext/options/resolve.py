@@ -117,8 +117,9 @@ def resolve_dataset(opt: Mapping[str, Any], name: str, dataset: dict[str, Any], 
     dataset["phase"] = phase or phase_of(name)
     _whole(dataset, "datasets.*")
     dataset.setdefault("name", name)
-    if "scale" in opt:
-        dataset["scale"] = opt["scale"]
+    dataset |= {key: opt[key] for key in ("scale",) if key in opt} | {
+        key: opt[key] for key in ("data",) if opt.get(key)
+    }
     expand = os.path.expanduser
     roots: list[str] = []
     for key, value in dataset.items():

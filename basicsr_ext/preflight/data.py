@@ -15,6 +15,7 @@ from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import Paths, listed_sizes
 from basicsr_ext.images.results import name_clashes
+from basicsr_ext.images.values import values_of
 
 SCANNED = 2000  # images looked at in one data set; more than these: an even sample
 _SHOWN = 5
@@ -158,11 +159,11 @@ def read_sizes(block: Mapping[str, Any], entries: list[Files]) -> tuple[Sizes, l
             if isinstance(root, str) and os.path.isfile(os.path.join(root, "meta_info.txt")):
                 sizes |= {(side, key): size for key, size in listed_sizes(root).items()}
         return sizes, []
-    unreadable = []
+    unreadable, values = [], values_of(block)
     for side, path in dict.fromkeys(file for entry in entries for file in entry.items()):
         twin = sizes.get(("lq", path)) or sizes.get(("gt", path))
         try:
-            sizes[side, path] = twin or image_header(path)[:2]
+            sizes[side, path] = twin or image_header(path, values)[:2]
         except InputError as error:
             unreadable.append(str(error))
     return sizes, list(dict.fromkeys(unreadable))

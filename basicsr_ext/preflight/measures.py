@@ -27,6 +27,9 @@ def metric_faults(
         there.add("operator")
     faults, sizes = [], _measured_sizes(dataset, block)
     for name, metric in metrics.items():
+        if block.get("data") and not metric.takes_data:
+            faults.append(f"{option}.{name}: {metric.data_refusal(where)}")
+            continue
         faults += [f"{option}.{name}: {metric.refusal(need, where)}" for need in sorted(metric.needs - there)]
         border = metric.crop_border
         shorter, longer = (side + 2 * border for side in metric.least_sides)

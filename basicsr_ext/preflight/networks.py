@@ -6,11 +6,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from basicsr_ext.checkpoints.networks import INPUTS, OUTPUTS, SCALES, build_empty, channel_option, check_fit
+from basicsr_ext.checkpoints.networks import (
+    INPUTS,
+    OUTPUTS,
+    SCALES,
+    build_empty,
+    channel_option,
+    check_fit,
+    network_multiple,
+)
 from basicsr_ext.checkpoints.storage import load_checkpoint, load_state, load_weights
 from basicsr_ext.common.contracts import NetworkContract, RestorerContract, restorer_class_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
+from basicsr_ext.restoring.tiling import check_tile
 
 LOOSELY = ", or set path.strict_load_{}: false to load what fits"
 
@@ -37,6 +46,8 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
             if empty := [part for part, value in network.named_parameters() if not value.numel()]:
                 faults.append(f"{name}: {options['type']} has no values in {listed(empty)}; give it more channels")
             faults.extend(_training_faults(opt, network))
+            if name == "network_g":
+                faults.extend(_tile_faults(opt.get("val") or {}, network))
             if opt["path"].get(f"pretrain_{name}"):
                 faults.extend(_checkpoint_faults(opt["path"], name.removeprefix("network_"), network))
     if opt["path"].get("resume_state") and opt["is_train"]:
@@ -45,6 +56,17 @@ def network_faults(opt: Mapping[str, Any]) -> list[str]:
         except InputError as error:
             faults.append(str(error))
     return faults
+
+
+def _tile_faults(val: Mapping[str, Any], network: nn.Module) -> list[str]:
+    """What keeps ``val.tile`` from serving the network."""
+    if not val.get("tile"):
+        return []
+    try:
+        check_tile(val["tile"], val.get("tile_overlap") or 0, network_multiple(network))
+    except InputError as error:
+        return [f"val.{error}"]
+    return []
 
 
 def _training_faults(opt: Mapping[str, Any], network: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from basicsr_ext.options.arguments import add_arguments
 from basicsr_ext.options.check import inspect_options, known_names
 from basicsr_ext.options.file import apply_overrides, load_yaml
 from basicsr_ext.options.resolve import raise_faults, resolve, select_datasets
-from basicsr_ext.preflight import checks
+from basicsr_ext.preflight import checks, intervals
 from basicsr_ext.processes import collectives, launch
 from basicsr_ext.processes.launch import Launch
 
@@ -31,6 +31,7 @@ def parse_options(root_path: str | Path, is_train: bool = True) -> tuple[dict[st
     args = parser.parse_args(sys.argv[1:])
     here = launch.find_launch(args.launcher)
     opt, notes = prepare(args, root_path, is_train, here)
+    notes += intervals.settle(opt, is_train)
     checks.check_put_aside(opt, args.opt, is_train)
     notes += checks.check_run(opt, is_train, here)
     if here.is_main:

@@ -7,7 +7,7 @@ import copy
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from basicsr_ext.checkpoints.networks import check_fit, network_channels, networ
 from basicsr_ext.checkpoints.storage import AnyPath, load_weights, read_configuration
 from basicsr_ext.common.contracts import RestorerContract, restorer_of
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.arrays import displayed
 from basicsr_ext.images.pictures import Picture, network_planes, with_planes
+from basicsr_ext.images.values import values_of
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
@@ -47,6 +49,7 @@ class Restorer:
         scale: how much larger its images are.
         channels: of the images that it takes and gives; None where the network does not tell.
         offers: what the model offers besides what BasicSR asks of it: its flags, masks, conditions.
+        values: what the numbers of data mean that it was trained on; None for pictures.
         network: the network, in tiles; its ``progress`` is told, during a call, which share of them is done.
     """
 
@@ -71,6 +74,9 @@ class Restorer:
         if self._of_basicsr:
             self._model.net_g = self.network
         self._given: dict[str, Any] = {}
+        self.values = values_of(self.opt)
+        if self.values is not None and not self.values.measured:
+            self.values.interval(1)
 
     @classmethod
     def load(cls, checkpoint: AnyPath, options: AnyPath | None = None, **how: Any) -> Restorer:
@@ -118,7 +124,7 @@ class Restorer:
         self.take(**flags)
         found, wanted = image.shape[1], self.channels[0]
         if wanted not in (None, found):
-            kinds = [_KINDS.get(count, "other") for count in (found, wanted)]
+            kinds = [_KINDS.get(count, "other") if self.values is None else "data" for count in (found, wanted)]
             has, takes = f"has {found} channel(s) ({kinds[0]})", f"takes {wanted} ({kinds[1]})"
             raise InputError(f"the image {has}, but the network {takes}; convert it")
         seeds, count = _seeds(seed, len(image)), len(image)
@@ -134,7 +140,7 @@ class Restorer:
         if mask is not None and restored.shape == image.shape:
             restored = torch.where(mask.bool(), restored, image)
         extras = {name: picture.float().cpu() for name, picture in self.offers.extras.items()}
-        return restored.clamp_(0, 1), extras
+        return restored.clamp_(0, 1) if self.values is None or self.values.bounded else restored, extras
 
     @torch.no_grad()
     def walk(
@@ -189,20 +195,25 @@ class Restorer:
     ) -> list[tuple[Picture, dict[str, Picture]]]:
         """Restore pictures of one size at once as :meth:`restore` does tensors.
 
-        A grey picture is given to a network of three channels as RGB. Alpha goes through the network if that has as
-        many channels, otherwise it is enlarged bicubically.
+        Those of data must be of :attr:`values`. A grey picture is given to a network of three channels as RGB. Alpha
+        goes through the network if that has as many channels, otherwise it is enlarged bicubically.
         """
         images = [network_planes(picture, self.channels[0]) for picture in pictures]
         if len({image.shape for image in images}) > 1:
             raise InputError("the pictures differ in size or channels; restore those that are alike together")
         mask, cond = (None if planes is None else torch.stack(list(planes)) for planes in (masks, conds))
         restored, extras = self.restore(torch.stack(images), mask, seed, cond, **flags)
-        if restored.shape[1] not in _KINDS:
+        if self.values is None and restored.shape[1] not in _KINDS:
             raise InputError(f"the network gives {restored.shape[1]} channels, which no picture can hold; 1 to 4 can")
         results = []
         for k, picture in enumerate(pictures):
-            further = {name: Picture(planes[k, :3], None, picture.bits) for name, planes in extras.items()}
-            results.append((with_planes(picture, restored[k]), further))
+            shown = {name: displayed(planes[k], self.values)[:3] for name, planes in extras.items()}
+            further = {name: Picture(planes, None, picture.bits) for name, planes in shown.items()}
+            result = with_planes(picture, restored[k])
+            if masks is not None and self.values is not None and result.colours.shape == picture.colours.shape:
+                known = torch.where(masks[k].bool(), result.colours, picture.colours)  # as they are stored, unrounded
+                result = replace(result, colours=known)
+            results.append((result, further))
         return results
 
 

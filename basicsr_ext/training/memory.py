@@ -19,8 +19,8 @@ from basicsr_ext.training.loop_state import TrainingRun
 _Result = TypeVar("_Result")
 
 _TOO_LARGE = (
-    "its images are too large for this device. Give smaller images or crops, a lighter network_g, or in a training "
-    "file no val; `basicsr restore --tile` restores large images in tiles"
+    "its images are too large for this device. Set val.tile, such as 512, or give smaller images or crops, a lighter "
+    "network_g, or in a training file no val; `basicsr restore --tile` restores large images in tiles as well"
 )
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FEWER = "lower datasets.train.num_worker_per_gpu"
@@ -68,7 +68,7 @@ def explained(run: TrainingRun, training: bool) -> Iterator[None]:
         said = f"out of memory ({cause(error)})"
     if not training:
         where = "an image is too large for this device"
-        raise InputError(f"{said}: {where}; `basicsr restore --tile` restores large images in tiles")
+        raise InputError(f"{said}: {where}; set val.tile, such as 512, or use `basicsr restore --tile`")
     if run.model is None:
         raise InputError(f"{said} before a batch was trained: take a smaller network_g, or a larger device")
     cures = "\n  - ".join([f"{said} in iteration {run.iteration}; what lowers it:", *_cures(run.model)])

@@ -18,6 +18,7 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
         "val": ("~", "When and how to validate; without it a training run does not."),
         "logger": ("~", "What is logged and saved how often."),
         "dist_params": ("~", "Process group of a distributed run."),
+        "data": ("~", "What the numbers of images mean that are no pictures, stored with the network."),
     },
     "path": {
         "pretrain_network_g": ("~", "Checkpoint that the network starts from or, in a test, that is tested."),

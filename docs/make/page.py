@@ -16,6 +16,7 @@ from typing import Any
 from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.option_blocks import type_name
+from basicsr_ext.images.values import Values
 from basicsr_ext.options.basicsr_keys import LOADER_KEYS, SECTIONS
 from basicsr_ext.options.parts import dataset_options
 from docs.make.describe import Key, describe_arguments, describe_dataclass, describe_opt, describe_section, introduction
@@ -76,6 +77,7 @@ def blocks() -> list[Block]:
     found = [
         Block("section", name or "top", SECTION_INTROS[name], tuple(describe_section(name)), False) for name in SECTIONS
     ]
+    found.append(Block("section", "data", introduction(Values), tuple(describe_dataclass(Values))))
     found += _model_blocks()
     found += _dataset_blocks()
     found += [block for registry in _registries_below(found) for block in registry]
@@ -297,7 +299,7 @@ def _file(found: list[Block]) -> Schema:
     """The top of the file; the model decides which schema its blocks have."""
     from basicsr.utils.registry import MODEL_REGISTRY
 
-    sections = {name: {"$ref": f"#/definitions/section.{name}"} for name in ("path", "logger", "dist_params")}
+    sections = {name: {"$ref": f"#/definitions/section.{name}"} for name in ("path", "logger", "dist_params", "data")}
     nested: dict[str, Schema] = {name: {"anyOf": [ref, {"type": "null"}]} for name, ref in sections.items()}
     nested["datasets"] = {"type": "object", "additionalProperties": _any("dataset")}
     nested |= {"network_g": _any("arch"), "network_d": _any("arch")}

@@ -12,9 +12,10 @@ from basicsr.utils import FileClient
 from basicsr_ext.common.errors import InputError, did_you_mean
 from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.text import listed
-from basicsr_ext.images.decode import channel_fault, decode_pixels
+from basicsr_ext.images.decode import channel_fault, decode_pixels, match_channels
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_files, listed_keys, listed_names
+from basicsr_ext.images.values import DATA_EXTENSIONS, Values
 from basicsr_ext.options.basicsr_keys import PHASES, own_options
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 
@@ -33,6 +34,8 @@ class SharedOptions:
     phase: str
     gt_size: int | None
     skip_bad: float
+    grey_to_rgb: bool
+    data: Values | None
 
     @property
     def side(self) -> int:
@@ -43,8 +46,12 @@ class SharedOptions:
         """Raise InputError unless phase, ``skip_bad`` and the ``channels``, each with its option, are allowed."""
         if self.phase not in PHASES:
             raise InputError(f"phase is {self.phase!r}; {did_you_mean(self.phase, PHASES)}")
+        if self.data is not None and self.grey_to_rgb:
+            raise InputError("grey_to_rgb is true, but the images are data, which have no colours; leave it out")
         for option, count in channels:
-            if count not in (None, 1, 3, 4):
+            if self.data is not None and not (count is None or count >= 1):
+                raise InputError(f"{option} is {count}; set a whole number from 1, or null (as in the first file)")
+            if self.data is None and count not in (None, 1, 3, 4):
                 raise InputError(f"{option} is {count}; set 1, 3, 4 or null (as in the first image)")
         said = f"skip_bad is {self.skip_bad}"
         if not 0 <= self.skip_bad < 1:
@@ -59,13 +66,21 @@ class ImageSource:
     ``root`` is a folder, ``sample:train`` or ``sample:val`` (the built-in photographs), or, if ``io_backend.type`` is
     ``lmdb``, an LMDB in BasicSR's layout or the cache of an image folder (see :func:`stored_keys`). ``names`` are
     relative paths with ``/`` (sorted; see :mod:`basicsr_ext.images.inventory`), or the keys of the LMDB; in the order
-    of ``meta_info_file`` if there is one. ``option`` is the name of the option behind ``root``, for messages.
+    of ``meta_info_file`` if there is one. ``option`` is the name of the option behind ``root``, for messages. With
+    ``values`` the files are data.
     Raises InputError if the place is missing, empty or of another kind.
     """
 
     def __init__(
-        self, root: str, option: str, io_backend: Mapping[str, Any] | None = None, meta_info_file: str | None = None
+        self,
+        root: str,
+        option: str,
+        io_backend: Mapping[str, Any] | None = None,
+        meta_info_file: str | None = None,
+        values: Values | None = None,
     ) -> None:
+        self.values = values
+        extensions = EXTENSIONS if values is None else DATA_EXTENSIONS
         backend = dict(io_backend or {"type": "disk"})
         self.kind = backend.pop("type", "disk")
         self._backend_options = backend
@@ -84,13 +99,14 @@ class ImageSource:
                 why = f"{len(missing)} of {len(self.names)} images listed in meta_info_file {meta_info_file}"
                 raise InputError(f"{option}: {why} are not in {self.root}: {listed(missing)}")
         else:
-            there = images_below(self.root)
+            there = images_below(self.root, extensions=extensions)
             self.names = [str(name) for _, name in there.files]
             self.left_out = str(there) if there.left_out else ""
         if not self.names:
+            what = "images" if values is None else f"{values.dtype} data, which the block data: asks for"
             raise InputError(
-                f"{option}: {self.root} holds no images ({', '.join(EXTENSIONS)}); "
-                f"put images there or set {option} to another folder"
+                f"{option}: {self.root} holds no {what} ({', '.join(extensions)}); "
+                f"put {'images' if values is None else 'them'} there or set {option} to another folder"
             )
 
     def __len__(self) -> int:
@@ -126,17 +142,21 @@ class ImageSource:
 
     def load(self, name: str) -> np.ndarray:
         """Return the pixels of ``name`` as :func:`decode_pixels` does."""
-        return decode_pixels(self.read(name), self.describe(name))
+        return decode_pixels(self.read(name), self.describe(name), self.values)
+
+    def matched(self, name: str, channels: int, grey_to_rgb: bool, option: str) -> np.ndarray:
+        """Return what :meth:`load` does if it has so many ``channels``, as :func:`match_channels` does."""
+        return match_channels(self.load(name), self.describe(name), channels, grey_to_rgb, option, self.values)
 
     def header_faults(self, name: str, channels: int, grey_to_rgb: bool, option: str) -> list[str]:
         """Say what is wrong with the channels of ``name``, from its header alone; nothing for an LMDB."""
         if self.kind == "lmdb":
             return []
         try:
-            found = image_header(self.path(name)).channels
+            found = image_header(self.path(name), self.values).channels
         except InputError as error:
             return [str(error)]
-        fault = channel_fault(found, self.path(name), channels, grey_to_rgb, option)
+        fault = channel_fault(found, self.path(name), channels, grey_to_rgb, option, self.values)
         return [fault] if fault else []
 
     def describe(self, name: str) -> str:

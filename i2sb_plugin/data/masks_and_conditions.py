@@ -12,6 +12,7 @@ from basicsr_ext.images.arrays import hole_of
 from basicsr_ext.images.decode import match_channels
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import listed_sizes
+from basicsr_ext.images.values import Values
 from i2sb_plugin.data.image_source import ImageSource
 from i2sb_plugin.data.pairs import pair_names
 
@@ -23,10 +24,16 @@ class _Companions:
     """
 
     def __init__(
-        self, root: str, option: str, gt: ImageSource, io_backend: Mapping[str, Any], subset: bool = False
+        self,
+        root: str,
+        option: str,
+        gt: ImageSource,
+        io_backend: Mapping[str, Any],
+        subset: bool = False,
+        values: Values | None = None,
     ) -> None:
         self.gt = gt
-        self.source = ImageSource(root, option, io_backend)
+        self.source = ImageSource(root, option, io_backend, values=values)
         self._names = dict(pair_names(gt, self.source, subset=subset))
 
     def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
@@ -56,7 +63,7 @@ class _Companions:
     def _size(self, source: ImageSource, name: str) -> tuple[int, int] | None:
         if source.kind == "lmdb":
             return self._stored_sizes[source.root].get(name)
-        return image_header(source.path(name))[:2]
+        return image_header(source.path(name), source.values)[:2]
 
     def _size_fault(self, gt_name: str, found: tuple[int, int] | None, size: tuple[int, int] | None) -> str | None:
         if found == size or found is None or size is None:
@@ -80,7 +87,7 @@ class Masks(_Companions):
 
 
 class Conditions(_Companions):
-    """Images that the network sees beside xt; ``channels`` of each, or those of the first.
+    """Images that the network sees beside xt; ``channels`` of each, or those of the first. Data where ``gt`` is data.
 
     ``grey_to_rgb`` accepts grey files where the channels are 3. ``option`` may end in the number of the folder.
     """
@@ -95,13 +102,13 @@ class Conditions(_Companions):
         channels: int | None = None,
         grey_to_rgb: bool = False,
     ) -> None:
-        super().__init__(root, option, gt, io_backend, subset)
+        super().__init__(root, option, gt, io_backend, subset, gt.values)
         self.channels = channels or self.source.load(self._names[gt.names[0]]).shape[2]
         self._wanted = self.channels, grey_to_rgb, option.replace("dataroot", "channels")  # the option that counts them
 
     def load(self, gt_name: str, size: tuple[int, int]) -> np.ndarray:
         """Return the pixels (H,W,``channels``) that go with ``gt_name``; raises InputError if they do not fit."""
-        return match_channels(super().load(gt_name, size), self.describe(gt_name), *self._wanted)
+        return match_channels(super().load(gt_name, size), self.describe(gt_name), *self._wanted, self.source.values)
 
     def header_faults(self, gt_name: str) -> list[str]:
         """Say why the image that goes with ``gt_name`` would be refused, as far as headers tell."""

@@ -13,12 +13,13 @@ from torch.utils.data import Dataset
 from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from
-from basicsr_ext.images.decode import match_channels, to_tensor
+from basicsr_ext.images.decode import to_tensor
+from basicsr_ext.images.values import Values
 from i2sb_plugin.data.bad_images import BadImages, first_readable
 from i2sb_plugin.data.crops import centre_square, check_crop, draw_view
 from i2sb_plugin.data.image_source import ImageSource, SharedOptions, left_out, read_options
 from i2sb_plugin.degradations import DEGRADATIONS, Degradation, build_degradation
-from i2sb_plugin.degradations.base import Numbered
+from i2sb_plugin.degradations.base import Numbered, data_refusal
 
 STATE = "random_state"  # key of a deferred item: the state of the CPU's random stream behind the draws of the crop
 
@@ -38,13 +39,14 @@ class PairedDegradationOptions(SharedOptions):
     gt_size: int | None = None  # side of the training crop in pixels; needed in phase train
     use_hflip: bool = False
     use_rot: bool = False
-    channels: int | None = 3  # 1, 3 or 4; null: as in the first image
+    channels: int | None = 3  # 1, 3 or 4, of data any number; null: as in the first image
     grey_to_rgb: bool = False  # accept grey files where channels is 3, repeated three times
     seed: int = 0  # of the degradation's draws outside phase train
     degrade_on: Literal["worker", "device"] = "worker"  # device: in training whole batches are degraded, on the GPU
     clamp: bool = True  # lq to [0,1], as an image file would hold it; the release leaves it as it comes
     cache: bool = False  # keep the decoded images in memory, in every worker process
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
+    data: Values | None = None  # what the numbers mean where they are no pictures: filled in from the file's data:
 
     def __post_init__(self) -> None:
         self.check_shared(("channels", self.channels))
@@ -55,7 +57,13 @@ class PairedDegradationOptions(SharedOptions):
         if self.resize is not None and self.resize < (self.gt_size or 1):
             cure = f"set the side of the square in pixels, such as 256, at least gt_size ({self.gt_size})"
             raise InputError(f"resize is {self.resize}; {cure}")
-        scale = _build_at_scale(self.degradation, self.scale).scale
+        built = _build_at_scale(self.degradation, self.scale)
+        if self.data is not None:
+            if self.resize is not None:
+                raise InputError(f"resize is {self.resize}, but only pictures are resized; resize the data beforehand")
+            if why := data_refusal(built, self.data.bounded):
+                raise InputError(f"degradation.type is {self.degradation['type']}, but the images are data: {why}")
+        scale = built.scale
         if self.phase == "train" and self.side % scale:
             cure = f"set gt_size to {-(-self.side // scale) * scale}"
             raise InputError(f"gt_size is {self.gt_size}, which scale {scale} does not divide; {cure}")
@@ -84,9 +92,8 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         self.options = options = read_options(PairedDegradationOptions, opt)
         self.degradation = _build_at_scale(options.degradation, options.scale)
         self.scale = self.degradation.scale
-        self.source = ImageSource(
-            options.dataroot_gt, "dataroot_gt", options.io_backend, options.meta_info_file or options.meta_info
-        )
+        listed = options.meta_info_file or options.meta_info
+        self.source = ImageSource(options.dataroot_gt, "dataroot_gt", options.io_backend, listed, options.data)
         self.paths = [{"lq_path": path, "gt_path": path} for path in map(self.source.path, self.source.names)]
         self._cache: dict[str, np.ndarray] = {}
         self._deferred = False
@@ -117,14 +124,14 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         if options.phase == "train":
             generator = torch.default_generator
             view = draw_view(height, width, options.side, options.use_hflip, options.use_rot, generator)
-            gt = to_tensor(view.of(pixels))
+            gt = to_tensor(view.of(pixels), options.data)
             if self._deferred:
                 return {"gt": gt, STATE: generator.get_state(), **self.paths[index]}
         else:
             number = options.seed * 1_000_003 + index
             # not the number itself: a restoration seeded by it would draw the noise that is to be removed
             generator = torch.Generator().manual_seed(seed_from("degradation", number))
-            gt = to_tensor(pixels[: height - height % self.scale, : width - width % self.scale])
+            gt = to_tensor(pixels[: height - height % self.scale, : width - width % self.scale], options.data)
             if isinstance(degradation, Numbered) and degradation.index is None:
                 degradation = degradation.at(number)
         return {**self._degraded(degradation, gt, generator), **self.paths[index]}
@@ -137,7 +144,8 @@ class PairedDegradationDataset(DatasetContract, Dataset):
                 f"degradation {self.options.degradation['type']} turned {tuple(gt.shape)} into "
                 f"{tuple(degraded.lq.shape)}; its scale is {self.scale}, so {expected} is expected"
             )
-        lq = degraded.lq.clamp(0, 1) if self.options.clamp else degraded.lq
+        clamp = self.options.clamp and (self.options.data is None or self.options.data.bounded)
+        lq = degraded.lq.clamp(0, 1) if clamp else degraded.lq
         item = {"lq": lq.contiguous(), "gt": gt}
         return item if degraded.mask is None else {**item, "mask": degraded.mask}
 
@@ -184,11 +192,15 @@ class PairedDegradationDataset(DatasetContract, Dataset):
         check_crop(pixels, size, self.source.describe(name), option)
         return pixels
 
+    def clean(self, index: int) -> np.ndarray:
+        """Return the image number ``index``, H,W,C as it is stored; raises InputError if it cannot be used."""
+        return self._pixels(self.source.names[index])
+
     def _pixels(self, name: str) -> np.ndarray:
         if name in self._cache:
             return self._cache[name]
-        options, where = self.options, self.source.describe(name)
-        pixels = match_channels(self.source.load(name), where, self.channels, options.grey_to_rgb)
+        options = self.options
+        pixels = self.source.matched(name, self.channels, options.grey_to_rgb, "channels")
         if options.resize is not None:
             pixels = centre_square(pixels, options.resize, fast=options.phase == "train")
         if options.cache:

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from basicsr_ext.common.contracts import DatasetContract
 from basicsr_ext.common.errors import InputError
-from basicsr_ext.images.decode import match_channels, to_tensor
+from basicsr_ext.images.decode import to_tensor
+from basicsr_ext.images.values import Values
 from i2sb_plugin.data.bad_images import BadImages, first_readable
 from i2sb_plugin.data.crops import View, check_crop, draw_view
 from i2sb_plugin.data.image_source import ImageSource, SharedOptions, left_out, read_options
@@ -35,11 +36,12 @@ class PairedFolderOptions(SharedOptions):
     gt_size: int | None = None  # side of the training crop in pixels; needed in phase train
     use_hflip: bool = False
     use_rot: bool = False
-    channels_gt: int | None = None  # 1, 3 or 4; null: as in the first image
-    channels_lq: int | None = None  # 1, 3 or 4; null: as in the first image
+    channels_gt: int | None = None  # 1, 3 or 4, of data any number; null: as in the first image
+    channels_lq: int | None = None  # 1, 3 or 4, of data any number; null: as in the first image
     channels_cond: int | tuple[int, ...] | None = None  # the same, of dataroot_cond; a list has one for each place
     grey_to_rgb: bool = False  # accept grey files where the channels are 3, repeated three times
     skip_bad: float = 0.0  # share of the images that may be unusable in phase train; others stand in for them
+    data: Values | None = None  # what the numbers mean where they are no pictures: filled in from the file's data:
 
     def __post_init__(self) -> None:
         counts = self.channels_cond if isinstance(self.channels_cond, tuple) else (self.channels_cond,)
@@ -92,8 +94,9 @@ class PairedFolderDataset(DatasetContract, Dataset):
         self.options = options = read_options(PairedFolderOptions, opt)
         self.scale = options.scale
         subset = options.meta_info_file is not None
-        self.gt = ImageSource(options.dataroot_gt, "dataroot_gt", options.io_backend, options.meta_info_file)
-        self.lq = ImageSource(options.dataroot_lq, "dataroot_lq", options.io_backend)
+        backend, values = options.io_backend, options.data
+        self.gt = ImageSource(options.dataroot_gt, "dataroot_gt", backend, options.meta_info_file, values)
+        self.lq = ImageSource(options.dataroot_lq, "dataroot_lq", backend, values=values)
         self._pairs = pair_names(self.gt, self.lq, options.filename_tmpl, subset)
         self.paths = [{"lq_path": self.lq.path(lq), "gt_path": self.gt.path(gt)} for gt, lq in self._pairs]
         self._bad = BadImages(options.skip_bad, [self.gt.describe(name) for name, _ in self._pairs])
@@ -134,10 +137,15 @@ class PairedFolderDataset(DatasetContract, Dataset):
             gt, lq = view.of(gt, self.scale), view.of(lq)
             conditions = [view.of(condition, self.scale) for condition in conditions]
             hole = None if hole is None else view.of(hole, self.scale)
-        item = {"lq": to_tensor(lq), "gt": to_tensor(gt), **self.paths[index]}
+        values = self.options.data
+        item = {"lq": to_tensor(lq, values), "gt": to_tensor(gt, values), **self.paths[index]}
         if conditions:
-            item["cond"] = torch.cat([to_tensor(condition) for condition in conditions])
+            item["cond"] = torch.cat([to_tensor(condition, values) for condition in conditions])
         return item if hole is None else {**item, "mask": to_mask(hole)}
+
+    def clean(self, index: int) -> np.ndarray:
+        """Return the clean image number ``index``, H,W,C as it is stored; raises InputError if it cannot be used."""
+        return self._pixels(self.gt, self._pairs[index][0], self.channels_gt, "channels_gt")
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray | None]:
         """Return what belongs to pair ``index``: clean, degraded, conditions (all H,W,C) and the hole (H,W,1) or None.
@@ -164,7 +172,7 @@ class PairedFolderDataset(DatasetContract, Dataset):
         return view
 
     def _pixels(self, source: ImageSource, name: str, channels: int, option: str) -> np.ndarray:
-        return match_channels(source.load(name), source.describe(name), channels, self.options.grey_to_rgb, option)
+        return source.matched(name, channels, self.options.grey_to_rgb, option)
 
     def _check_sizes(self, gt: np.ndarray, lq: np.ndarray, gt_name: str, lq_name: str) -> None:
         (gt_height, gt_width), (height, width) = gt.shape[:2], lq.shape[:2]

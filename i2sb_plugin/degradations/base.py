@@ -20,6 +20,7 @@ __all__ = [
     "check_divisible",
     "check_image",
     "check_scale",
+    "data_refusal",
     "known_operator",
 ]
 
@@ -43,7 +44,8 @@ class Degradation(Protocol):
     Every random draw takes ``generator``; a batch draws image after image, so that it equals its images degraded one
     after another with the same generator. Files that an option names are read when the degradation is built.
 
-    Optional parts: ``at(index)``, the degradation that belongs to the validation image ``index`` (its own mask);
+    Optional parts: ``refuses_data``, why it does not degrade data that are no pictures; ``at(index)``,
+    the degradation that belongs to the validation image ``index`` (its own mask);
     the class attribute ``makes_mask = True`` where ``mask`` is always there; the methods of :class:`Operator`.
     """
 
@@ -162,6 +164,19 @@ def known_operator(degradation: Degradation) -> Operator:
             "give one number or turn consistency off"
         )
     return degradation
+
+
+def data_refusal(degradation: Degradation, bounded: bool) -> str | None:
+    """Why data that are no pictures cannot be degraded so; None if they can.
+
+    ``bounded`` is whether they have a smallest and a largest number. A degradation says it by ``refuses_data`` and
+    ``refuses_unbounded``; those that are made of ``members`` are asked for each of them.
+    """
+    names = ("refuses_data",) if bounded else ("refuses_data", "refuses_unbounded")
+    if said := next(filter(None, (getattr(degradation, name, None) for name in names)), None):
+        return str(said)
+    members = getattr(degradation, "members", ())
+    return next((why for why in (data_refusal(member, bounded) for member in members) if why), None)
 
 
 def check_image(image: torch.Tensor) -> None:

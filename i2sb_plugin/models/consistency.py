@@ -42,7 +42,7 @@ def consistent(
     return corrected
 
 
-def with_low_frequencies(restored: Tensor, degraded: Tensor, sigma: float) -> Tensor:
+def with_low_frequencies(restored: Tensor, degraded: Tensor, sigma: float, clamp: bool = True) -> Tensor:
     """Exchange the low frequencies of a restoration for those of the degraded image, where its operator is not known.
 
     Brightness and colours, which a walk may shift, are then the input's: restored + G (degraded - restored), with G a
@@ -52,6 +52,7 @@ def with_low_frequencies(restored: Tensor, degraded: Tensor, sigma: float) -> Te
         restored: B,C,H,W in [0, 1].
         degraded: the image that it was restored from, at full size, same shape and range.
         sigma: standard deviation of the blur in pixels, above 0; it ends after three of them, or at the image's size.
+        clamp: to [0, 1]; not of data without bounds.
 
     Returns:
         B,C,H,W in [0, 1].
@@ -59,4 +60,5 @@ def with_low_frequencies(restored: Tensor, degraded: Tensor, sigma: float) -> Te
     reach = min(math.ceil(3 * sigma), (min(restored.shape[-2:]) - 1) // 2)
     weights = [math.exp(-(x**2) / (2 * sigma**2)) for x in range(-reach, reach + 1)]
     blur = SeparableFilter(tuple(weight / sum(weights) for weight in weights), "reflect")
-    return (restored + blur.forward(degraded - restored)).clamp(0, 1)
+    moved = restored + blur.forward(degraded - restored)
+    return moved.clamp(0, 1) if clamp else moved

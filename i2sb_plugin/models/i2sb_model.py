@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.seeds import seed_from
+from basicsr_ext.images.arrays import displayed
 from basicsr_ext.models.restoration_model import RestorationModel
 from i2sb_plugin import samplers, space
 from i2sb_plugin.bridge import Bridge, sent, standard_normal
@@ -280,11 +281,17 @@ class I2SBModel(RestorationModel):
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
             predict_x0 = consistent(predict_x0, operator, batch["lq"], batch.get("mask"), strength)
-        keywords = {"generator": generators, "clip": options.clip, "callback": callback, **options.own}
-        restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords))
+        keywords = {
+            "generator": generators,
+            "clip": options.clip and self.is_bounded,
+            "callback": callback,
+            **options.own,
+        }
+        bounded = self.is_bounded
+        restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords), bounded)
         if options.low_frequencies is None:
             return restored
-        return with_low_frequencies(restored, space.decode(clean), options.low_frequencies)
+        return with_low_frequencies(restored, space.decode(clean, bounded), options.low_frequencies, bounded)
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:
         sampler = samplers.SAMPLERS[self.sampler_options.type]
@@ -308,7 +315,7 @@ class I2SBModel(RestorationModel):
         self.restore(batch, net, [torch.Generator().manual_seed(seed)], _keep(points, wanted))
         if "gt" in batch:
             points.append(batch["gt"][0])
-        return torch.cat([point[:3].cpu() for point in points], dim=-1)
+        return torch.cat([displayed(point, self.values)[:3].cpu().clamp(0, 1) for point in points], dim=-1)
 
     def start(self, batch: dict[str, Any], generators: Any = None) -> tuple[Tensor, Tensor | None]:
         """Where a walk starts, x1 with noise of its own where the options add some, and the condition."""

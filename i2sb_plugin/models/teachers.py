@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from basicsr_ext.checkpoints.networks import check_fit, network_channels
 from basicsr_ext.checkpoints.storage import load_weights
 from basicsr_ext.common.errors import InputError
+from basicsr_ext.images.values import difference, values_of
 from basicsr_ext.options.check import model_class
 from basicsr_ext.restoring.configuration import find_options
 from i2sb_plugin.archs.bridge_network import BridgeNetwork
@@ -65,6 +66,8 @@ def read_teacher(opt: Mapping[str, Any]) -> Teacher:
     if bridge.predicts == "preconditioned" and bridge.residual_variance == "auto":
         raise InputError(f"{lead}, whose bridge.residual_variance is auto, not a measured number; export it again")
     faults = _scale_faults(opt, found) + _bridge_faults(opt, bridge) + _network_faults(opt, found["network_g"])
+    if differs := difference(values_of(opt), values_of(found)):
+        raise InputError(f"{lead}, which was trained on {differs}")
     if faults:
         raise InputError(f"{lead}, which does not fit: {'; '.join(faults)}")
     return Teacher(Path(file).expanduser(), found["network_g"], bridge)

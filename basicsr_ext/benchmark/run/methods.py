@@ -14,6 +14,7 @@ from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.files import known_digest
 from basicsr_ext.images.inventory import by_stem, images_below, same_letters
+from basicsr_ext.images.values import values_of
 from basicsr_ext.options.check import model_class
 from basicsr_ext.preflight.networks import LOOSELY, channel_faults, network_faults
 from basicsr_ext.restoring.configuration import find_options, with_flags
@@ -61,7 +62,7 @@ class NetworkMethod(_Row):
     """A network that is loaded and called."""
 
     identity: Mapping[str, Any]  # everything beside the image that decides what is restored; JSON
-    open: Callable[[str, int], Runner]  # loads it on a device, in tiles
+    open: Callable[[str, int | None], Runner]  # loads it on a device, in tiles
     opt: Mapping[str, Any] | None = None  # of a registered model
 
     def data_faults(self, where: str, item: Mapping[str, Any]) -> list[str]:
@@ -153,6 +154,9 @@ def _trained(name: str, label: str, options: MethodOptions, folder: Path) -> lis
     option_file = _file(options.options, folder, "options") if options.options else None
     weights = _file(options.weights, folder, "weights") if options.weights else None
     opt, _ = find_options(weights, option_file)
+    if (data := values_of(opt)) is not None:
+        said = f"it was trained on {data.dtype} data, but a benchmark compares pictures"
+        raise InputError(f"{said}; measure it by `basicsr test`, and compare tests by `basicsr report`")
     if weights is None and has_weights(opt):
         weights = Path("experiments", str(opt["name"]), "models", "net_g_latest.pth")
         if not weights.is_file():

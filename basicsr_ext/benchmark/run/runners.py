@@ -86,8 +86,12 @@ class Runner:
 class TrainedRunner(Runner):
     """A registered model, by the same path as ``basicsr restore``."""
 
-    def __init__(self, opt: Mapping[str, Any], weights: Path | None, flags: dict, device: str, tile: int) -> None:
-        self._restorer, self._flags = Restorer(opt, weights, Loading(device, tile)), flags
+    def __init__(
+        self, opt: Mapping[str, Any], weights: Path | None, flags: dict, device: str, tile: int | None
+    ) -> None:
+        val = (opt.get("val") or {}) if tile is None else {"tile": tile}
+        how = Loading(device, val.get("tile", 0), val.get("tile_overlap"))
+        self._restorer, self._flags = Restorer(opt, weights, how), flags
         self._restorer.take(**flags)
         self.device, self.network = self._restorer.device, self._restorer.network
         self.network_calls = self._restorer.offers.network_calls
@@ -132,10 +136,10 @@ def load_foreign(path: Path) -> Any:
 class ForeignRunner(Runner):
     """Weights of another toolkit, loaded by spandrel; it pads and crops as the architecture needs."""
 
-    def __init__(self, weights: Path, device: str, tile: int) -> None:
+    def __init__(self, weights: Path, device: str, tile: int | None) -> None:
         self.device = find_device(device)
         self._model = load_foreign(weights).to(self.device).eval()
-        self.network = TiledNetwork(_Plain(self._model), tile).eval()
+        self.network = TiledNetwork(_Plain(self._model), tile or 0).eval()
 
     @torch.no_grad()
     def restore(self, items: Items, seeds: Sequence[int]) -> list[Restored]:

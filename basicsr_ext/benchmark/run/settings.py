@@ -37,7 +37,7 @@ class BenchmarkOptions:
     num_gpu: Literal["auto"] | int = "auto"  # 0 for the CPU
     manual_seed: int = 0  # of the noise; an image gets the noise that `basicsr test` gives it
     plugins: list[str] | None = None  # importable modules, or files ending in .py
-    tile: int = 0  # side of the tiles in pixels of the network's input; 0 for whole images
+    tile: int | None = None  # side of the tiles in pixels of what a network sees; 0 for none; ~ for its own val.tile
     batch_size: int = 1  # images of one size that are restored at once; the same images but for rounding
     trajectories: bool = False  # also keep pictures of how each image came about, where a model shows them
     draws: int = 4  # seeds that each image is restored with where a metric compares them; the first gives the figures
@@ -47,7 +47,7 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if vars(self)[name] < least:
+            if vars(self)[name] is not None and vars(self)[name] < least:
                 raise ValueError(f"{name} is {vars(self)[name]}; it must be a whole number from {least}")
         if self.manual_seed > MOST_SEED:
             raise ValueError(f"manual_seed is {self.manual_seed}; it must be a whole number from 0 to {MOST_SEED}")
@@ -64,6 +64,11 @@ class Benchmark:
     store: Store
     device: str
     notes: list[str]
+
+    @property
+    def tile(self) -> int | str:
+        """What the keys of restored images hold of ``options.tile``; 0 where each method has its own."""
+        return "none" if self.options.tile == 0 else self.options.tile or 0
 
     @property
     def draws(self) -> int:

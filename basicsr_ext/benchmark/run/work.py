@@ -47,7 +47,7 @@ def image_key(bench: Benchmark, method: Method, image: Image) -> str:
     """Everything that decides how an image is restored, as one digest."""
     if isinstance(method, FolderMethod):
         return hash_of([FORMAT, *map(digest, method.find(image.dataset, image.name))])
-    settings = [FORMAT, method.identity, bench.options.tile, bench.options.trajectories, bench.draws]
+    settings = [FORMAT, method.identity, bench.tile, bench.options.trajectories, bench.draws]
     return hash_of([*settings, image.input_digest, _seed(bench, image)])
 
 
@@ -79,7 +79,7 @@ def _plan(bench: Benchmark, images: list[Image]) -> tuple[Outcome, dict[str, lis
         todo[method.name] = [image for image in images if not _whole(bench, method, image)]
         if isinstance(method, FolderMethod):
             continue
-        key = hash_of([FORMAT, method.identity, bench.options.tile, images[0].input_digest])
+        key = hash_of([FORMAT, method.identity, bench.tile, images[0].input_digest])
         note = bench.store.read_note(bench.store.facts(method.name))
         if note.get("key") == key:
             outcome.facts[method.name] = Facts(*note["facts"][:4])  # earlier versions kept seconds as well

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import path_text
-from basicsr_ext.images.inventory import DEEP, FORMATS
+from basicsr_ext.images.inventory import DATA_FORMATS, DEEP, FORMATS
 
 
 def run(argv: list[str]) -> int:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     told = "condition images, where the network was trained with some; or folders of them"
     paths("--cond", nargs="+", help=told)
     add("--bits", type=int, choices=(8, 16), help="of the results (default: as the picture)")
-    add("--format", default="png", choices=tuple(FORMATS), help="of the results (default: png)")
+    add("--format", choices=(*FORMATS, "npy", "npz"), help="of the results (default: png; of data that of each file)")
     add("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="shares the pictures out over ranks")
     add("--overwrite", action="store_true", help="restore again what is restored already")
     return parser
@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(args: argparse.Namespace) -> None:
     kind = Path(args.o).suffix[1:].lower()
     kind = {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
-    args.format = kind if kind in FORMATS else args.format
-    if args.bits == 16 and args.format not in DEEP:
+    args.format = kind if kind in (*FORMATS, *DATA_FORMATS) else args.format
+    if args.bits == 16 and args.format not in (None, *DEEP):
         raise InputError(f"--bits is 16, but {args.format} holds 8; give --format {' or '.join(DEEP)}")
     for name, least in (("batch", 1), ("seed", 0)):
         if (value := vars(args)[name]) < least:

@@ -18,15 +18,17 @@ from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.batching import in_groups
 from basicsr_ext.common.contracts import Flags, restorer_class_of
 from basicsr_ext.common.errors import InputError, did_you_mean
-from basicsr_ext.images.inventory import DEEP
+from basicsr_ext.images.inventory import DATA_FORMATS, DEEP, FORMATS
 from basicsr_ext.images.pictures import Picture, check_sides, write_picture
+from basicsr_ext.images.values import Values, values_of
 from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
 from basicsr_ext.processes.group import init_dist
 from basicsr_ext.processes.launch import Launch, find_launch
 from basicsr_ext.restoring import files
+from basicsr_ext.restoring.configuration import find_options
 from basicsr_ext.restoring.files import Given, Job
-from basicsr_ext.restoring.restorer import Restorer
+from basicsr_ext.restoring.restorer import Loading, Restorer
 
 Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
 Failure = tuple[Path, str]  # a picture, and why it could not be restored
@@ -36,22 +38,26 @@ _FAILURES = (InputError, RuntimeError, ValueError, OSError)  # of one picture, w
 def restore(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
     """Restore the pictures of ``args``, checked; ``rest`` are the model's flags. Returns 1 if some failed, else 0."""
     here = find_launch(args.launcher)
-    jobs = files.find_jobs(args.i, args.o, args.format, _say)
-    args.targets = {job.target for job in jobs}
     _load_toolkit()
     _join(here, args)
+    opt = find_options(args.checkpoint, args.opt)[0] if args.checkpoint else {}
+    values = values_of(opt)
+    _settle_format(args, values)
+    jobs = files.find_jobs(args.i, args.o, args.format, _say, values)
+    args.targets = {job.target for job in jobs}
     args.checkpoint = args.checkpoint or _built_in(args)
     how = {name: vars(args)[name] for name in ("device", "tile", "overlap", "tile_batch")}
-    restorer = Restorer.load(args.checkpoint, args.opt, **how, say=_say)
+    restorer = Restorer(opt or find_options(args.checkpoint, args.opt)[0], args.checkpoint, Loading(**how, say=_say))
     flags = _model_flags(restorer.offers.restore_flags, rest, parser)
     restorer.take(**flags)
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
-    waiting = [job for job in mine if args.overwrite or not files.is_done(job)]
+    waiting = [job for job in mine if args.overwrite or not files.is_done(job, values)]
     done = sum(collectives.gather_objects(len(mine) - len(waiting)))
     if done:
         _say(f"{done} of {len(jobs)} are restored already (--overwrite restores them again)")
-    for lost in files.find_losses(jobs, args.format, args.bits == 8 or args.format in DEEP, restorer.channels[1]):
+    deep = args.bits == 8 or args.format in DEEP
+    for lost in files.find_losses(jobs, args.format, deep, restorer.channels[1]) if values is None else ():
         _say(f"note: {lost}")
     failed = _restore_all(restorer, waiting, companions, args, flags)
     order = {job.source: k for k, job in enumerate(jobs)}
@@ -61,6 +67,23 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     if failed:
         _say(f"{len(failed)} of {len(jobs)} could not be restored")
     return 1 if failed else 0
+
+
+def _settle_format(args: argparse.Namespace, values: Values | None) -> None:
+    """Choose the format of the results; InputError for one that cannot hold what the network gives."""
+    if values is None:
+        args.format = args.format or "png"
+        if args.format not in FORMATS:
+            cure = f"the network restores pictures; give {', '.join(FORMATS)}"
+            raise InputError(f"results cannot be {args.format}: {cure}")
+        return
+    if args.bits is not None:
+        raise InputError(
+            f"--bits is {args.bits}, but results keep the numbers of the data, {values.dtype}; leave it out"
+        )
+    if args.format not in (None, *DATA_FORMATS):
+        said = f"{args.format} cannot hold {values.dtype} data, which the network restores"
+        raise InputError(f"{said}; give {', '.join(DATA_FORMATS)}")
 
 
 def _built_in(args: argparse.Namespace) -> Path:
@@ -86,8 +109,8 @@ def _companions(restorer: Restorer, args: argparse.Namespace, jobs: Sequence[Job
     if bool(args.cond) != restorer.offers.takes_cond:
         needs, takes_none = "needs condition images: give --cond", "takes no condition images: leave out --cond"
         raise InputError(f"the network of this checkpoint {needs if restorer.offers.takes_cond else takes_none}")
-    masks = files.find_masks(args.mask, jobs) if args.mask else {}
-    return masks, files.find_conditions(args.cond, jobs) if args.cond else {}
+    masks = files.find_masks(args.mask, jobs, restorer.values) if args.mask else {}
+    return masks, files.find_conditions(args.cond, jobs, restorer.values) if args.cond else {}
 
 
 def _join(here: Launch, args: argparse.Namespace) -> None:
@@ -139,7 +162,7 @@ def _restore_all(
     restorer: Restorer, jobs: Sequence[Job], companions: Companions, args: argparse.Namespace, flags: Mapping[str, Any]
 ) -> list[Failure]:
     """Restore pictures, those of one size together; returns those that could not be, and why."""
-    sizes = {job.source: files.size_of(job.source) or (1, 1) for job in jobs}
+    sizes = {job.source: files.size_of(job.source, restorer.values) or (1, 1) for job in jobs}
     failed: list[Failure] = []
     progress = _Progress(restorer, sizes)
     with progress.bar:
@@ -148,7 +171,7 @@ def _restore_all(
             for job in group:
                 try:
                     check_sides(job.target, *(restorer.scale * side for side in sizes[job.source]))
-                    given.append(files.read_given(job, *companions))
+                    given.append(files.read_given(job, *companions, restorer.values))
                 except _FAILURES as error:
                     failed.append((job.source, str(error) or type(error).__name__))
             for alike in in_groups(given, lambda one: one.shapes(restorer.channels[0]), args.batch):
@@ -181,7 +204,7 @@ def _restore_group(
 
 def _write(target: Path, restored: Picture, extras: Mapping[str, Picture], args: argparse.Namespace) -> None:
     """Write what a model left beside its result as well: ``name_std.png`` beside ``name.png``, say; the result last."""
-    bits = args.bits or (restored.bits if args.format in DEEP else 8)
+    bits = args.bits or (restored.bits if args.format in DEEP else 8)  # of pictures
     for name, picture in extras.items():
         place = target.with_name(f"{target.stem}_{name}.png")
         if place in args.targets:

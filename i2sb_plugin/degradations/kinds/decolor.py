@@ -29,6 +29,7 @@ class Decolor:
 
     weights: Literal["luma", "mean"] = "luma"
     channels: Literal[1, 3] = 3
+    refuses_data: ClassVar[str] = "their channels are no colours; take a blur, a reduction, noise or a hole"
     scale: ClassVar[int] = 1
     linear: ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 
            18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
 _CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
              99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
+REFUSAL = "JPEG knows 8-bit brightness and colours alone; take a blur, a reduction, noise or a hole"
 
 
 class Coefficients(NamedTuple):
@@ -50,6 +51,7 @@ class Jpeg:
 
     quality: int = 10
     pad: bool = True
+    refuses_data: ClassVar[str] = REFUSAL
     scale: ClassVar[int] = 1
     linear: ClassVar[bool] = False
 
@@ -166,6 +168,7 @@ class CodecJpeg:
     """
 
     quality: int | tuple[int, int] = 10
+    refuses_data: ClassVar[str] = REFUSAL
     scale: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -58,6 +58,7 @@ class PoissonNoise:
     """
 
     peak: Range = 100.0
+    refuses_unbounded: ClassVar[str] = "it counts light from the lower end of data.range; give that, or noise_gauss"
     scale: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

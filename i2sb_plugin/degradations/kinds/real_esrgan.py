@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ import basicsr_ext  # noqa: F401  (makes basicsr importable)
 from basicsr_ext.common.errors import InputError
 from i2sb_plugin.degradations.base import DEGRADATIONS, Degraded, check_scale
 from i2sb_plugin.degradations.draws import draw_index, each_image
-from i2sb_plugin.degradations.kinds.jpeg import compress
+from i2sb_plugin.degradations.kinds.jpeg import REFUSAL, compress
 
 __all__ = ["RealESRGAN"]
 
@@ -57,6 +57,7 @@ class RealESRGAN:
 
     """
 
+    refuses_data: ClassVar[str] = REFUSAL
     scale: int = 4
     sharpen: bool = False  # the release of Real-ESRGAN degrades a sharpened image
     kernel_prob: tuple[float, float, float, float, float, float] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)

@@ -136,6 +136,7 @@ class Mixture:
     honest_blur: bool = False
     stable: bool = True
     index: int | None = None
+    refuses_data: ClassVar[str] = "two of its nine are JPEG; list those that are meant in compose"
     scale: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -342,7 +342,7 @@ def test_batches_give_the_pictures_that_single_ones_give(here, capsys, monkeypat
         seen.append(len(image))
         return restore(self, image, *rest, **flags)
 
-    def reading(path):
+    def reading(path, values=None):
         held[:] = held[0] + 1, max(held[1], held[0] + 1)
         return read(path)
 

@@ -72,7 +72,7 @@ def test_a_large_data_set_is_sampled_evenly_and_says_so(tmp_path, monkeypatch):
     block = options(tmp_path)["datasets"]["train"] | {"phase": "train", "scale": 2}
     monkeypatch.setattr(data, "SCANNED", 2)
     seen = []
-    monkeypatch.setattr(data, "image_header", lambda path: seen.append(path) or image_header(path))
+    monkeypatch.setattr(data, "image_header", lambda path, values=None: seen.append(path) or image_header(path))
     faults, notes = [], []
     check_dataset("datasets.train", block, faults, notes)
     assert faults == []
