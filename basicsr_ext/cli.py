@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
+"""The command ``basicsr``: its sub-commands, those of plugins among them, its version and its exit codes."""
 
 import argparse
 import errno
@@ -15,6 +15,7 @@ from pathlib import Path
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
+from basicsr_ext.common.versions import versions_of
 from basicsr_ext.processes.launch import rank_of_process
 
 ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
@@ -45,6 +46,7 @@ _SYSTEM = {  # what the system refuses -> what to do
 }
 _ROOM = "basicsr_ext.commands"
 COMMANDS = {
+    "init": Command("write a commented option file for a task, to start from", f"{_ROOM}.init:run"),
     "train": Command("train a model by an option file", f"{_ROOM}.train:train", shared=True),
     "test": Command("restore and measure the test images (val ones for a training file)", f"{_ROOM}.train:test", True),
     "restore": Command("restore pictures by a trained model", f"{_ROOM}.restore:run", shared=True),
@@ -56,10 +58,11 @@ COMMANDS = {
     "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", f"{_ROOM}.benchmark:run",
                          shared=True),
     "report": Command("compare finished tests in a table", f"{_ROOM}.report:run"),
+    "completion": Command("print a script that completes commands and flags in a shell", f"{_ROOM}.completion:run"),
 }  # fmt: skip
 
 
-def _commands() -> dict[str, Command]:
+def all_commands() -> dict[str, Command]:
     """All commands; those of plugins cannot take the place of one of ours."""
     known = dict(COMMANDS)
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
@@ -109,6 +112,7 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
 def _command(words: Sequence[str], known: dict[str, Command]) -> str:
     """The name of the command that the first word is; ends the process, with usage, where it is none."""
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
+    parser.add_argument("--version", action="version", version=_versions() if "--version" in words else "")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
         commands.add_parser(name, help=command.help, add_help=False)
@@ -116,6 +120,12 @@ def _command(words: Sequence[str], known: dict[str, Command]) -> str:
         if word not in known and not word.startswith("-"):
             parser.error(f"there is no command {word}; {did_you_mean(word, known)}")
     return parser.parse_known_args(words)[0].command
+
+
+def _versions() -> str:
+    """What is installed, on one line, and nothing of it imported."""
+    found = versions_of(("basicsr-i2sb", "basicsr", "torch"))
+    return ", ".join(f"{name} {version}" for name, version in reversed(found.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone
-    known = _commands()
+    known = all_commands()
     name = _command(words[:1], known)
     try:
         _check_folder()

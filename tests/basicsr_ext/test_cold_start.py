@@ -8,16 +8,6 @@ from tests.support.basicsr_runs import write_images
 from tests.support.cli_runs import bridge_options, write
 
 UNUSED = {"scipy", "torchvision", "skimage", "matplotlib", "tensorboard", "lpips", "torch_fidelity", "spandrel"}
-    "scipy",
-    "torchvision",
-    "skimage",
-    "matplotlib",
-    "tensorboard",
-    "lpips",
-    "torch_fidelity",
-    "spandrel",
-    "pandas",
-}
 COMPILER = {"torch._dynamo", "sympy"}  # torch's optimisers import it
 SCRIPT = """
 import json, sys
@@ -25,7 +15,10 @@ from basicsr_ext import cli
 out = sys.stdout
 for words in json.loads(sys.argv[1]):
     sys.stdout = sys.stderr
-    code = cli.main(words)
+    try:
+        code = cli.main(words)
+    except SystemExit as end:
+        code = end.code
     print(json.dumps([words[0], code, [name for name in sys.modules if name in json.loads(sys.argv[2])]]), file=out)
 """
 
@@ -35,10 +28,8 @@ def test_commands_import_nothing_that_they_do_not_use(tmp_path):
     options = write(tmp_path, bridge_options(tmp_path))
     restore = ["restore", "-i", str(images), "-o", str(tmp_path / "out"), "--device", "cpu"]
     commands = [["--version"], ["init", "--list"], ["list"], ["doctor"], restore, ["check", "-opt", str(options)]]
-    words = [json.dumps(commands), json.dumps(sorted(UNUSED | COMPILER | {"torch", "basicsr"}))]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, cwd=tmp_path
-    )
+    given = [json.dumps(commands), json.dumps(sorted(UNUSED | COMPILER | {"torch", "basicsr"}))]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *given], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     found = {name: (code, set(modules)) for name, code, modules in told}
