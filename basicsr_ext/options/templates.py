@@ -58,9 +58,9 @@ def changed(text: str, values: Mapping[str, Any]) -> str:
 
 
 def _found(text: str, keys: Sequence[str]) -> yaml.Node:
-    node: yaml.Node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     for key in keys:
-        pairs = dict((name.value, value) for name, value in node.value) if isinstance(node, yaml.MappingNode) else {}
+        pairs = {name.value: value for name, value in node.value} if isinstance(node, yaml.MappingNode) else {}
         node = pairs[key]
     return node
 

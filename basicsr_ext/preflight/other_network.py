@@ -9,6 +9,7 @@ from basicsr_ext.checkpoints.networks import INPUTS, OUTPUTS, SCALES, build_empt
 from basicsr_ext.common import registries
 from basicsr_ext.common.contracts import restorer_class_of
 from basicsr_ext.common.errors import InputError, UnknownName, did_you_mean
+from basicsr_ext.common.text import listed
 from basicsr_ext.options.check import inspect_options, model_class
 from basicsr_ext.options.file import parse_value
 from basicsr_ext.options.parts import fitting_networks, parameters_of, registry_of
@@ -46,7 +47,7 @@ def other_network(text: str, name: str, source: str) -> dict[str, Any]:
         said = said if k else "; ".join(faults)
     there = [task for task, path in templates().items() if f"type: {name}\n" in path.read_text(encoding="utf-8")]
     cure = (
-        f"start from {' or '.join(there)}, which has it" if there else "give another one, or write its block yourself"
+        f"start from a task that has it: {listed(there)}" if there else "give another one, or write its block yourself"
     )
     raise InputError(f"--network is {name}, which as it comes cannot serve this task: {said}; {cure}")
 
