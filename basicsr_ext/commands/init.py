@@ -15,16 +15,7 @@ _CACHED = 100  # images that a template may keep in memory
 
 def run(rest: list[str]) -> int:
     """Write the option file, or list the tasks; InputError, with nothing written, if something does not fit."""
-    parser = argparse.ArgumentParser(prog="basicsr init", description="Write a commented option file to start from.")
-    add = parser.add_argument
-    add("task", nargs="?", metavar="TASK", help="what to train, such as denoise; --list names all")
-    add("--list", action="store_true", help="name the tasks")
-    add(
-        "--gt", type=path_text, metavar="DIR", help="folder of clean images; parts named train and val are used as such"
-    )
-    add("--lq", type=path_text, metavar="DIR", help="folder of their degraded partners, for tasks that read pairs")
-    add("--network", metavar="NAME", help="another network, see basicsr list")
-    add("-o", dest="out", type=path_text, metavar="FILE", help="option file to write (default: TASK.yml here)")
+    parser = _parser()
     args = parser.parse_args(rest)
     if args.task is None and not args.list:
         parser.error("give a TASK, or --list to see them")
@@ -43,7 +34,7 @@ def run(rest: list[str]) -> int:
     text = templates.changed(template.read_text(encoding="utf-8"), {"name": out.stem} | values)
     if args.network is not None:
         text = _with_network(text, args.network, out)
-    given = " ".join(shlex.quote(word) for word in rest)
+    given = " ".join(shlex.quote(word) for word in rest).replace("\n", "\\n")  # a comment is one line
     write_whole(out, f"# basicsr init {given}\n{text}")
     print(f"wrote {out} from {template.name}")
     for note in notes + _missing(out):
@@ -51,6 +42,18 @@ def run(rest: list[str]) -> int:
     action, file = "train" if "train" in blocks else "test", shlex.quote(str(out))
     print(f"next:\n  basicsr check -opt {file}\n  basicsr {action} -opt {file}")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="basicsr init", description="Write a commented option file to start from.")
+    add = parser.add_argument
+    add("task", nargs="?", metavar="TASK", help="what to train, such as denoise; --list names all")
+    add("--list", action="store_true", help="name the tasks")
+    add("--gt", type=path_text, metavar="DIR", help="folder of clean images, or of their parts train and val")
+    add("--lq", type=path_text, metavar="DIR", help="folder of their degraded partners, for tasks that read pairs")
+    add("--network", metavar="NAME", help="another network, see basicsr list")
+    add("-o", dest="out", type=path_text, metavar="FILE", help="option file to write (default: TASK.yml here)")
+    return parser
 
 
 def _place(args: argparse.Namespace) -> Path:

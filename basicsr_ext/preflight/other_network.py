@@ -1,5 +1,6 @@
 """Another network for an option file: its block, if it can serve the task."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +28,8 @@ def other_network(text: str, name: str, source: str) -> dict[str, Any]:
     opt = parse_value(text, source)
     registry = registry_of("ARCH")
     if registries.find(registry, name) is None:
-        raise UnknownName(
-            f"--network is {name}, which is not registered; {did_you_mean(name, registries.names(registry))}"
-        )
+        known = did_you_mean(name, registries.names(registry))
+        raise UnknownName(f"--network is {name}, which is not registered; {known}")
     model, block = restorer_class_of(model_class(opt)), opt["network_g"]
     fitting = fitting_networks(model)
     tried: list[dict[str, Any]] = []  # best first
@@ -46,9 +46,8 @@ def other_network(text: str, name: str, source: str) -> dict[str, Any]:
             return one
         said = said if k else "; ".join(faults)
     there = [task for task, path in templates().items() if f"type: {name}\n" in path.read_text(encoding="utf-8")]
-    cure = (
-        f"start from a task that has it: {listed(there)}" if there else "give another one, or write its block yourself"
-    )
+    other = "give another one, or write its block yourself"
+    cure = f"start from a task that has it: {listed(there)}" if there else other
     raise InputError(f"--network is {name}, which as it comes cannot serve this task: {said}; {cure}")
 
 
@@ -65,7 +64,7 @@ def _renamed(block: Mapping[str, Any], name: str, opt: Mapping[str, Any]) -> dic
 
 def _faults(opt: dict[str, Any]) -> list[str]:
     """Why the network of these options cannot serve: its arguments, its building, or the size of its result."""
-    is_train = "train" in opt["datasets"]
+    opt, is_train = copy.deepcopy(opt), "train" in opt["datasets"]
     select_datasets(opt, is_train)
     found = [fault for fault in inspect_options(opt, is_train).faults if "network_g" in fault]
     if found:
