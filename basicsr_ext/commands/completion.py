@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib import import_module, metadata
 from typing import Any
 
+from basicsr_ext.commands.table import COMMANDS, all_commands
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import path_text
 
@@ -38,13 +39,11 @@ def run(rest: list[str]) -> int:
 
 def _whole_parser(file: Any) -> argparse.ArgumentParser:
     """One parser of all commands; those of plugins by their names alone, since they may do anything when called."""
-    from basicsr_ext import cli
-
     whole = argparse.ArgumentParser(prog="basicsr")
     whole.add_argument("--version", action="store_true", help="show the versions, and end")
     commands = whole.add_subparsers(dest="command")
-    for name, command in cli.all_commands().items():
-        own = [_parser_of(command.target)] if name in cli.COMMANDS and name != "completion" else []
+    for name, command in all_commands().items():
+        own = [_parser_of(command.target)] if name in COMMANDS and name != "completion" else []
         for parser in own:
             for action in parser._actions:
                 if action.type is path_text:
