@@ -93,8 +93,10 @@ def _loads_libraries() -> bool:
 
 def import_repairs() -> list[Repair]:
     """The repairs that make ``import basicsr`` work, and fast."""
-    compiler = "import torchvision loads torch's compiler, which takes longer than torch itself, for one function."
-    libraries = "import basicsr loads scipy and torchvision, which together take as long as torch, for few functions."
+    compiler = "import torchvision loads torch's compiler, which takes seconds, for one function."
+    libraries = (
+        "import basicsr loads scipy and torchvision, a third of the seconds that a command starts, for few functions."
+    )
     fault = "import basicsr fails: the installed Python or packages no longer have {}."
     asked = [(module, file) for module, (_, file) in _DROPPED.items() if file]
     return [
