@@ -13,8 +13,9 @@ EXTRAS = {
     "perceptual": ["lpips", "DISTS-pytorch"],
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35"],
     "foreign": ["spandrel>=0.4"],
+    "completion": ["shtab>=1.7"],
 }
-EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]
+EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"], *EXTRAS["completion"]]
 
 setup(
     name="basicsr-i2sb",
@@ -24,8 +25,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["i2sb_plugin*", "basicsr_ext*"]),
+    # options/ lies beside the packages in a checkout and inside one of them in a wheel: `basicsr init` starts from it.
+    packages=[*find_packages(include=["i2sb_plugin*", "basicsr_ext*"]), "i2sb_plugin.templates"],
+    package_dir={"i2sb_plugin.templates": "options"},
     package_data={
+        "i2sb_plugin.templates": ["*.yml", "*.txt", "imagenet256/*.yml"],
         "i2sb_plugin": ["py.typed", "weights/*.safetensors"],
         "basicsr_ext": ["py.typed", "benchmark/page/parts/*"],
     },
@@ -39,6 +43,7 @@ setup(
             "export-i2sb = i2sb_plugin.weights.commands:export_i2sb",
             "import-adm = i2sb_plugin.weights.commands:import_adm",
         ],
+        "basicsr.templates": ["i2sb = i2sb_plugin.plugin:templates"],
         "basicsr.checkpoints": ["i2sb_sr4x = i2sb_plugin.weights.builtin:checkpoint"],
         "basicsr.plugins": ["builtin = basicsr_ext.models.register:register", "i2sb = i2sb_plugin.plugin:register"],
     },

@@ -1,4 +1,4 @@
-"""The command ``basicsr``: train, test, restore, check, prepare, export, list, doctor, benchmark, report, plugins'."""
+"""The command ``basicsr``: its sub-commands, those of plugins among them, its version and its exit codes."""
 
 import argparse
 import errno
@@ -9,28 +9,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 # Importing the package makes `import basicsr` work, in spawned workers too; torch is imported by what needs it.
+from basicsr_ext.commands.table import COMMANDS, GROUP, Command, all_commands
 from basicsr_ext.common.errors import InputError, Interrupted, NonFiniteLoss, did_you_mean
+from basicsr_ext.common.versions import versions_of
 from basicsr_ext.processes.launch import rank_of_process
 
 ONLY_HERE = 3  # seconds after which a fault that ends a rank before it met the others is taken for its own
-GROUP = "basicsr.commands"  # entry points of plugins: name of the sub-command = module:function(rest) -> exit code
-
-
-@dataclass(frozen=True)
-class Command:
-    """One sub-command, imported when it runs: ``target`` is ``module:function``, which takes the remaining arguments.
-
-    It returns the exit code. ``help`` is its line in ``--help``; if ``shared``, several processes may run it together.
-    """
-
-    help: str
-    target: str
-    shared: bool = False
 
 
 _SYSTEM = {  # what the system refuses -> what to do
@@ -43,29 +31,6 @@ _SYSTEM = {  # what the system refuses -> what to do
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "correct the path"),
     errno.ELOOP: "correct the link",
 }
-_ROOM = "basicsr_ext.commands"
-COMMANDS = {
-    "train": Command("train a model by an option file", f"{_ROOM}.train:train", shared=True),
-    "test": Command("restore and measure the test images (val ones for a training file)", f"{_ROOM}.train:test", True),
-    "restore": Command("restore pictures by a trained model", f"{_ROOM}.restore:run", shared=True),
-    "check": Command("build everything and push one batch through; trains nothing", f"{_ROOM}.check:run"),
-    "prepare": Command("pack a folder of images, cut into crops, for fast training", f"{_ROOM}.prepare:run"),
-    "export": Command("put a trained network and its options into one file, to give away", f"{_ROOM}.export:run"),
-    "list": Command("name everything that is registered, and who provides it", f"{_ROOM}.list:run"),
-    "doctor": Command("show versions, device, repairs and plugins, and what is wrong", f"{_ROOM}.doctor:run"),
-    "benchmark": Command("compare methods on data sets by metrics: tables, pictures, a page", f"{_ROOM}.benchmark:run",
-                         shared=True),
-    "report": Command("compare finished tests in a table", f"{_ROOM}.report:run"),
-}  # fmt: skip
-
-
-def _commands() -> dict[str, Command]:
-    """All commands; those of plugins cannot take the place of one of ours."""
-    known = dict(COMMANDS)
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
-        owner = point.dist.name if point.dist else "a plugin"
-        known.setdefault(point.name, Command(f"added by {owner}", point.value))
-    return known
 
 
 def _run(name: str, command: Command, rest: list[str]) -> int:
@@ -109,6 +74,7 @@ def _verdict(error: Exception) -> tuple[str | None, int]:
 def _command(words: Sequence[str], known: dict[str, Command]) -> str:
     """The name of the command that the first word is; ends the process, with usage, where it is none."""
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models.")
+    parser.add_argument("--version", action="version", version=_versions() if "--version" in words else "")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
         commands.add_parser(name, help=command.help, add_help=False)
@@ -116,6 +82,12 @@ def _command(words: Sequence[str], known: dict[str, Command]) -> str:
         if word not in known and not word.startswith("-"):
             parser.error(f"there is no command {word}; {did_you_mean(word, known)}")
     return parser.parse_known_args(words)[0].command
+
+
+def _versions() -> str:
+    """What is installed, on one line, and nothing of it imported."""
+    found = versions_of(("basicsr-i2sb", "basicsr", "torch"))
+    return ", ".join(f"{name} {version}" for name, version in reversed(found.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal know ASCII alone
-    known = _commands()
+    known = all_commands()
     name = _command(words[:1], known)
     try:
         _check_folder()

@@ -19,7 +19,6 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.pictures import read_picture, write_picture
 from basicsr_ext.models import register
-from basicsr_ext.repairs.imports import import_repairs
 from basicsr_ext.restoring import restorer as toolkit
 from basicsr_ext.restoring.arrays import Image, check_range, to_array, to_mask, to_picture
 from i2sb_plugin import plugin
@@ -70,8 +69,6 @@ class Restorer:
             InputError: A ValueError that names the file or the option that is wrong, and the cure.
 
         """
-        for repair in import_repairs():  # torchvision without the compiler: a third of the seconds, 150 MiB
-            repair.make()
         plugin.register()
         register.register()
         checkpoint = Path(builtin.checkpoint() if checkpoint is None else checkpoint)

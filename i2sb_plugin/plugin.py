@@ -1,8 +1,9 @@
 """The plugin's door: BasicSR's registries know the bridge after ``register()``."""
 
 import importlib
+from pathlib import Path
 
-__all__ = ["register"]
+__all__ = ["register", "templates"]
 
 MODULES = (
     "archs.adm_unet_arch",
@@ -27,3 +28,10 @@ def register() -> None:
     """
     for module in MODULES:
         importlib.import_module(f"i2sb_plugin.{module}")
+
+
+def templates() -> Path:
+    """The folder of option files that ``basicsr init`` starts from: inside a wheel, in a checkout ``options/``."""
+    package = Path(__file__).parent
+    packed = package / "templates"
+    return packed if packed.is_dir() else package.parent / "options"

@@ -12,6 +12,7 @@ from types import ModuleType
 from basicsr_ext.common.errors import InputError
 
 GROUP = "basicsr.plugins"
+TEMPLATES = "basicsr.templates"  # any name = module:function() -> folder of option files for `basicsr init`
 CHECKPOINTS = "basicsr.checkpoints"  # name of a network = module:function() -> path of its file, with options inside
 
 
@@ -78,6 +79,14 @@ def built_in() -> metadata.EntryPoint | None:
         listed = ", ".join(f"{point.name} ({point.value})" for point in points)
         raise InputError(f"several networks are built in: {listed}; name the file of one with --checkpoint")
     return points[0] if points else None
+
+
+def template_folders() -> list[Path]:
+    """The folders of option files that installed packages bring; InputError if there are none."""
+    points = sorted(metadata.entry_points(group=TEMPLATES), key=lambda point: point.name)
+    if not points:
+        raise InputError("no installed package brings option files; install this one again, as its README says")
+    return [Path(point.load()()) for point in points]
 
 
 def _register(source: str) -> None:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as nnf
 from basicsr.utils import get_root_logger
 from torch import Tensor
-from torchvision.transforms.functional import center_crop
 
 from basicsr_ext.processes import collectives
 
@@ -20,6 +19,8 @@ def comparison(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
 
     ``lq`` (C,h,w) is enlarged to the size of ``restored`` (C,H,W) without smoothing; all are in [0, 1].
     """
+    from torchvision.transforms.functional import center_crop
+
     size = restored.shape[-2:]
     parts = [nnf.interpolate(lq[None].float(), size, mode="nearest-exact")[0], restored.float()]
     parts += [gt.float()] if gt is not None and gt.shape[-2:] == size else []

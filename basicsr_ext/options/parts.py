@@ -57,12 +57,18 @@ def check_network(where: str, block: Mapping[str, Any], model: type[RestorerCont
     found.faults.extend(call_faults(cls, _without(block, "type"), where))
     takes = model.network_takes if where == "network_g" else ()
     if not _forward_takes(cls, takes):
-        names = registries.names(registry_of("ARCH"))
-        fitting = [name for name in names if _forward_takes(registries.find(registry_of("ARCH"), name), takes)]
+        fitting = fitting_networks(model)
         said = f"{block['type']}, which {model.__name__} cannot use: it calls its network with ({', '.join(takes)})"
         adapters = [name for name in fitting if "network" in parameters_of(where, name)]
         inside = "".join(f"; or give it to an adapter: {{type: {one}, network: {{...}}}}" for one in adapters)
         found.faults.append(f"{where}.type is {said}; networks that take these: {', '.join(fitting)}{inside}")
+
+
+def fitting_networks(model: type[RestorerContract]) -> list[str]:
+    """The registered networks that take what ``model`` calls its ``network_g`` with."""
+    registry = registry_of("ARCH")
+    names = registries.names(registry)
+    return [name for name in names if _forward_takes(registries.find(registry, name), model.network_takes)]
 
 
 def _forward_takes(cls: Any, names: Sequence[str]) -> bool:

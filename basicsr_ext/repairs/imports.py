@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from basicsr_ext.repairs.repair import Repair
+from basicsr_ext.repairs.slow_imports import COMPILER, put_aside
 
 _DROPPED = {  # module: the one that has its names now, and the file of BasicSR that still imports it
     "torchvision.transforms.functional_tensor": ("torchvision.transforms.functional", "data/degradations.py"),
@@ -23,7 +24,6 @@ _DROPPED = {  # module: the one that has its names now, and the file of BasicSR 
     "distutils": ("packaging", ""),
     "distutils.version": ("packaging.version", "archs/arch_util.py"),
 }
-_COMPILER = "torch._dynamo.utils"
 
 
 class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -49,7 +49,8 @@ class _FallbackFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def repair_imports() -> None:
-    """Make ``import basicsr`` work, without importing anything: dropped modules are supplied when asked for."""
+    """Make ``import basicsr`` work, and fast, without importing anything: modules are supplied when asked for."""
+    put_aside()
     if not any(type(finder).__name__ == _FallbackFinder.__name__ for finder in sys.meta_path):
         sys.meta_path.append(_FallbackFinder())
 
@@ -83,27 +84,25 @@ def _is_missed(module: str, asked_in: str) -> bool:
 
 
 def _loads_compiler() -> bool:
-    asks = f"from {_COMPILER} import is_compile_supported\n" in _source("torchvision", "ops/roi_align.py")
-    return asks and sys.modules.keys().isdisjoint((_COMPILER, "torchvision"))
+    return f"from {COMPILER} import is_compile_supported\n" in _source("torchvision", "ops/roi_align.py")
 
 
-def _import_torchvision() -> None:
-    """Import torchvision with a stand-in for a module of the compiler, which its function loads when it is called."""
-    importlib.import_module("torch")
-    stand_in = sys.modules[_COMPILER] = ModuleType(_COMPILER)
-    vars(stand_in)["is_compile_supported"] = lambda x: importlib.import_module(_COMPILER).is_compile_supported(x)
-    try:
-        importlib.import_module("torchvision")
-    finally:
-        del sys.modules[_COMPILER]
+def _loads_libraries() -> bool:
+    return "from scipy.stats import" in _source("basicsr", "data/degradations.py")
 
 
 def import_repairs() -> list[Repair]:
     """The repairs that make ``import basicsr`` work, and fast."""
-    slow = "import torchvision loads torch's compiler for one function, a third of the seconds that a command starts."
+    compiler = "import torchvision loads torch's compiler, which takes seconds, for one function."
+    libraries = (
+        "import basicsr loads scipy and torchvision, a third of the seconds that a command starts, for few functions."
+    )
     fault = "import basicsr fails: the installed Python or packages no longer have {}."
     asked = [(module, file) for module, (_, file) in _DROPPED.items() if file]
-    return [Repair("import-torchvision-fast", slow, _loads_compiler, _import_torchvision)] + [
+    return [
+        Repair("import-torchvision-fast", compiler, _loads_compiler, repair_imports),
+        Repair("import-libraries-later", libraries, _loads_libraries, repair_imports),
+    ] + [
         Repair(f"import-{m.partition('.')[0]}", fault.format(m), functools.partial(_is_missed, m, file), repair_imports)
         for m, file in asked
     ]

@@ -13,6 +13,7 @@ PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
 # The module behind each table, by the name of its results.
 MODULES = {
+    "cold_start": "studies.speed.cold_start",
     **{name: f"studies.speed.network.{name}" for name in ("rivals", "sampler_loop", "unet")},
     **{
         name: f"studies.speed.training.{name}"

@@ -29,9 +29,10 @@ def test_the_three_lines_of_python_run(tmp_path, monkeypatch):
 
 def test_every_flag_of_the_page_exists(capsys):
     code, known, _ = run(capsys, "restore", "--help")
-    with pytest.raises(SystemExit):
-        cli.main(["prepare", "--help"])
-    known += capsys.readouterr().out
+    for command in ("prepare", "init"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        known += capsys.readouterr().out
     said = set(re.findall(r"`[^`]*?(--[a-z_]+)", TEXT)) | set(re.findall(r"^basicsr \w+.*?(--[a-z_]+)", TEXT, re.M))
     assert code == 0 and len(said) > 12
     assert {flag for flag in said if flag not in known} == {"--force_yml"}

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
-from torchvision.transforms import functional
 
 from basicsr_ext.metrics.learned.weights import WeightsFile, fill
 
@@ -63,6 +61,8 @@ def loaded(build: Callable[[Path], nn.Module], file: WeightsFile, chosen: str | 
 
 def trunk(name: str, path: Path) -> nn.Sequential:
     """The convolutional part of a network of :data:`TRUNKS`, from a file of it or the whole, or raises InputError."""
+    from torchvision.models import get_model
+
     with torch.device("meta"):  # the classifier, most of the network, is never made
         part: nn.Sequential = get_model(name, weights=None).features
     return fill(part.to_empty(device="cpu"), TRUNKS[name].load(str(path)), path, name, "features.")
@@ -70,4 +70,6 @@ def trunk(name: str, path: Path) -> nn.Sequential:
 
 def normalized(rgb: Tensor) -> Tensor:
     """B,3,H,W in [0, 255] as torchvision's networks take it."""
+    from torchvision.transforms import functional
+
     return functional.normalize(rgb / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

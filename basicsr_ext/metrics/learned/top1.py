@@ -5,9 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torchvision
 from torch import nn
-from torchvision.transforms import functional
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.arrays import to_rgb
@@ -19,7 +17,9 @@ _RESNET = torchvision_file("resnet50-0676ba61.pth")
 
 
 def _resnet50(path: Path) -> nn.Module:
-    return fill(torchvision.models.resnet50(), _RESNET.load(str(path)), path, "resnet50")
+    from torchvision.models import resnet50
+
+    return fill(resnet50(), _RESNET.load(str(path)), path, "resnet50")
 
 
 def classify(image: np.ndarray, weights: str | None = None) -> int:
@@ -27,6 +27,8 @@ def classify(image: np.ndarray, weights: str | None = None) -> int:
 
     Raises InputError if the weights are missing or wrong.
     """
+    from torchvision.transforms import functional
+
     model = loaded(_resnet50, _RESNET, weights)
     with exact():
         rgb = functional.resize(to_rgb(image).to(metric_device()), [256], antialias=True)

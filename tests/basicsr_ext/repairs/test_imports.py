@@ -70,18 +70,74 @@ def test_a_module_that_is_there_comes_before_a_supplied_one():
 def test_torchvision_loads_the_compiler_when_one_of_its_functions_is_called():
     code = """
 import sys
-from basicsr_ext import repairs
-made = {status.name: status.applied for status in repairs.apply()}
-print(made["import-torchvision-fast"], "torch._dynamo" in sys.modules)
+from basicsr_ext.repairs import imports
 import torchvision.ops
+print(imports._loads_compiler(), "torch._dynamo" in sys.modules, "torch._dynamo.utils" in sys.modules)
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
 import torch._dynamo.utils
-asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
-print(asked("cpu") == torch._dynamo.utils.is_compile_supported("cpu"))
-print(repairs.import_repairs()[0].make().applied)
+print(asked == torch._dynamo.utils.is_compile_supported("cpu"))
 """
     if "torch._dynamo" not in run("import sys, torchvision; print([name for name in sys.modules])"):
         pytest.skip("this torchvision loads no compiler")
-    assert run(code).split() == ["True", "False", "True", "False"]
+    assert run(code).split() == ["True", "False", "False", "True"]
+
+
+LATER = """
+import sys
+import basicsr_ext
+import basicsr
+later = {"scipy", "torchvision"}
+print(later & sys.modules.keys())
+import basicsr.archs.arch_util as util
+from basicsr.data import degradations
+import basicsr.utils.img_util as img_util
+import torch
+print(round(degradations.special.j1(1.0), 6) == 0.440051, sorted(later & sys.modules.keys()))
+print(degradations.rgb_to_grayscale(torch.ones(1, 3, 2, 2)).shape[1], img_util.make_grid(torch.ones(2, 3, 4, 4)).ndim)
+import torchvision
+import scipy.stats
+print(util.torchvision.__version__ == torchvision.__version__, util.torchvision.ops is torchvision.ops)
+print(degradations.multivariate_normal.pdf == scipy.stats.multivariate_normal.pdf, type(torchvision).__name__)
+try:
+    degradations.special.no_such_function
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_basicsr_gets_the_names_of_a_library_when_it_uses_them():
+    names = run(LATER).splitlines()
+    assert names[:2] == ["set()", "True ['scipy']"] and names[2] == "1 3"
+    assert names[3:5] == ["True True", "True module"]
+    assert "no_such_function" in names[5]
+
+
+def test_a_library_that_is_imported_before_basicsr_is_used_as_it_is():
+    code = """
+import torchvision, scipy.special
+import basicsr_ext
+import basicsr.archs.arch_util as util
+from basicsr.data import degradations
+print(util.torchvision is torchvision, degradations.special is scipy.special)
+"""
+    assert run(code) == "True True\n"
+
+
+def test_a_library_that_is_missing_is_named_as_ever(tmp_path):
+    code = """
+import sys
+class Hidden:
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+import basicsr_ext
+sys.meta_path.insert(1, Hidden())
+try:
+    import basicsr
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    assert run(code).startswith("scipy")
 
 
 def test_only_dropped_modules_are_supplied():
