@@ -22,6 +22,7 @@ from basicsr_ext.images.pictures import Picture, network_planes, with_planes
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
+Draw = Callable[[Tensor], Tensor]  # gives noise of the shape, type and device of a tensor
 Seeds = int | Sequence[int]  # of the noise: one for all images, or one for each
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
@@ -74,13 +75,29 @@ class Restorer:
 
     @classmethod
     def load(cls, checkpoint: AnyPath, options: AnyPath | None = None, **how: Any) -> Restorer:
-        """Load ``net_g_*.pth`` of a run, or a ``.safetensors``; the plugins that it needs must be registered.
+        """Load ``net_g_*.pth`` of a run, a ``.safetensors`` or an ``.onnx`` of ``basicsr export``.
+
+        The plugins that it needs must be registered.
 
         ``options`` is an option file, None to find them by :func:`.configuration.find_options`; ``how`` are fields of
         :class:`Loading`. Raises InputError if the file is missing or damaged, its options are not found or wrong, it is
         of another architecture, the device is not there, or the network cannot take such tiles.
         """
+        if is_onnx(checkpoint):
+            from basicsr_ext.restoring.onnx_restorer import OnnxRestorer
+
+            if options is not None:
+                raise InputError(f"-opt {options}: {checkpoint} has its options built in; leave -opt out")
+            return OnnxRestorer(Path(checkpoint).expanduser(), Loading(**how))
         return cls(find_options(checkpoint, options)[0], checkpoint, Loading(**how))
+
+    def with_network(self, net: torch.nn.Module) -> Restorer:
+        """One that calls ``net`` where this one calls its network in tiles."""
+        other = copy.copy(self)
+        other.network = net  # type: ignore[assignment]  # what stands in has no tiles to tell of
+        if self._of_basicsr:
+            self._model.net_g = net
+        return other
 
     def _default_tile(self, multiple: int) -> int:
         """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
@@ -124,17 +141,24 @@ class Restorer:
         seeds, count = _seeds(seed, len(image)), len(image)
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, seeds).float().cpu()
+            restored = self._run(batch, [torch.Generator().manual_seed(seed) for seed in seeds]).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
             alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
             raise InputError(f"{several}; restore fewer at once" if count > 1 else alone) from error
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
-        if mask is not None and restored.shape == image.shape:
-            restored = torch.where(mask.bool(), restored, image)
         extras = {name: picture.float().cpu() for name, picture in self.offers.extras.items()}
-        return restored.clamp_(0, 1), extras
+        return _finished(restored, image, mask), extras
+
+    def pass_through(
+        self, image: Tensor, mask: Tensor | None, cond: Tensor | None, noise: list[torch.Generator] | Draw
+    ) -> Tensor:
+        """:meth:`restore` with tensors on the network's device and its own options, and nothing checked.
+
+        ``noise`` is a generator for each image, or a function that gives what is asked for.
+        """
+        return _finished(self._run(_fed(image, mask, cond), noise).float(), image, mask)
 
     @torch.no_grad()
     def walk(
@@ -149,7 +173,6 @@ class Restorer:
 
     def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
         """What the model is fed; InputError for a mask or condition images that it does not take or that do not fit."""
-        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
         name = type(self._model).__name__
         if mask is not None:
             if not self.offers.takes_mask:
@@ -161,21 +184,19 @@ class Restorer:
                 raise InputError(f"the mask has the shape {tuple(mask.shape)}, but the images need {wanted}")
             if not mask.flatten(1).any(1).all():
                 raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
-            batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
         if cond is not None:
             if not self.offers.takes_cond:
                 raise InputError(f"condition images are given, but {name} takes none here; leave them out")
             found, size = tuple(cond.shape[-2:]), tuple(self.scale * length for length in image.shape[-2:])
             if found != size:
                 raise InputError(f"the condition has {found} pixels, the restored image {size}; make them agree")
-            batch["cond"] = cond.float()
-        return batch
+        return _fed(image, mask, cond)
 
-    def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
+    def _run(self, batch: dict[str, Any], noise: list[torch.Generator] | Draw) -> Tensor:
         model = self._model
         model.feed_data(batch)
         if not self._of_basicsr:
-            return model.restore(model.batch, self.network, [torch.Generator().manual_seed(seed) for seed in seeds])
+            return model.restore(model.batch, self.network, noise)
         model.test()
         return model.output
 
@@ -204,6 +225,31 @@ class Restorer:
             further = {name: Picture(planes[k, :3], None, picture.bits) for name, planes in extras.items()}
             results.append((with_planes(picture, restored[k]), further))
         return results
+
+
+def load_for_graph(opt: Mapping[str, Any], checkpoint: AnyPath) -> Restorer:
+    """A :class:`Restorer` on the CPU and in float32 whatever its options say, as a graph is made of it."""
+    return Restorer({**opt, "train": {**opt["train"], "precision": "fp32"}}, checkpoint, Loading("cpu"))
+
+
+def is_onnx(path: AnyPath | None) -> bool:
+    """Whether a file is a graph of ONNX, by its name."""
+    return path is not None and Path(path).suffix.lower() == ".onnx"
+
+
+def _fed(image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
+    """A model's batch: the image, its hole painted white, with its mask and condition."""
+    batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+    if mask is not None:
+        batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
+    return batch if cond is None else batch | {"cond": cond.float()}
+
+
+def _finished(restored: Tensor, image: Tensor, mask: Tensor | None) -> Tensor:
+    """What was restored, in [0, 1], with what lies outside the hole as it was."""
+    if mask is not None and restored.shape == image.shape:
+        restored = torch.where(mask.bool(), restored, image)
+    return restored.clamp(0, 1)
 
 
 def find_device(name: str) -> torch.device:

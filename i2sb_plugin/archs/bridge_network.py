@@ -38,6 +38,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
         ValueError: a number that is not allowed; the message names the option.
     """
 
+    takes_any_size: ClassVar[bool] = True
     first_weight: ClassVar[str | None] = None  # of the one layer that sees the input, its channels in their order
 
     def __init__(
@@ -80,7 +81,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
         height, width = x.shape[2:]
         h = x if cond is None else torch.cat([x, cond], dim=1)
         down, right = self.padding(height, width)
-        if down or right:
+        if torch.jit.is_tracing() or down or right:
             h = F.pad(h, (0, right, 0, down), mode="replicate")
         if self.unshuffle > 1:
             h = F.pixel_unshuffle(h, self.unshuffle)
@@ -101,7 +102,10 @@ class BridgeNetwork(NetworkContract, nn.Module):
         return module if self.full else zeroed(module)
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
-        """How many rows and columns are added to an image of this size: below and to the right."""
+        """How many rows and columns are added to an image of this size: below and to the right.
+
+        Without a branch on the size, which tensors stand for where a graph of any size is traced.
+        """
         return -height % self.multiple, -width % self.multiple
 
     def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:

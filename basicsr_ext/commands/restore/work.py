@@ -14,19 +14,20 @@ from tqdm import tqdm
 from basicsr_ext import repairs
 from basicsr_ext.checkpoints.storage import read_safetensors_metadata
 from basicsr_ext.commands.export import ABOUT
+from basicsr_ext.commands.model_flags import read_flags
 from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.batching import in_groups
-from basicsr_ext.common.contracts import Flags, restorer_class_of
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.contracts import restorer_class_of
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.inventory import DEEP
 from basicsr_ext.images.pictures import Picture, check_sides, write_picture
-from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
 from basicsr_ext.processes.group import init_dist
 from basicsr_ext.processes.launch import Launch, find_launch
 from basicsr_ext.restoring import files
+from basicsr_ext.restoring.configuration import find_options
 from basicsr_ext.restoring.files import Given, Job
-from basicsr_ext.restoring.restorer import Restorer
+from basicsr_ext.restoring.restorer import Loading, Restorer, is_onnx, load_for_graph
 
 Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
 Failure = tuple[Path, str]  # a picture, and why it could not be restored
@@ -42,9 +43,13 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     _join(here, args)
     args.checkpoint = args.checkpoint or _built_in(args)
     how = {name: vars(args)[name] for name in ("device", "tile", "overlap", "tile_batch")}
-    restorer = Restorer.load(args.checkpoint, args.opt, **how, say=_say)
-    flags = _model_flags(restorer.offers.restore_flags, rest, parser)
+    restorer = _loaded(args, Loading(**how, say=_say))
+    flags = read_flags(restorer.offers.restore_flags, rest, parser)
     restorer.take(**flags)
+    if args.backend == "onnx" and not is_onnx(args.checkpoint):
+        from basicsr_ext.restoring.onnx_graph import by_onnx
+
+        restorer = by_onnx(restorer, Loading(**how, say=_say), masked=bool(args.mask))
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
     waiting = [job for job in mine if args.overwrite or not files.is_done(job)]
@@ -61,6 +66,17 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     if failed:
         _say(f"{len(failed)} of {len(jobs)} could not be restored")
     return 1 if failed else 0
+
+
+def _loaded(args: argparse.Namespace, how: Loading) -> Restorer:
+    """The network of ``args``; for a graph on the CPU and in float32."""
+    if args.opt and is_onnx(args.opt):
+        raise InputError(f"-opt {args.opt} is a network, which has its options built in; give it as --checkpoint")
+    if is_onnx(args.checkpoint) and args.backend == "torch":
+        raise InputError(f"--backend is torch, but {args.checkpoint} is a graph for onnxruntime; leave --backend out")
+    if args.backend == "onnx" and not is_onnx(args.checkpoint):
+        return load_for_graph(find_options(args.checkpoint, args.opt)[0], args.checkpoint)
+    return Restorer.load(args.checkpoint, args.opt, **vars(how))
 
 
 def _built_in(args: argparse.Namespace) -> Path:
@@ -120,19 +136,6 @@ def add_known_flags(parser: argparse.ArgumentParser) -> None:
             _, option, text = flags[flag]
             group.add_argument(f"--{flag}", help=f"{text} (default: {option} of the options)")
         shown |= set(flags)
-
-
-def _model_flags(known: Flags, rest: Sequence[str], shared: argparse.ArgumentParser) -> dict[str, Any]:
-    """Read the flags that the model declares: text as it is, everything else as in an option file."""
-    parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
-    for name in known:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    given, strange = parser.parse_known_args(rest)
-    if strange:
-        names = [f"--{name}" for name in known] + [s for a in shared._actions for s in a.option_strings]
-        raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
-    texts = vars(given)
-    return {name: texts[name] if known[name][0] is str else parse_value(texts[name], f"--{name}") for name in texts}
 
 
 def _restore_all(
