@@ -1,4 +1,4 @@
-"""``basicsr export``: a trained network and its options in one ``.safetensors`` file, or a graph of ONNX, to give away."""
+"""``basicsr export``: a trained network and its options in one file, to give away: ``.safetensors`` or ``.onnx``."""
 
 import argparse
 import json
@@ -55,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr export", description=description, epilog=epilog, allow_abbrev=False)
     parser.add_argument("checkpoint", type=path_text, help="net_g_*.pth of a run, or a .safetensors")
     parser.add_argument(
-        "-o", dest="out", type=path_text, required=True, metavar="FILE", help="file to write: .safetensors (weights and options) or .onnx (a graph)"
+        "-o",
+        dest="out",
+        type=path_text,
+        required=True,
+        metavar="FILE",
+        help="file to write: .safetensors (weights and options) or .onnx (a graph)",
     )
     parser.add_argument(
         "-opt", type=path_text, help="option file; without it, the one inside the checkpoint or of its run"
@@ -83,7 +88,9 @@ def _check(args: argparse.Namespace, rest: list[str], out: Path) -> None:
         _share(args.mix[1])
     if out.suffix == ".safetensors" and (args.mask or rest):
         flag = "--mask" if args.mask else rest[0]
-        raise InputError(f"{flag} is built into a graph, -o NAME.onnx, alone; with {out.name} `basicsr restore` takes it")
+        raise InputError(
+            f"{flag} is built into a graph, -o NAME.onnx, alone; with {out.name} `basicsr restore` takes it"
+        )
     if out.suffix == ".onnx" and out.exists():
         raise InputError(f"-o {out} is there already; give another name, or delete it first")
 
@@ -101,7 +108,7 @@ def _write_weights(restorer: "Restorer", args: argparse.Namespace, options: Mapp
 
 
 def _write_graph(restorer: "Restorer", args: argparse.Namespace, rest: list[str], out: Path) -> None:
-    from basicsr_ext.checkpoints.storage import read_safetensors_metadata, is_safetensors
+    from basicsr_ext.checkpoints.storage import is_safetensors, read_safetensors_metadata
     from basicsr_ext.commands.model_flags import read_flags
     from basicsr_ext.common.files import digest, write_whole
     from basicsr_ext.restoring.onnx_graph import make_graph

@@ -6,8 +6,10 @@ import contextlib
 import io
 import json
 import math
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,11 @@ __all__ = ["by_onnx", "make_graph"]
 
 _OPSET = 17  # the first with LayerNormalization
 _TRACED = (37, 53)  # height and width that no network takes without padding, if it takes multiples
-_TRIED = ((1, 24, 40), (1, 35, 19), (2, 41, 23))  # images, height and width on which a graph is held against the network
+_TRIED = (
+    (1, 24, 40),
+    (1, 35, 19),
+    (2, 41, 23),
+)  # images, height and width on which a graph is held against the network
 _TOLERANCE = 1e-4  # of values in [0, 1]; rounding stays below 1e-5
 _MOST_BYTES = 2**31 - 2**22  # of one protobuf
 
@@ -91,7 +97,9 @@ class _Module(nn.Module):
         there = {"image": True, "mask": masked, "cond": bool(cond), "noise": bool(drawn)}
         multiple = network_multiple(net) // math.gcd(network_multiple(net), restorer.scale)
         names = tuple(name for name in INPUTS if there[name])
-        self.facts = GraphFacts(restorer.scale, (inputs, outputs), names, multiple, restorer.offers.flag_values(), drawn, cond)
+        self.facts = GraphFacts(
+            restorer.scale, (inputs, outputs), names, multiple, restorer.offers.flag_values(), drawn, cond
+        )
 
     def _drawn(self, masked: bool) -> int:
         """Channels of the noise that the restoration draws; InputError if it draws several times."""
@@ -102,7 +110,9 @@ class _Module(nn.Module):
             return torch.zeros_like(like)
 
         height, width = _TRACED
-        given = _random(self.facts, 1, height, width, ("image", *(["mask"] * masked), *(["cond"] * bool(self.facts.cond))))
+        given = _random(
+            self.facts, 1, height, width, ("image", *(["mask"] * masked), *(["cond"] * bool(self.facts.cond)))
+        )
         with torch.no_grad():
             self._restorer.pass_through(given["image"], given.get("mask"), given.get("cond"), draw)
         offers = self._restorer.offers
@@ -111,7 +121,9 @@ class _Module(nn.Module):
             raise InputError(f"the restoration leaves {left} beside its image, but a graph gives one; give --samples 1")
         if len(draws) > 1:
             cure = f"; what a graph can do: {offers.one_draw}" if offers.one_draw else ""
-            raise InputError(f"this restoration is random: it draws noise {len(draws)} times, a graph once or not{cure}")
+            raise InputError(
+                f"this restoration is random: it draws noise {len(draws)} times, a graph once or not{cure}"
+            )
         if draws and draws[0].shape[2:] != (self.facts.scale * height, self.facts.scale * width):
             raise InputError(f"this restoration draws noise of another size than its image, {tuple(draws[0].shape)}")
         return draws[0].shape[1] if draws else 0
@@ -141,8 +153,10 @@ class _Padded(nn.Module):
             return self.net(x, *rest)
         height, width = x.shape[-2:]
         border = (0, -width % self.multiple, 0, -height % self.multiple)
-        x, *rest = (F.pad(v, border, mode="replicate") if torch.is_tensor(v) and v.dim() == 4 else v for v in (x, *rest))
-        result = self.net(x, *rest)
+        x, *others = (
+            F.pad(v, border, mode="replicate") if torch.is_tensor(v) and v.dim() == 4 else v for v in (x, *rest)
+        )
+        result = self.net(x, *others)
         scale = int(result.shape[-2]) // int(x.shape[-2])
         return result[..., : scale * height, : scale * width]
 
@@ -166,27 +180,26 @@ def _traced(module: _Module) -> bytes:
 
     The other one, by ``torch.export``, guards on sizes and on the coefficients of a walk, and needs a further package.
     """
-    facts, written = module.facts, io.BytesIO()
+    facts = module.facts
     given = _random(facts, 1, *_TRACED, facts.inputs)
     small, large = ({0: "batch", 2: f"{size}height", 3: f"{size}width"} for size in ("", "restored_"))
-    axes = {name: small if name in ("image", "mask") or facts.scale == 1 else large for name in facts.inputs}
-    options: dict[str, Any] = {"input_names": list(given), "output_names": ["restored"], "opset_version": _OPSET}
-    axes["restored"] = small if facts.scale == 1 else large
-    with torch.no_grad(), _silence():
+    large = large if facts.scale > 1 else small
+    axes = {name: small if name in ("image", "mask") else large for name in facts.inputs} | {"restored": large}
+    names: dict[str, Any] = {"input_names": list(given), "output_names": ["restored"], "dynamic_axes": axes}
+    with tempfile.TemporaryDirectory() as folder, _silence(), torch.no_grad():
+        path = Path(folder) / "graph.onnx"
         try:
-            torch.onnx.export(
-                module, tuple(given.values()), written, dynamo=False, dynamic_axes=axes, **options
-            )  # type: ignore[call-overload]
+            torch.onnx.export(module, tuple(given.values()), path, dynamo=False, opset_version=_OPSET, **names)
         except Exception as error:  # of the exporter, or of the network under it: they are of any kind
             cause = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"the network cannot be written as a graph of ONNX: {cause}") from error
-    return written.getvalue()
+        return path.read_bytes()
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without the exporter's warnings of what is checked afterwards."""
-    with warnings.catch_warnings():
+    """Without the exporter's warnings, of what is checked afterwards, and its print of a graph that fails."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 

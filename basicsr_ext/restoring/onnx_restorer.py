@@ -70,7 +70,8 @@ class OnnxRestorer(Restorer):
         self.scale, self.channels = self.facts.scale, self.facts.channels
         self.offers = _offers(self.facts)
         self._model, self._of_basicsr = None, False
-        self.network = _Tiles(how, self.facts)
+        self._tiles = _Tiles(how, self.facts)
+        self.network = self._tiles  # type: ignore[assignment]  # whose progress is told
 
     def take(self, **flags: Any) -> None:
         """Refuse (InputError) another value of a flag than the graph has."""
@@ -91,7 +92,8 @@ class OnnxRestorer(Restorer):
 
     def _run(self, batch: dict[str, Any], noise: list[torch.Generator] | Draw) -> Tensor:
         facts, image = self.facts, batch["lq"].float()
-        found = {"image": image, **{name: batch[name] for name in ("mask", "cond") if name in batch}}
+        found: dict[str, Tensor] = {"image": image}
+        found |= {name: batch[name] for name in ("mask", "cond") if name in batch}
         if missing := set(facts.inputs) - {"noise"} - found.keys():
             raise InputError(f"{self.source} was exported with --{missing.pop()}: it needs one for each picture")
         if "noise" in facts.inputs:
@@ -106,7 +108,7 @@ class OnnxRestorer(Restorer):
             whole = [F.pixel_shuffle(part, facts.scale) if k in large else part for k, part in enumerate(parts)]
             return self.call(*whole)
 
-        return self.network.call(call, given)
+        return self._tiles.call(call, given)
 
 
 class _Tiles:
@@ -147,7 +149,9 @@ def _session(graph: Path | bytes, device: str) -> Any:
         return runtime.InferenceSession(graph if isinstance(graph, bytes) else str(graph), options, providers=providers)
     except Exception as error:  # whose classes are the runtime's own
         said = str(error).splitlines()[0]
-        raise InputError(f"--checkpoint {graph!s:.200}: onnxruntime cannot load it ({said}); export it again") from error
+        raise InputError(
+            f"--checkpoint {graph!s:.200}: onnxruntime cannot load it ({said}); export it again"
+        ) from error
 
 
 def _facts(metadata: dict[str, str], source: str) -> GraphFacts:

@@ -158,6 +158,8 @@ class Restorer:
 
         ``noise`` is a generator for each image, or a function that gives what is asked for.
         """
+        if not self._of_basicsr:
+            self._model.device = image.device
         return _finished(self._run(_fed(image, mask, cond), noise).float(), image, mask)
 
     @torch.no_grad()

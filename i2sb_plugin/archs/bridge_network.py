@@ -84,7 +84,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
         if torch.jit.is_tracing() or down or right:
             h = F.pad(h, (0, right, 0, down), mode="replicate")
         if self.unshuffle > 1:
-            h = F.pixel_unshuffle(h, self.unshuffle)
+            h = _unshuffled(h, self.unshuffle)
         h = self.predict(h, t)
         if self.shuffle > 1:
             h = F.pixel_shuffle(h, self.shuffle)
@@ -124,6 +124,15 @@ class BridgeNetwork(NetworkContract, nn.Module):
             )
         if cond is not None and cond.shape[2:] != x.shape[2:]:
             raise InputError(f"the condition is {tuple(cond.shape[2:])} pixels, the image {tuple(x.shape[2:])}")
+
+
+def _unshuffled(x: Tensor, side: int) -> Tensor:
+    """pixel_unshuffle; in a graph a convolution that picks the pixels, since its reshapes are not read alike."""
+    if not torch.jit.is_tracing():
+        return F.pixel_unshuffle(x, side)
+    channels = int(x.shape[1])
+    picks = torch.eye(side**2).reshape(side**2, 1, side, side).tolist()
+    return F.conv2d(x, torch.tensor(channels * picks, dtype=x.dtype), stride=side, groups=channels)
 
 
 def chosen_preset(presets: Mapping[str, T], name: str) -> T:

@@ -74,7 +74,7 @@ class I2SBModel(RestorationModel):
             self.cond_channels = opt["network_g"]["cond_channels"] - self.maps(opt)
 
     def take_options(self, opt: dict) -> None:
-        """Take ``val.sampler``; InputError if it asks for more steps than the bridge has, or a dial that is not there."""
+        """Take ``val.sampler``; InputError for more steps than there are, or a dial where there is none."""
         super().take_options(opt)
         self.sampler_options = self._read(opt, "val.sampler")
         if faults := self._dial_faults({**opt, "train": None}, {}):
