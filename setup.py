@@ -13,8 +13,9 @@ EXTRAS = {
     "perceptual": ["lpips", "DISTS-pytorch"],
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35"],
     "foreign": ["spandrel>=0.4"],
+    "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
 }
-EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"]]
+EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"], *EXTRAS["onnx"]]
 
 setup(
     name="basicsr-i2sb",

@@ -75,20 +75,12 @@ class Restorer:
 
     @classmethod
     def load(cls, checkpoint: AnyPath, options: AnyPath | None = None, **how: Any) -> Restorer:
-        """Load ``net_g_*.pth`` of a run, a ``.safetensors`` or an ``.onnx`` of ``basicsr export``.
-
-        The plugins that it needs must be registered.
+        """Load ``net_g_*.pth`` of a run, or a ``.safetensors``; the plugins that it needs must be registered.
 
         ``options`` is an option file, None to find them by :func:`.configuration.find_options`; ``how`` are fields of
         :class:`Loading`. Raises InputError if the file is missing or damaged, its options are not found or wrong, it is
         of another architecture, the device is not there, or the network cannot take such tiles.
         """
-        if is_onnx(checkpoint):
-            from basicsr_ext.restoring.onnx_restorer import OnnxRestorer
-
-            if options is not None:
-                raise InputError(f"-opt {options}: {checkpoint} has its options built in; leave -opt out")
-            return OnnxRestorer(Path(checkpoint).expanduser(), Loading(**how))
         return cls(find_options(checkpoint, options)[0], checkpoint, Loading(**how))
 
     def with_network(self, net: torch.nn.Module) -> Restorer:
@@ -232,11 +224,6 @@ class Restorer:
 def load_for_graph(opt: Mapping[str, Any], checkpoint: AnyPath) -> Restorer:
     """A :class:`Restorer` on the CPU and in float32 whatever its options say, as a graph is made of it."""
     return Restorer({**opt, "train": {**opt["train"], "precision": "fp32"}}, checkpoint, Loading("cpu"))
-
-
-def is_onnx(path: AnyPath | None) -> bool:
-    """Whether a file is a graph of ONNX, by its name."""
-    return path is not None and Path(path).suffix.lower() == ".onnx"
 
 
 def _fed(image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class BridgeStudentModel(I2SBModel):
         "nfe": (int, "val.sampler.nfe", "network evaluations: 1"),
         **{name: I2SBModel.restore_flags[name] for name in ("samples", "low_frequencies")},
     }
-    one_draw: ClassVar[str] = "--samples 1"
+    one_draw: ClassVar[str] = ""
     plain_loss: ClassVar[Mapping[str, Any]] = {"type": "BridgeLoss", "norm": "l1"}
     progress: float = 0.0  # share of the training that is done
 

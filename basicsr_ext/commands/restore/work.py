@@ -27,7 +27,8 @@ from basicsr_ext.processes.launch import Launch, find_launch
 from basicsr_ext.restoring import files
 from basicsr_ext.restoring.configuration import find_options
 from basicsr_ext.restoring.files import Given, Job
-from basicsr_ext.restoring.restorer import Loading, Restorer, is_onnx, load_for_graph
+from basicsr_ext.restoring.loading import is_onnx, load_restorer
+from basicsr_ext.restoring.restorer import Loading, Restorer, load_for_graph
 
 Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
 Failure = tuple[Path, str]  # a picture, and why it could not be restored
@@ -76,7 +77,7 @@ def _loaded(args: argparse.Namespace, how: Loading) -> Restorer:
         raise InputError(f"--backend is torch, but {args.checkpoint} is a graph for onnxruntime; leave --backend out")
     if args.backend == "onnx" and not is_onnx(args.checkpoint):
         return load_for_graph(find_options(args.checkpoint, args.opt)[0], args.checkpoint)
-    return Restorer.load(args.checkpoint, args.opt, **vars(how))
+    return load_restorer(args.checkpoint, args.opt, **vars(how))
 
 
 def _built_in(args: argparse.Namespace) -> Path:

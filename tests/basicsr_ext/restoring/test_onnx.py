@@ -180,7 +180,7 @@ def test_what_no_graph_can_hold_is_refused(here, capsys, checkpoint):
         ([checkpoint, "--dial", 0.5, "--nfe", 1], "bridge.dial is false: this network has none; leave it out"),
         ([checkpoint, "--nef", 1], "--nef is no flag of restoring with this model; did you mean --nfe?"),
         ([student, "--nfe", 2], "nfe is 2; a student takes 1 evaluation"),
-        ([student, "--samples", 2], "what a graph can do: --samples 1"),
+        ([student, "--samples", 2], "leaves std beside its image, but a graph gives one; give --samples 1"),
         ([swin], "depends on the size of the image"),
         ([checkpoint, "--mix", checkpoint, 2], "--mix OTHER 2"),
     ):  # fmt: skip
