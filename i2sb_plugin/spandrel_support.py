@@ -1,4 +1,6 @@
-"""Bridges for programs that load their networks by the package spandrel, in one call::
+"""Bridges for programs that load their networks by spandrel.
+
+One call makes them known::
 
 from i2sb_plugin import spandrel_support
 spandrel_support.install()
