@@ -83,17 +83,16 @@ class _Module(nn.Module):
         net = restorer.network.net.to(memory_format=torch.contiguous_format)  # whose operators are the plain ones
         self.net = _Padded(net).eval()
         self._restorer = restorer.with_network(self.net)
-        inputs, outputs = restorer.channels
-        if inputs is None or outputs is None:
-            raise InputError("the network does not tell how many channels it takes and gives, which a graph needs")
+        inputs, _ = restorer.channels
+        if inputs is None:
+            raise InputError("the network does not tell how many channels it takes, which a graph needs")
         if masked and not restorer.offers.takes_mask:
             raise InputError("--mask is given, but this model does not look at masks; leave it out")
         cond = restorer.offers.cond_channels if restorer.offers.takes_cond else 0
         if cond is None:
             raise InputError("the network needs condition images, but does not tell of how many channels")
-        self._noise: list[Tensor] = []
-        self.facts = GraphFacts(restorer.scale, (inputs, outputs), (), 1, {}, 0, cond)
-        drawn = self._drawn(masked)
+        self.facts = GraphFacts(restorer.scale, (inputs, inputs), (), 1, {}, 0, cond)
+        outputs, drawn = self._tried(masked)
         there = {"image": True, "mask": masked, "cond": bool(cond), "noise": bool(drawn)}
         multiple = network_multiple(net) // math.gcd(network_multiple(net), restorer.scale)
         names = tuple(name for name in INPUTS if there[name])
@@ -101,8 +100,8 @@ class _Module(nn.Module):
             restorer.scale, (inputs, outputs), names, multiple, restorer.offers.flag_values(), drawn, cond
         )
 
-    def _drawn(self, masked: bool) -> int:
-        """Channels of the noise that the restoration draws; InputError if it draws several times."""
+    def _tried(self, masked: bool) -> tuple[int, int]:
+        """Channels of the restored image and of the noise that it draws; InputError if it draws several times."""
         draws: list[Tensor] = []
 
         def draw(like: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ class _Module(nn.Module):
             self.facts, 1, height, width, ("image", *(["mask"] * masked), *(["cond"] * bool(self.facts.cond)))
         )
         with torch.no_grad():
-            self._restorer.pass_through(given["image"], given.get("mask"), given.get("cond"), draw)
+            found = self._restorer.pass_through(given["image"], given.get("mask"), given.get("cond"), draw)
         offers = self._restorer.offers
         if offers.extras:
             left = ", ".join(offers.extras)
@@ -126,7 +125,7 @@ class _Module(nn.Module):
             )
         if draws and draws[0].shape[2:] != (self.facts.scale * height, self.facts.scale * width):
             raise InputError(f"this restoration draws noise of another size than its image, {tuple(draws[0].shape)}")
-        return draws[0].shape[1] if draws else 0
+        return found.shape[1], draws[0].shape[1] if draws else 0
 
     def forward(self, *given: Tensor) -> Tensor:
         """From the inputs that there are, in their order, to the restored image."""
