@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from i2sb_plugin import Restorer
+from i2sb_plugin import Restorer, plugin
 from i2sb_plugin.weights import builtin
 from studies.timing import machine, write
 
@@ -121,6 +121,7 @@ def measure(size: int, pairs: int, families: list[str]) -> Iterator[dict[str, An
     from basicsr_ext import cli, repairs
 
     repairs.apply()
+    plugin.register()
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 3, *shape, generator=generator) for shape in SIZES]
     large = torch.rand(1, 3, size, size, generator=generator)
