@@ -14,8 +14,9 @@ EXTRAS = {
     "fid": ["torch-fidelity>=0.4", "clean-fid>=0.1.35"],
     "foreign": ["spandrel>=0.4"],
     "completion": ["shtab>=1.7"],
+    "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
 }
-EXTRAS["all"] = [*EXTRAS["perceptual"], *EXTRAS["fid"], *EXTRAS["foreign"], *EXTRAS["completion"]]
+EXTRAS["all"] = [name for extra in ("perceptual", "fid", "foreign", "completion", "onnx") for name in EXTRAS[extra]]
 
 setup(
     name="basicsr-i2sb",

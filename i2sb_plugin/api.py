@@ -21,6 +21,7 @@ from basicsr_ext.images.pictures import read_picture, write_picture
 from basicsr_ext.models import register
 from basicsr_ext.restoring import restorer as toolkit
 from basicsr_ext.restoring.arrays import Image, check_range, to_array, to_mask, to_picture
+from basicsr_ext.restoring.loading import load_restorer
 from i2sb_plugin import plugin
 from i2sb_plugin.weights import builtin
 
@@ -56,8 +57,8 @@ class Restorer:
         """Load a checkpoint.
 
         Args:
-            checkpoint: ``net_g_*.pth`` of a run, or a ``.safetensors`` file; None for the network that is built in,
-                which enlarges photographs 4 times.
+            checkpoint: ``net_g_*.pth`` of a run, a ``.safetensors`` or an ``.onnx`` file; None for the network that is
+                built in, which enlarges photographs 4 times.
             options: option file; None to take the configuration inside the checkpoint, or that of its run.
             device: of these and the following see :class:`basicsr_ext.restoring.restorer.Loading`.
             tile: side of the tiles; 0 for none.
@@ -73,7 +74,7 @@ class Restorer:
         register.register()
         checkpoint = Path(builtin.checkpoint() if checkpoint is None else checkpoint)
         how = {"device": device, "tile": tile, "overlap": overlap, "tile_batch": tile_batch, "say": say}
-        return cls(toolkit.Restorer.load(checkpoint, options, **how))
+        return cls(load_restorer(checkpoint, options, **how))
 
     def __call__(
         self,

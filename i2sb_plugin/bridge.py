@@ -17,6 +17,7 @@ All coefficients are float64 on the CPU and are cast where they meet an image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 __all__ = ["RELEASED_BETA_MIN", "RELEASED_TIMES", "Bridge", "pick", "sent", "standard_normal", "variance_at"]
 
-Generators = torch.Generator | list[torch.Generator] | None
+Generators = torch.Generator | list[torch.Generator] | Callable[[Tensor], Tensor] | None
 
 RELEASED_BETA_MIN = 0.1  # beta(0) of the release: 1e-4 per step, 1,000 steps
 RELEASED_TIMES = (1e-4, 1.0)  # t0 and T of the release: what its network is fed, divided by the number of steps
@@ -62,11 +63,14 @@ def standard_normal(like: Tensor, generator: Generators = None) -> Tensor:
     Args:
         like: B,C,H,W.
         generator: one generator for the whole batch, or a list with one for each image, so that an image gets the
-            same noise alone and inside a batch; CPU generators serve any device.
+            same noise alone and inside a batch; CPU generators serve any device. A function is given ``like`` and gives
+            the noise itself.
 
     Raises:
         ValueError: the list's length is not the batch size.
     """
+    if callable(generator):
+        return generator(like)
     noise = torch.empty(like.shape, dtype=like.dtype, device=like.device)
     if not isinstance(generator, list):
         return _draw(noise, generator)

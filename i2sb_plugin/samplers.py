@@ -159,7 +159,7 @@ def ancestral(
         if std > 0 and previous > 0:
             xt.add_(standard_normal(xt, generator), alpha=std)
         if hole is not None:
-            torch.where(hole, xt, _known(bridge, x1, previous, generator), out=xt)
+            xt = torch.where(hole, xt, _known(bridge, x1, previous, generator), out=_reused(xt))
         if callback is not None:
             callback(previous, xt, x0)
         del x0  # before the next prediction takes memory of its own
@@ -177,7 +177,12 @@ def _known(bridge: Bridge, x1: Tensor, step: int, generator: Generators) -> Tens
     if bridge.ot_ode or std == 0:
         return x1
     noise = standard_normal(x1, generator)
-    return torch.add(x1, noise, alpha=std, out=noise)
+    return torch.add(x1, noise, alpha=std, out=_reused(noise))
+
+
+def _reused(tensor: Tensor) -> Tensor | None:
+    """The tensor, to be written to; none in a graph, which knows no such thing."""
+    return None if torch.jit.is_tracing() else tensor
 
 
 @sampler

@@ -1,5 +1,8 @@
 """From BasicSR's pixels, in [0, 1] and small, to the bridge, in [-1, 1] at full size, and back."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,9 +23,36 @@ def lift(image: Tensor, scale: int, mode: str = "bicubic") -> Tensor:
         raise ValueError(f"bridge.lift is {mode!r}; it must be one of {', '.join(LIFTS)}")
     if scale == 1:
         return image
+    if torch.jit.is_tracing():  # into a graph, where no operator of every runtime is the one below
+        return _lift_by_convolution(image, scale, mode)
     if mode == "nearest":
         return image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     return F.interpolate(image, scale_factor=scale, mode=mode, align_corners=False, antialias=True)
+
+
+def _lift_by_convolution(image: Tensor, scale: int, mode: str) -> Tensor:
+    """What :func:`lift` gives, up to rounding: a kernel for each pixel of a cell, by what of it lies in the image."""
+    places = [(k + 0.5) / scale - 0.5 for k in range(scale)]  # of the cell's pixels, from its middle
+    lines = [[_KERNELS[mode](abs(x - place)) for x in range(-2, 3)] for place in places]
+    kernels = [[[[y * x for x in across] for y in down]] for down in lines for across in lines]
+    channels = int(image.shape[1])
+    cells = F.conv2d(image, torch.tensor(channels * kernels), padding=2, groups=channels)
+    inside = F.conv2d(torch.ones_like(image[:1, :1]), torch.tensor(kernels), padding=2)
+    return F.pixel_shuffle(cells, scale) / F.pixel_shuffle(inside, scale)
+
+
+def _cubic(distance: float) -> float:
+    """Keys' kernel with a = -0.5 (1981, eq. 15)."""
+    if distance <= 1:
+        return (1.5 * distance - 2.5) * distance**2 + 1
+    return max(0.0, 2 - distance) * (-0.5) * (distance - 1) * (2 - distance)
+
+
+_KERNELS: dict[str, Callable[[float], float]] = {
+    "bicubic": _cubic,
+    "bilinear": lambda distance: max(0.0, 1 - distance),
+    "nearest": lambda distance: float(distance < 0.5),
+}
 
 
 def encode(image: Tensor, scale: int = 1, mode: str = "bicubic") -> Tensor:

@@ -77,6 +77,7 @@ ROOMS = {
     "i2sb_plugin.plugin": (7, "The plugin's door: BasicSR's registries know the bridge after `register()`."),
     "basicsr_ext.commands": (7, "One file for each sub-command: arguments in, exit code out."),
     "i2sb_plugin.api": (8, "Restoring from Python, in three lines."),
+    "i2sb_plugin.spandrel_support": (8, "Bridges for programs that load their networks by spandrel."),
     "basicsr_ext.install": (8, "Install BasicSR 1.4.2 where pip alone does not."),
     "basicsr_ext.cli": (8, "The command `basicsr`."),
     "basicsr_ext.__main__": (9, "`python -m basicsr_ext` does the same as the command `basicsr`."),

@@ -26,6 +26,7 @@ class RestorerContract:
     restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {}  # they lead to options that `take_options` reads
     takes_mask: ClassVar[bool] = False  # whether `restore` looks at batch["mask"]: B,1,H,W, 1 in the hole
     takes_cond: bool = False  # whether the network needs condition images beside the one to restore
+    cond_channels: int | None = None  # of all condition images together; None where the network does not tell
     lq_channels: int | None = None  # channels of the images that it takes; None for those of the network
     val_limit: int | None = None  # images of a validation batch that memory was found to hold; None for all
     # What `network_g` is called with, by position, such as ("x", "time", "cond"); () for anything
@@ -35,6 +36,8 @@ class RestorerContract:
     precision: str | None = None  # fp32, bf16 or fp16, of the forward pass; None where `train.precision` is not read
     skips_bad_steps: ClassVar[bool] = False  # whether `train.nonfinite` is read
     takes_data: ClassVar[bool] = False  # whether images may be data that are no pictures (the block `data`)
+    # how to restore with one draw of noise or none, as a graph of ONNX needs it; "" where any way does
+    one_draw: ClassVar[str] = ""
 
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
@@ -50,6 +53,10 @@ class RestorerContract:
     def network_calls(self) -> int:
         """How often one restoration calls the network."""
         return 1
+
+    def flag_values(self) -> dict[str, Any]:
+        """The values of ``restore_flags`` that the next restoration has, by name; None for what nobody set."""
+        return {name: _found(self.opt, dotted.split(".")) for name, (_, dotted, _) in self.restore_flags.items()}
 
     def take_options(self, opt: dict[str, Any]) -> None:
         """Take the options that may change from one restoration to the next, those that ``restore_flags`` lead to."""
@@ -67,6 +74,12 @@ class RestorerContract:
 
     def load_training_state_extras(self, extras: dict[str, Any]) -> None:
         """Take up :meth:`training_state_extras` of a save."""
+
+
+def _found(block: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        block = block.get(key) if isinstance(block, Mapping) else None
+    return block
 
 
 class DatasetContract:
@@ -128,6 +141,7 @@ class NetworkContract:
     """A network: ``forward(x, *rest)`` of B,C,H,W, and what those who call it want to know."""
 
     multiple: int = 1  # what the sides of its input must be multiples of
+    takes_any_size: ClassVar[bool] = False  # whether it pads an image to them by itself
 
     def compiled_parts(self) -> Iterable[nn.Module]:
         """The parts that are worth compiling one by one; none to have the blocks found that come again."""

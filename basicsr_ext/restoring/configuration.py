@@ -52,6 +52,15 @@ def find_options(
     return _relevant(opt, source), source
 
 
+def options_of(configuration: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What matters for restoring of the configuration inside a checkpoint, checked; ``source`` is for messages."""
+    register()
+    opt = dict(configuration)
+    if not opt.get("model_type"):
+        opt["model_type"] = _class_with(opt)
+    return _relevant(opt, source)
+
+
 def _class_with(configuration: Mapping[str, Any]) -> str:
     """Name of the registered model that declares most of the configuration's blocks; the plain one otherwise.
 

@@ -24,6 +24,7 @@ from basicsr_ext.images.values import values_of
 from basicsr_ext.restoring.configuration import find_options, single_image_model, with_flags
 from basicsr_ext.restoring.tiling import TiledNetwork
 
+Draw = Callable[[Tensor], Tensor]  # gives noise of the shape, type and device of a tensor
 Seeds = int | Sequence[int]  # of the noise: one for all images, or one for each
 _KINDS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
@@ -88,6 +89,14 @@ class Restorer:
         """
         return cls(find_options(checkpoint, options)[0], checkpoint, Loading(**how))
 
+    def with_network(self, net: torch.nn.Module) -> Restorer:
+        """One that calls ``net`` where this one calls its network in tiles."""
+        other = copy.copy(self)
+        other.network = net  # type: ignore[assignment]  # what stands in has no tiles to tell of
+        if self._of_basicsr:
+            self._model.net_g = net
+        return other
+
     def _default_tile(self, multiple: int) -> int:
         """A tile of about 512 restored pixels, not below 128 given ones, that the network can take."""
         from basicsr_ext.models.restoration_model import RestorationModel
@@ -130,17 +139,31 @@ class Restorer:
         seeds, count = _seeds(seed, len(image)), len(image)
         batch = self._batch(image, mask, cond)
         try:
-            restored = self._run(batch, seeds).float().cpu()
+            restored = self._run(batch, [torch.Generator().manual_seed(seed) for seed in seeds]).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             several = f"{count} images of {_size(image)} pixels at once do not fit into memory ({error})"
             alone = f"an image of {_size(image)} pixels does not fit into memory ({error}); --device cpu"
             raise InputError(f"{several}; restore fewer at once" if count > 1 else alone) from error
         if not torch.isfinite(restored).all():
             raise InputError("the network gave NaN or infinite values; is this the checkpoint of a run that diverged?")
-        if mask is not None and restored.shape == image.shape:
-            restored = torch.where(mask.bool(), restored, image)
         extras = {name: picture.float().cpu() for name, picture in self.offers.extras.items()}
-        return restored.clamp_(0, 1) if self.values is None or self.values.bounded else restored, extras
+        return _finished(restored, image, mask, self.is_bounded), extras
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether nothing lies outside of [0, 1]: so it is of pictures, and of data with a range."""
+        return self.values is None or self.values.bounded
+
+    def pass_through(
+        self, image: Tensor, mask: Tensor | None, cond: Tensor | None, noise: list[torch.Generator] | Draw
+    ) -> Tensor:
+        """:meth:`restore` with tensors on the network's device and its own options, and nothing checked.
+
+        ``noise`` is a generator for each image, or a function that gives what is asked for.
+        """
+        if not self._of_basicsr:
+            self._model.device = image.device
+        return _finished(self._run(_fed(image, mask, cond), noise).float(), image, mask, self.is_bounded)
 
     @torch.no_grad()
     def walk(
@@ -155,7 +178,6 @@ class Restorer:
 
     def _batch(self, image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
         """What the model is fed; InputError for a mask or condition images that it does not take or that do not fit."""
-        batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
         name = type(self._model).__name__
         if mask is not None:
             if not self.offers.takes_mask:
@@ -167,21 +189,19 @@ class Restorer:
                 raise InputError(f"the mask has the shape {tuple(mask.shape)}, but the images need {wanted}")
             if not mask.flatten(1).any(1).all():
                 raise InputError("the mask has no hole: no pixel of it is white; paint white what is to be filled")
-            batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
         if cond is not None:
             if not self.offers.takes_cond:
                 raise InputError(f"condition images are given, but {name} takes none here; leave them out")
             found, size = tuple(cond.shape[-2:]), tuple(self.scale * length for length in image.shape[-2:])
             if found != size:
                 raise InputError(f"the condition has {found} pixels, the restored image {size}; make them agree")
-            batch["cond"] = cond.float()
-        return batch
+        return _fed(image, mask, cond)
 
-    def _run(self, batch: dict[str, Any], seeds: list[int]) -> Tensor:
+    def _run(self, batch: dict[str, Any], noise: list[torch.Generator] | Draw) -> Tensor:
         model = self._model
         model.feed_data(batch)
         if not self._of_basicsr:
-            return model.restore(model.batch, self.network, [torch.Generator().manual_seed(seed) for seed in seeds])
+            return model.restore(model.batch, self.network, noise)
         model.test()
         return model.output
 
@@ -215,6 +235,26 @@ class Restorer:
                 result = replace(result, colours=known)
             results.append((result, further))
         return results
+
+
+def load_for_graph(opt: Mapping[str, Any], checkpoint: AnyPath) -> Restorer:
+    """A :class:`Restorer` on the CPU and in float32 whatever its options say, as a graph is made of it."""
+    return Restorer({**opt, "train": {**opt["train"], "precision": "fp32"}}, checkpoint, Loading("cpu"))
+
+
+def _fed(image: Tensor, mask: Tensor | None, cond: Tensor | None) -> dict[str, Any]:
+    """A model's batch: the image, its hole painted white, with its mask and condition."""
+    batch: dict[str, Any] = {"lq": image, "lq_path": ["image"] * len(image)}
+    if mask is not None:
+        batch |= {"lq": torch.where(mask.bool(), torch.ones_like(image), image), "mask": mask.float()}
+    return batch if cond is None else batch | {"cond": cond.float()}
+
+
+def _finished(restored: Tensor, image: Tensor, mask: Tensor | None, is_bounded: bool) -> Tensor:
+    """What was restored, in [0, 1] where it is bounded, with what lies outside the hole as it was."""
+    if mask is not None and restored.shape == image.shape:
+        restored = torch.where(mask.bool(), restored, image)
+    return restored.clamp(0, 1) if is_bounded else restored
 
 
 def find_device(name: str) -> torch.device:

@@ -271,8 +271,8 @@ class ADMUNet(BridgeNetwork):
     def padding(self, height: int, width: int) -> tuple[int, int]:
         """Up to ``multiple``, and further where the coarsest level would be a single pixel."""
         down, right = super().padding(height, width)
-        if height + down == width + right == self.multiple and GROUPS in self.layout.widths[-2:]:
-            right += self.multiple  # a group of one value has no norm
+        if GROUPS in self.layout.widths[-2:]:  # where a group of one value has no norm
+            right += self.multiple * ((height + down == self.multiple) & (width + right == self.multiple))
         return down, right
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:

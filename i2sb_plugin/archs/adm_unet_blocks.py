@@ -118,7 +118,7 @@ class Upsample(nn.Module):
         """Map (B, C, H, W) to (B, C, 2H, 2W); ``conv`` of the caller takes the place of its own."""
         conv = conv or self.conv
         fold = x.device.type == "cpu" if self.fold is None else self.fold
-        if fold and isinstance(conv, nn.Conv2d):
+        if fold and not torch.jit.is_tracing() and isinstance(conv, nn.Conv2d):
             return _doubled_and_convolved(x, conv)
         return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 

@@ -61,13 +61,14 @@ class BridgeAdapter(BridgeNetwork):
 
     def predict(self, h: Tensor, t: Tensor) -> Tensor:
         """Call the inner network with the map of the time."""
-        time = (t / 1000).to(h.dtype)[:, None, None, None].expand(-1, 1, *h.shape[2:])
+        time = (t / 1000).to(h.dtype)[:, None, None, None].expand(h.shape[0], 1, *h.shape[2:])
         return self.last(self.network(torch.cat([h, time], dim=1)))
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
         """Up to ``multiple``, and to the least that the inner network takes."""
-        down, right = super().padding(height, width)
-        return max(down, self.smallest - height), max(right, self.smallest - width)
+        padding, missing = super().padding(height, width), (self.smallest - height, self.smallest - width)
+        down, right = (given + (least - given) * (least > given) for given, least in zip(padding, missing))
+        return down, right
 
     def training_faults(self, images: int) -> list[str]:
         """BatchNorm learns nothing from one image at a time."""

@@ -38,6 +38,7 @@ class BridgeNetwork(NetworkContract, nn.Module):
         ValueError: a number that is not allowed; the message names the option.
     """
 
+    takes_any_size: ClassVar[bool] = True
     first_weight: ClassVar[str | None] = None  # of the one layer that sees the input, its channels in their order
 
     def __init__(
@@ -80,10 +81,10 @@ class BridgeNetwork(NetworkContract, nn.Module):
         height, width = x.shape[2:]
         h = x if cond is None else torch.cat([x, cond], dim=1)
         down, right = self.padding(height, width)
-        if down or right:
+        if torch.jit.is_tracing() or down or right:
             h = F.pad(h, (0, right, 0, down), mode="replicate")
         if self.unshuffle > 1:
-            h = F.pixel_unshuffle(h, self.unshuffle)
+            h = _unshuffled(h, self.unshuffle)
         h = self.predict(h, t)
         if self.shuffle > 1:
             h = F.pixel_shuffle(h, self.shuffle)
@@ -101,7 +102,10 @@ class BridgeNetwork(NetworkContract, nn.Module):
         return module if self.full else zeroed(module)
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
-        """How many rows and columns are added to an image of this size: below and to the right."""
+        """How many rows and columns are added to an image of this size: below and to the right.
+
+        Without a branch on the size, which tensors stand for where a graph of any size is traced.
+        """
         return -height % self.multiple, -width % self.multiple
 
     def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
@@ -120,6 +124,15 @@ class BridgeNetwork(NetworkContract, nn.Module):
             )
         if cond is not None and cond.shape[2:] != x.shape[2:]:
             raise InputError(f"the condition is {tuple(cond.shape[2:])} pixels, the image {tuple(x.shape[2:])}")
+
+
+def _unshuffled(x: Tensor, side: int) -> Tensor:
+    """pixel_unshuffle; in a graph a convolution that picks the pixels, since its reshapes are not read alike."""
+    if not torch.jit.is_tracing():
+        return F.pixel_unshuffle(x, side)
+    channels = int(x.shape[1])
+    picks = torch.eye(side**2).reshape(side**2, 1, side, side).tolist()
+    return F.conv2d(x, torch.tensor(channels * picks, dtype=x.dtype), stride=side, groups=channels)
 
 
 def chosen_preset(presets: Mapping[str, T], name: str) -> T:

@@ -230,21 +230,22 @@ def _normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 def _means(x: Tensor, window: int | None) -> Tensor:
     """Means over each square in x (B, C, H, W): (B, C, H - window + 1, W - window + 1); one where x is no larger."""
-    if window is None or max(x.shape[2:]) <= window:
+    if window is None or (not torch.jit.is_tracing() and max(x.shape[2:]) <= window):
         return x.mean((2, 3), keepdim=True)
     sums, count = x.float(), 1
     for dim, border in ((2, (0, 0, 1, 0)), (3, (1, 0))):
-        reach, size = min(window, x.shape[dim]), x.shape[dim]
+        size = x.shape[dim]
+        reach = size + (window - size) * (window < size)  # the smaller one, without a branch on the size
         until = F.pad(sums.cumsum(dim), border)
         sums = until.narrow(dim, reach, size - reach + 1) - until.narrow(dim, 0, size - reach + 1)
-        count *= reach
+        count = count * reach
     return (sums / count).to(x.dtype)
 
 
 def _centred(means: Tensor, like: Tensor) -> Tensor:
     """Each square at its middle, those at the border repeated up to the size of ``like``; one serves all pixels."""
     down, right = (size - there for size, there in zip(like.shape[2:], means.shape[2:]))
-    if means.shape[2:] == (1, 1):
+    if not torch.jit.is_tracing() and means.shape[2:] == (1, 1):
         return means
     return F.pad(means, (right - right // 2, right // 2, down - down // 2, down // 2), mode="replicate")
 

@@ -19,8 +19,6 @@ from i2sb_plugin.student import StudentWalk
 
 __all__ = ["BridgeStudentModel", "StudentOptions", "StudentSamplerOptions"]
 
-_DIAL = 0.5  # where the dial stands if nobody sets it
-
 
 @dataclass(frozen=True)
 class StudentOptions:
@@ -104,6 +102,7 @@ class BridgeStudentModel(I2SBModel):
         "nfe": (int, "val.sampler.nfe", "network evaluations: 1"),
         **{name: I2SBModel.restore_flags[name] for name in ("samples", "low_frequencies")},
     }
+    one_draw: ClassVar[str] = ""
     plain_loss: ClassVar[Mapping[str, Any]] = {"type": "BridgeLoss", "norm": "l1"}
     progress: float = 0.0  # share of the training that is done
 
@@ -147,6 +146,10 @@ class BridgeStudentModel(I2SBModel):
         if weighting != "uniform":
             faults.append(f"train.bridge_opt.weighting is {weighting!r}; a student learns x0 itself: leave it out")
         return faults or super().option_faults(opt)
+
+    @property
+    def _has_dial(self) -> bool:
+        return True
 
     @classmethod
     def _dial_faults(cls, opt: Mapping[str, Any], losses: Mapping[str, Any]) -> list[str]:
@@ -248,7 +251,7 @@ class BridgeStudentModel(I2SBModel):
 
     def predictor(self, net: nn.Module, x1: Tensor, cond: Tensor | None) -> samplers.PredictX0:
         """Turn a network into the one prediction of ``one_step``, at the place that ``val.sampler.dial`` says."""
-        dial = _DIAL if self.sampler_options.dial is None else self.sampler_options.dial
+        dial = self._dial
 
         def predict_x0(xt: Tensor, step: int) -> Tensor:
             position = self.walk.position_of(torch.full((len(xt),), float(dial)))

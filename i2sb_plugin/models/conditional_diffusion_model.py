@@ -98,6 +98,7 @@ class ConditionalDiffusionModel(I2SBModel):
     restore_flags: ClassVar[dict[str, tuple[type, str, str]]] = {
         name: flag for name, flag in I2SBModel.restore_flags.items() if name != "sampler"
     }
+    one_draw: ClassVar[str] = "--eta 0"
     path_block: ClassVar[str] = "diffusion"
 
     def _sample(self, predict_x0: samplers.PredictX0, x1: Tensor, mask: Tensor | None, keywords: dict) -> Tensor:

@@ -56,6 +56,7 @@ class I2SBModel(RestorationModel):
     }
     takes_mask: ClassVar[bool] = True
     network_takes: ClassVar[tuple[str, ...]] = ("x", "time", "cond")
+    one_draw: ClassVar[str] = "any sampler with --nfe 1; with more evaluations --sampler ot_ode, or dbim with --eta 0"
     path_block: ClassVar[str] = "bridge"  # the block of options that builds what is walked
     plain_loss: ClassVar[Mapping[str, Any]] = {"type": "BridgeLoss"}  # of training where the options give none
 
@@ -70,11 +71,15 @@ class I2SBModel(RestorationModel):
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
         cond_x1 = self.bridge_options.cond_x1
         self.lq_channels, self.takes_cond = _inputs(opt, self.channels, cond_x1, self.maps(opt))
+        if self.takes_cond and not cond_x1:
+            self.cond_channels = opt["network_g"]["cond_channels"] - self.maps(opt)
 
     def take_options(self, opt: dict) -> None:
-        """Take ``val.sampler``; InputError if it asks for more steps than the bridge has."""
+        """Take ``val.sampler``; InputError for more steps than there are, or a dial where there is none."""
         super().take_options(opt)
         self.sampler_options = self._read(opt, "val.sampler")
+        if faults := self._dial_faults({**opt, "train": None}, {}):
+            raise InputError(faults[0])
         self.steps = _grid(self.bridge, self.sampler_options)
 
     @classmethod
@@ -102,6 +107,20 @@ class I2SBModel(RestorationModel):
     def network_calls(self) -> int:
         """One for each step of each walk."""
         return (len(self.steps) - 1) * self.sampler_options.draws
+
+    def flag_values(self) -> dict[str, Any]:
+        """The values in ``val.sampler``, the dial's as it is taken where nobody set it."""
+        keys = {name: dotted.rpartition(".")[2] for name, (_, dotted, _) in self.restore_flags.items()}
+        values = {name: getattr(self.sampler_options, key) for name, key in keys.items()}
+        return values | ({"dial": self._dial} if values.get("dial") is None and self._has_dial else {})
+
+    @property
+    def _has_dial(self) -> bool:
+        return bool(self.bridge_options.dial)
+
+    @property
+    def _dial(self) -> float:
+        return _DIAL if self.sampler_options.dial is None else self.sampler_options.dial
 
     @classmethod
     def option_faults(cls, opt: Mapping[str, Any]) -> list[str]:
@@ -274,7 +293,7 @@ class I2SBModel(RestorationModel):
         options = self.sampler_options
         if "mask" in batch and options.low_frequencies is not None:
             raise InputError(_HOLES)
-        dial = torch.full((len(batch["lq"]),), _DIAL if options.dial is None else options.dial)
+        dial = torch.full((len(batch["lq"]),), self._dial)
         clean, cond = self.ends(batch, generators, dial if self.bridge_options.dial else None)
         x1 = self._with_noise(clean, generators)
         predict_x0 = self.predictor(net, clean, cond)
@@ -337,7 +356,7 @@ class I2SBModel(RestorationModel):
         seen = ([lifted] if self.bridge_options.cond_x1 else []) + ([batch["cond"] * 2 - 1] if "cond" in batch else [])
         if dial is not None:
             level = sent(2 * dial - 1, lifted.device).to(lifted)
-            seen.append(level[:, None, None, None].expand(-1, 1, *lifted.shape[2:]))
+            seen.append(level[:, None, None, None].expand(lifted.shape[0], 1, *lifted.shape[2:]))
         cond = torch.cat(seen, 1) if seen else None
         if cond is not None and self.bridge_options.cond_x1:
             lifted = cond[:, : lifted.shape[1]]

@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md from the results in studies/speed/results, between their markers.
+"""Write the tables of docs/performance.md and docs/export.md from studies/speed/results, between their markers.
 
 python -m studies.speed.tables
 """
@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("performance", "export")]
 RESULTS = Path(__file__).parent / "results"
 # The module behind each table, by the name of its results.
 MODULES = {
     "cold_start": "studies.speed.cold_start",
-    **{name: f"studies.speed.network.{name}" for name in ("rivals", "sampler_loop", "unet")},
+    **{name: f"studies.speed.network.{name}" for name in ("graphs", "rivals", "sampler_loop", "unet")},
     **{
         name: f"studies.speed.training.{name}"
         for name in ("degradations", "gpu", "loading", "loop", "scaling", "training_log", "validation")
@@ -37,8 +37,9 @@ def written(page: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(written(PAGE.read_text()))
+    """Write the pages."""
+    for page in PAGES:
+        page.write_text(written(page.read_text()))
 
 
 if __name__ == "__main__":

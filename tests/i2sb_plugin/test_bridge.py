@@ -152,3 +152,9 @@ def test_noise_of_an_image_is_the_same_alone_and_in_a_batch():
 def test_values_out_of_range_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_function_may_give_the_noise_itself():
+    image = torch.zeros(2, 1, 3, 4)
+    noise = torch.rand_like(image)
+    assert standard_normal(image, lambda like: noise if like is image else image) is noise

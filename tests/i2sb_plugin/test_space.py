@@ -34,3 +34,14 @@ def test_encode_leaves_its_input_alone():
 def test_an_unknown_mode_is_named():
     with pytest.raises(ValueError, match="bridge.lift is 'cubic'.*bicubic, bilinear, nearest"):
         space.lift(torch.zeros(1, 1, 2, 2), 2, "cubic")
+
+
+@pytest.mark.parametrize("mode", space.LIFTS)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_traced_lift_gives_the_same_on_any_size(mode, scale):
+    """As a convolution, which every runtime of graphs knows."""
+    traced = torch.jit.trace(lambda image: space.lift(image, scale, mode), torch.rand(1, 3, 9, 7))
+    for shape in ((2, 3, 16, 5), (1, 3, 1, 1), (1, 3, 2, 13)):
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(traced(image), space.lift(image, scale, mode), rtol=0, atol=1e-5)

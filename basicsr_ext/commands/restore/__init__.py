@@ -39,8 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     add("-h", "--help", action="store_true", help="show this, with the flags of every model")
     paths("-i", nargs="+", required=True, metavar="INPUT", help="pictures, folders (with sub-folders) or patterns")
     paths("-o", required=True, metavar="OUTPUT", help="folder of the results; a file name for one picture")
-    paths("--checkpoint", help="trained network: net_g_*.pth or .safetensors (default: the one that is built in)")
+    paths(
+        "--checkpoint", help="trained network: net_g_*.pth, .safetensors or .onnx (default: the one that is built in)"
+    )
     paths("-opt", help="option file; without it, the one inside the checkpoint or of the run that wrote it")
+    backends = "what computes: torch, or onnx, onnxruntime (default: torch; onnx for a checkpoint that is an .onnx)"
+    add("--backend", choices=("torch", "onnx"), help=backends)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
     add("--tile", type=int, help="side of the tiles in pixels of the network's input; 0 for none (default: it suits)")

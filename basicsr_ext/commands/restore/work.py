@@ -14,21 +14,22 @@ from tqdm import tqdm
 from basicsr_ext import repairs
 from basicsr_ext.checkpoints.storage import read_safetensors_metadata
 from basicsr_ext.commands.export import ABOUT
+from basicsr_ext.commands.model_flags import read_flags
 from basicsr_ext.common import plugins, registries
 from basicsr_ext.common.batching import in_groups
-from basicsr_ext.common.contracts import Flags, restorer_class_of
-from basicsr_ext.common.errors import InputError, did_you_mean
+from basicsr_ext.common.contracts import restorer_class_of
+from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.inventory import DATA_FORMATS, DEEP, FORMATS
 from basicsr_ext.images.pictures import Picture, check_sides, write_picture
 from basicsr_ext.images.values import Values, values_of
-from basicsr_ext.options.file import parse_value
 from basicsr_ext.processes import collectives
 from basicsr_ext.processes.group import init_dist
 from basicsr_ext.processes.launch import Launch, find_launch
 from basicsr_ext.restoring import files
 from basicsr_ext.restoring.configuration import find_options
 from basicsr_ext.restoring.files import Given, Job
-from basicsr_ext.restoring.restorer import Loading, Restorer
+from basicsr_ext.restoring.loading import is_onnx, load_restorer
+from basicsr_ext.restoring.restorer import Loading, Restorer, load_for_graph
 
 Companions = tuple[Mapping[Path, Path], Mapping[Path, list[Path]]]  # masks and condition images of the pictures
 Failure = tuple[Path, str]  # a picture, and why it could not be restored
@@ -40,16 +41,20 @@ def restore(args: argparse.Namespace, rest: list[str], parser: argparse.Argument
     here = find_launch(args.launcher)
     _load_toolkit()
     _join(here, args)
-    opt = find_options(args.checkpoint, args.opt)[0] if args.checkpoint else {}
+    opt = _options(args)
     values = values_of(opt)
     _settle_format(args, values)
     jobs = files.find_jobs(args.i, args.o, args.format, _say, values)
     args.targets = {job.target for job in jobs}
     args.checkpoint = args.checkpoint or _built_in(args)
     how = {name: vars(args)[name] for name in ("device", "tile", "overlap", "tile_batch")}
-    restorer = Restorer(opt or find_options(args.checkpoint, args.opt)[0], args.checkpoint, Loading(**how, say=_say))
-    flags = _model_flags(restorer.offers.restore_flags, rest, parser)
+    restorer = _loaded(args, opt, Loading(**how, say=_say))
+    flags = read_flags(restorer.offers.restore_flags, rest, parser)
     restorer.take(**flags)
+    if args.backend == "onnx" and not is_onnx(args.checkpoint):
+        from basicsr_ext.restoring.onnx_graph import by_onnx
+
+        restorer = by_onnx(restorer, Loading(**how, say=_say), masked=bool(args.mask))
     companions = _companions(restorer, args, jobs)
     mine = [jobs[k] for k in collectives.shard_indices(len(jobs))]  # of all, since a quick rank has results already
     waiting = [job for job in mine if args.overwrite or not files.is_done(job, values)]
@@ -84,6 +89,25 @@ def _settle_format(args: argparse.Namespace, values: Values | None) -> None:
     if args.format not in (None, *DATA_FORMATS):
         said = f"{args.format} cannot hold {values.dtype} data, which the network restores"
         raise InputError(f"{said}; give {', '.join(DATA_FORMATS)}")
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of the network that is given; none of the one that is built in, nor of a graph, which restores pictures."""
+    if args.opt and is_onnx(args.opt):
+        raise InputError(f"-opt {args.opt} is a network, which has its options built in; give it as --checkpoint")
+    if is_onnx(args.checkpoint) and args.backend == "torch":
+        raise InputError(f"--backend is torch, but {args.checkpoint} is a graph for onnxruntime; leave --backend out")
+    if not args.checkpoint or is_onnx(args.checkpoint):
+        return {}
+    return find_options(args.checkpoint, args.opt)[0]
+
+
+def _loaded(args: argparse.Namespace, opt: dict[str, Any], how: Loading) -> Restorer:
+    """The network of ``args``; on the CPU and in float32 where a graph is made of it."""
+    if is_onnx(args.checkpoint):
+        return load_restorer(args.checkpoint, args.opt, **vars(how))
+    opt = opt or find_options(args.checkpoint, args.opt)[0]
+    return load_for_graph(opt, args.checkpoint) if args.backend == "onnx" else Restorer(opt, args.checkpoint, how)
 
 
 def _built_in(args: argparse.Namespace) -> Path:
@@ -143,19 +167,6 @@ def add_known_flags(parser: argparse.ArgumentParser) -> None:
             _, option, text = flags[flag]
             group.add_argument(f"--{flag}", help=f"{text} (default: {option} of the options)")
         shown |= set(flags)
-
-
-def _model_flags(known: Flags, rest: Sequence[str], shared: argparse.ArgumentParser) -> dict[str, Any]:
-    """Read the flags that the model declares: text as it is, everything else as in an option file."""
-    parser = argparse.ArgumentParser(prog="basicsr restore", add_help=False, allow_abbrev=False)
-    for name in known:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    given, strange = parser.parse_known_args(rest)
-    if strange:
-        names = [f"--{name}" for name in known] + [s for a in shared._actions for s in a.option_strings]
-        raise InputError(f"{strange[0]} is no flag of restoring with this model; {did_you_mean(strange[0], names)}")
-    texts = vars(given)
-    return {name: texts[name] if known[name][0] is str else parse_value(texts[name], f"--{name}") for name in texts}
 
 
 def _restore_all(
