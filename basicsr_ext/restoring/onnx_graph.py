@@ -54,8 +54,9 @@ def make_graph(
     Returns the file and the largest difference from the network that was found on small images.
 
     Raises:
-        InputError: a package is missing, the network restores data that are no pictures, the restoration draws more noise than once or leaves further pictures, the
-            network cannot be traced, or what it does depends on the size of the image.
+        InputError: a package is missing, the network restores data that are no pictures, the restoration draws more
+            noise than once or leaves further pictures, the network cannot be traced, or what it does depends on the
+            size of the image.
     """
     if restorer.values is not None:
         kind = restorer.values.dtype

@@ -117,6 +117,8 @@ def test_complex_scans_train_restore_and_come_back_as_they_are_stored(here, caps
         said(capsys, "restore", "-i", "scans/val/lq", "-o", "out", "--checkpoint", checkpoint, "--device", "cpu")[0]
         == 0
     )
+    code, text = said(capsys, "export", checkpoint, "-o", "mri.onnx", "--nfe", "1")
+    assert code == 2 and "a graph restores pictures, but this network was trained on float32 data" in text
     assert cli.main(["export", checkpoint, "-o", "mri.safetensors"]) == 0
     tif = ["restore", "-i", "scans/val/lq", "-o", "tif", "--checkpoint", "mri.safetensors", "--format", "tif"]
     assert said(capsys, *tif, "--device", "cpu")[0] == 0
