@@ -16,7 +16,8 @@ from numpy.lib import format as npy
 
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.images.content import LARGEST, Content, FileContent
-from basicsr_ext.images.values import DATA_EXTENSIONS, Values
+from basicsr_ext.images.inventory import DATA_EXTENSIONS
+from basicsr_ext.images.values import Values
 
 MARKS = {b"\x93NUMPY": "NPY", b"PK\x03\x04": "NPZ"}
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.content import read_content
-from basicsr_ext.images.values import DATA_EXTENSIONS
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm",
               ".pnm", ".pam", ".gif", ".avif", ".jp2", ".j2k", ".jpx")  # fmt: skip
@@ -33,6 +32,7 @@ _OTHER_KINDS = ("", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".
 _HERE = PurePosixPath()
 _CLOSED = "that cannot be read"
 _SIZED = re.compile(r"(?P<name>.*\S)\s+\(\s*(?P<height>\d+)\s*,\s*(?P<width>\d+)\s*(,[^)]*)?\)(\s.*)?")
+DATA_EXTENSIONS = (".npy", ".npz", ".tif", ".tiff")  # of data that are no pictures
 _LISTED = (*EXTENSIONS, *DATA_EXTENSIONS)  # in lists of names
 _NAMED = re.compile(rf".+?({'|'.join(map(re.escape, _LISTED))})(?=\s)", re.IGNORECASE)
 

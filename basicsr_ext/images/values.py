@@ -13,7 +13,6 @@ from torch import Tensor
 from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.option_blocks import read_block
 
-DATA_EXTENSIONS = (".npy", ".npz", ".tif", ".tiff")
 DISPLAYED = 255.0  # what the upper end of the interval is to metrics, as the white of a picture
 _DEVIATIONS = 2  # the interval of mean and std: so many on either side, so that the bridge sees a std of 0.5
 _IN_FILES = {"key", "axes"}  # fields that say where numbers lie, which a network does not see

@@ -14,6 +14,7 @@ from basicsr_ext.common.errors import InputError
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.headers import image_header
 from basicsr_ext.images.inventory import (
+    DATA_EXTENSIONS,
     DATA_FORMATS,
     EXTENSIONS,
     FORMATS,
@@ -23,7 +24,7 @@ from basicsr_ext.images.inventory import (
     same_letters,
 )
 from basicsr_ext.images.pictures import Picture, network_planes, read_picture
-from basicsr_ext.images.values import DATA_EXTENSIONS, Values
+from basicsr_ext.images.values import Values
 
 
 class Job(NamedTuple):

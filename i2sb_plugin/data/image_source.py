@@ -14,8 +14,15 @@ from basicsr_ext.common.option_blocks import read_block
 from basicsr_ext.common.text import listed
 from basicsr_ext.images.decode import channel_fault, decode_pixels, match_channels
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import EXTENSIONS, images_below, listed_files, listed_keys, listed_names
-from basicsr_ext.images.values import DATA_EXTENSIONS, Values
+from basicsr_ext.images.inventory import (
+    DATA_EXTENSIONS,
+    EXTENSIONS,
+    images_below,
+    listed_files,
+    listed_keys,
+    listed_names,
+)
+from basicsr_ext.images.values import Values
 from basicsr_ext.options.basicsr_keys import PHASES, own_options
 from i2sb_plugin.data.photographs import SAMPLE_PREFIX, sample_folder
 

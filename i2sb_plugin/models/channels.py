@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_ext.checkpoints.networks import network_channels
 
-__all__ = ["channel_faults"]
+__all__ = ["channel_faults", "input_channels"]
 
 
 def channel_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: bool, maps: int = 0) -> list[str]:
@@ -47,3 +47,12 @@ def _condition_faults(opt: Mapping[str, Any], item: Mapping[str, Any], cond_x1: 
         f"cond_x1 or in a diffusion, dataroot_cond, one for a dial, a student's noise), such as of "
         f"{item.get('lq_path', 'the first image')}; set network_g.cond_channels: {seen}"
     ]
+
+
+def input_channels(opt: Mapping[str, Any], channels: int | None, cond_x1: bool, maps: int) -> tuple[int | None, bool]:
+    """Channels of lq, and whether further condition images are needed, as far as the options tell."""
+    cond = (opt["network_g"].get("cond_channels") or 0) - maps
+    sets = (opt.get("datasets") or {}).values()
+    if any(block.get("dataroot_cond") for block in sets) or (cond and not cond_x1):
+        return channels, True
+    return (cond if cond_x1 and cond else channels), False

@@ -22,7 +22,7 @@ from i2sb_plugin.models.bridge_options import (
     SamplerOptions,
     read_block,
 )
-from i2sb_plugin.models.channels import channel_faults
+from i2sb_plugin.models.channels import channel_faults, input_channels
 from i2sb_plugin.models.consistency import consistent, with_low_frequencies
 from i2sb_plugin.models.x0_losses import X0Losses, loss_faults, trial_faults
 from i2sb_plugin.preconditioning import Direct, Preconditioning
@@ -70,7 +70,7 @@ class I2SBModel(RestorationModel):
         super().__init__(opt)
         self.channels = getattr(self.get_bare_model(self.net_g), "in_channels", None)  # of xt
         cond_x1 = self.bridge_options.cond_x1
-        self.lq_channels, self.takes_cond = _inputs(opt, self.channels, cond_x1, self.maps(opt))
+        self.lq_channels, self.takes_cond = input_channels(opt, self.channels, cond_x1, self.maps(opt))
         if self.takes_cond and not cond_x1:
             self.cond_channels = opt["network_g"]["cond_channels"] - self.maps(opt)
 
@@ -300,13 +300,8 @@ class I2SBModel(RestorationModel):
         if options.consistency is not None:
             operator, strength = options.consistency.build(), options.consistency.strength
             predict_x0 = consistent(predict_x0, operator, batch["lq"], batch.get("mask"), strength)
-        keywords = {
-            "generator": generators,
-            "clip": options.clip and self.is_bounded,
-            "callback": callback,
-            **options.own,
-        }
         bounded = self.is_bounded
+        keywords = {"generator": generators, "clip": options.clip and bounded, "callback": callback, **options.own}
         restored = space.decode(self._sample(predict_x0, x1, batch.get("mask"), keywords), bounded)
         if options.low_frequencies is None:
             return restored
@@ -374,15 +369,6 @@ def drawn(purpose: str, numbers: int, count: int, generators: list[torch.Generat
         return torch.rand(count, numbers)
     seeds = [seed_from(purpose, generator.initial_seed()) for generator in generators]
     return torch.cat([torch.rand(1, numbers, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def _inputs(opt: dict, channels: int | None, cond_x1: bool, maps: int) -> tuple[int | None, bool]:
-    """Channels of lq, and whether further condition images are needed, as far as the options tell."""
-    cond = (opt["network_g"].get("cond_channels") or 0) - maps
-    sets = (opt.get("datasets") or {}).values()
-    if any(block.get("dataroot_cond") for block in sets) or (cond and not cond_x1):
-        return channels, True
-    return (cond if cond_x1 and cond else channels), False
 
 
 def _keep(points: list[Tensor], wanted: set[int]) -> samplers.Callback:

@@ -16,9 +16,9 @@ from basicsr_ext.images.content import FileContent
 from basicsr_ext.images.data_files import data_shape, encode_data
 from basicsr_ext.images.decode import decode_pixels, read_pixels, to_tensor
 from basicsr_ext.images.headers import image_header
-from basicsr_ext.images.inventory import images_below
+from basicsr_ext.images.inventory import DATA_EXTENSIONS, images_below
 from basicsr_ext.images.pictures import network_planes, read_picture, with_planes, write_picture
-from basicsr_ext.images.values import DATA_EXTENSIONS, Values
+from basicsr_ext.images.values import Values
 
 KINDS = ("uint8", "uint16", "int16", "int32", "float16", "float32", "float64")
 

@@ -157,7 +157,7 @@ def test_wheel_and_source_release_hold_it(tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md", "requirements.txt", "LICENSE", "MANIFEST.in"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path)
-    for package in ("i2sb_plugin", "basicsr_ext"):
+    for package in ("i2sb_plugin", "basicsr_ext", "options"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     words = [sys.executable, "setup.py", "-q", "sdist", "bdist_wheel"]
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
